@@ -1,0 +1,1 @@
+"""A gym for agentic post-training."""

@@ -1,0 +1,98 @@
+"""Every error envgym raises, drawn as one tree.
+
+EnvgymError
+├── UserError                the caller asked for something impossible; the message says what is allowed
+│   ├── UnknownNameError     no plugin, split, tool or setting of that name
+│   ├── RecipeError          a recipe that does not validate
+│   └── DataError            a file that is missing or a row that is malformed
+└── EpisodeError             an episode could not be finished: missing data, never a reward
+    ├── PolicyError          the policy could not produce a completion
+    ├── ToolError            a tool failed for reasons that are not the caller's
+    ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
+    ├── EnvironmentFailure   the environment's own code raised
+    └── VerifierError        the verifier could not decide
+
+A ``UserError`` ends a command with its message and exit code 2, without a traceback. An ``EpisodeError`` is
+caught in one place, ``envgym.rollout``, and becomes ``Outcome.failed``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "DataError",
+    "EnvgymError",
+    "EnvironmentFailure",
+    "EpisodeError",
+    "PolicyError",
+    "RecipeError",
+    "SandboxError",
+    "ToolError",
+    "UnknownNameError",
+    "UserError",
+    "VerifierError",
+]
+
+
+class EnvgymError(Exception):
+    """Base of every error envgym raises on purpose."""
+
+
+class UserError(EnvgymError):
+    """The request cannot be carried out as written; the message says what to change."""
+
+
+class UnknownNameError(UserError):
+    """A name that nothing answers to.
+
+    Args:
+        kind: what was looked up, e.g. ``"environment"``.
+        name: the name as given.
+        known: every allowed name; the nearest are suggested.
+        hint: what to do when the name should have existed, e.g. which package to install.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        allowed = sorted(known)
+        near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+        parts = [f"unknown {kind} {name!r}"]
+        if near:
+            parts.append("did you mean " + " or ".join(repr(n) for n in near) + "?")
+        parts.append("allowed: " + (", ".join(allowed) if allowed else "none are installed"))
+        if hint:
+            parts.append(hint)
+        super().__init__("; ".join(parts))
+
+
+class RecipeError(UserError):
+    """A recipe, or an override of one, that does not validate."""
+
+
+class DataError(UserError):
+    """A data file that is missing, or a row in one that is malformed."""
+
+
+class EpisodeError(EnvgymError):
+    """An episode that could not be finished. It is missing data: out of the reward and out of the baseline."""
+
+
+class PolicyError(EpisodeError):
+    """The policy could not produce a completion."""
+
+
+class ToolError(EpisodeError):
+    """A tool failed for reasons that are not its caller's."""
+
+
+class SandboxError(EpisodeError):
+    """The sandbox is unreachable, refused to start, or died on its own."""
+
+
+class EnvironmentFailure(EpisodeError):
+    """The environment's own code raised."""
+
+
+class VerifierError(EpisodeError):
+    """The verifier could not decide."""

@@ -1,0 +1,175 @@
+"""Find plugins by name without importing them.
+
+Three kinds of plugin are found the same way, through entry points: environments, sandbox backends and training
+objectives. Listing reads package metadata only; a plugin's module is imported when it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from envgym.errors import UnknownNameError, UserError
+
+__all__ = [
+    "Plugin",
+    "Registry",
+    "environments",
+    "objectives",
+    "register",
+    "register_in_gymnasium",
+    "sandboxes",
+]
+
+_VERSION = re.compile(r"^(?P<base>.+)-v(?P<version>\d+)$")
+_NAMESPACE = "envgym/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """Where a plugin's class lives; nothing is imported until ``load``."""
+
+    name: str
+    entry_point: str
+    """``"package.module:Class"``."""
+    distribution: str
+    """The distribution that offers it, or ``"registered at run time"``."""
+
+    def load(self) -> Any:
+        """Import the module and return the class.
+
+        Raises:
+            UserError: the module or the class does not exist, or a package it needs is missing.
+        """
+        module_name, _, attribute = self.entry_point.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{self.name!r} needs the module {error.name!r}, which is not installed; "
+                f"install it, e.g. pip install {(error.name or '').split('.')[0]}"
+            ) from error
+        except AttributeError as error:
+            raise UserError(f"{self.name!r}: module {module_name!r} has no {attribute!r}") from error
+
+
+class Registry:
+    """All plugins of one kind: those of installed distributions and those registered at run time."""
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._registered: dict[str, Plugin] = {}
+
+    def register(self, name: str, entry_point: str) -> None:
+        """Add a plugin at run time.
+
+        Raises:
+            UserError: the name is taken, or ``entry_point`` is not ``"package.module:Class"``.
+        """
+        if ":" not in entry_point:
+            raise UserError(f"entry point {entry_point!r} must read 'package.module:Class'")
+        plugin = Plugin(name=name, entry_point=entry_point, distribution="registered at run time")
+        _refuse_duplicate(self.kind, self.plugins().get(name), plugin)
+        self._registered[name] = plugin
+
+    def plugins(self) -> dict[str, Plugin]:
+        """Every plugin by name, sorted.
+
+        Raises:
+            UserError: two distributions offer the same name; both are named.
+        """
+        found = dict(self._registered)
+        for plugin in _installed(self.group):
+            _refuse_duplicate(self.kind, found.get(plugin.name), plugin)
+            found[plugin.name] = plugin
+        return dict(sorted(found.items()))
+
+    def find(self, name: str) -> Plugin:
+        """Resolve a name: exact, without its version (the newest wins), or ``"package.module:Class"``.
+
+        Raises:
+            UnknownNameError: nothing answers to that name.
+        """
+        if ":" in name:
+            return Plugin(name=name, entry_point=name, distribution="given by path")
+        plugins = self.plugins()
+        short = name.removeprefix(_NAMESPACE)
+        if short in plugins:
+            return plugins[short]
+        versions = [p for p in plugins.values() if _base(p.name) == short]
+        if versions:
+            return max(versions, key=lambda p: _version(p.name))
+        hint = f"a package adds one through the entry-point group {self.group!r}"
+        raise UnknownNameError(self.kind, name, plugins, hint)
+
+    def load(self, name: str) -> Any:
+        """Import and return the class that ``name`` stands for.
+
+        Raises:
+            UserError: see ``find`` and ``Plugin.load``.
+        """
+        return self.find(name).load()
+
+
+def _base(name: str) -> str:
+    match = _VERSION.match(name)
+    return match["base"] if match else name
+
+
+def _version(name: str) -> int:
+    match = _VERSION.match(name)
+    return int(match["version"]) if match else 0
+
+
+def _refuse_duplicate(kind: str, first: Plugin | None, second: Plugin) -> None:
+    if first is not None:
+        raise UserError(
+            f"{kind} {second.name!r} is offered twice: by {first.distribution} ({first.entry_point}) "
+            f"and by {second.distribution} ({second.entry_point}); rename or uninstall one"
+        )
+
+
+@functools.cache
+def _installed(group: str) -> tuple[Plugin, ...]:
+    def read() -> Iterator[Plugin]:
+        seen: set[tuple[str, str]] = set()
+        for point in metadata.entry_points(group=group):
+            # An editable install can list the same metadata twice; the same target is not a conflict.
+            if (point.name, point.value) in seen:
+                continue
+            seen.add((point.name, point.value))
+            distribution = point.dist.name if point.dist else "an unnamed distribution"
+            yield Plugin(name=point.name, entry_point=point.value, distribution=distribution)
+
+    return tuple(read())
+
+
+environments = Registry("environment", "envgym.environments")
+sandboxes = Registry("sandbox", "envgym.sandboxes")
+objectives = Registry("objective", "envgym.objectives")
+
+
+def register(name: str, entry_point: str) -> None:
+    """Register an environment at run time; see ``Registry.register``.
+
+    Raises:
+        UserError: the name carries no version, is taken, or the entry point is malformed.
+    """
+    if not _VERSION.match(name):
+        raise UserError(f"environment id {name!r} must end in a version, e.g. {name + '-v1'!r}")
+    environments.register(name, entry_point)
+
+
+def register_in_gymnasium() -> None:
+    """Register every environment with Gymnasium, which calls this through its plugin entry point."""
+    import gymnasium
+
+    for plugin in environments.plugins().values():
+        if plugin.name not in gymnasium.registry:
+            gymnasium.register(id=plugin.name, entry_point=plugin.entry_point)

@@ -1,0 +1,1 @@
+"""The sandbox backends that ship with envgym, one module or package each."""

@@ -1,0 +1,1 @@
+"""The trainer: rollouts in, better weights out."""
