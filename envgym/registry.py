@@ -1,7 +1,8 @@
 """Find plugins by name without importing them.
 
-Three kinds of plugin are found the same way, through entry points: environments, sandbox backends and training
-objectives. Listing reads package metadata only; a plugin's module is imported when it is made.
+Every kind of plugin is found the same way, through entry points: environments, sandbox backends, policies,
+training objectives and training stages. Listing reads package metadata only; a plugin's module is imported when
+it is made.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envgym.errors import UnknownNameError, UserError
+
+if TYPE_CHECKING:
+    from envgym.core import ChatEnv
 
 __all__ = [
     "Plugin",
     "Registry",
     "environments",
+    "list_envs",
+    "make",
     "objectives",
+    "policies",
     "register",
     "register_in_gymnasium",
     "sandboxes",
+    "stages",
 ]
 
 _VERSION = re.compile(r"^(?P<base>.+)-v(?P<version>\d+)$")
@@ -153,6 +161,8 @@ def _installed(group: str) -> tuple[Plugin, ...]:
 environments = Registry("environment", "envgym.environments")
 sandboxes = Registry("sandbox", "envgym.sandboxes")
 objectives = Registry("objective", "envgym.objectives")
+policies = Registry("policy", "envgym.policies")
+stages = Registry("stage", "envgym.stages")
 
 
 def register(name: str, entry_point: str) -> None:
@@ -166,10 +176,24 @@ def register(name: str, entry_point: str) -> None:
     environments.register(name, entry_point)
 
 
+def make(name: str, **settings: Any) -> ChatEnv:
+    """Make an environment by id, e.g. ``make("math_problems-v1", split="held_out", max_turns=4)``.
+
+    Raises:
+        UserError: no such environment, split or setting.
+    """
+    env: ChatEnv = environments.load(name)(**settings)
+    return env
+
+
+def list_envs() -> list[str]:
+    """Ids of every environment that is installed or registered; nothing is imported."""
+    return list(environments.plugins())
+
+
 def register_in_gymnasium() -> None:
     """Register every environment with Gymnasium, which calls this through its plugin entry point."""
     import gymnasium
 
     for plugin in environments.plugins().values():
-        if plugin.name not in gymnasium.registry:
-            gymnasium.register(id=plugin.name, entry_point=plugin.entry_point)
+        gymnasium.register(id=plugin.name, entry_point=plugin.entry_point, disable_env_checker=True)

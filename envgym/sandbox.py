@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status"]
+from envgym.errors import UserError
+from envgym.registry import sandboxes
+
+__all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status", "select_backend"]
+
+_ISOLATED = ("docker", "bubblewrap")
 
 
 class Status(enum.StrEnum):
@@ -87,9 +92,7 @@ class Sandbox(abc.ABC):
     """One isolated place with its own files and processes. Use as an async context manager."""
 
     @abc.abstractmethod
-    async def run_python(
-        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
-    ) -> ExecResult:
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         """Run ``code`` as a fresh ``__main__`` in the work folder; this is the fast path.
 
         Raises:
@@ -160,3 +163,25 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every sandbox and free what they shared. Safe to call twice."""
+
+
+def select_backend(name: str) -> Backend:
+    """Make the backend called ``name``; ``"auto"`` takes the first isolated one that this machine can run.
+
+    Raises:
+        UserError: no such backend, or this machine cannot run it; the message says why and what to do.
+    """
+    if name != "auto":
+        backend: type[Backend] = sandboxes.load(name)
+        reason = backend.unavailable()
+        if reason is not None:
+            raise UserError(f"sandbox {name!r} cannot run here: {reason}")
+        return backend()
+    reasons = []
+    for candidate in _ISOLATED:
+        backend = sandboxes.load(candidate)
+        reason = backend.unavailable()
+        if reason is None:
+            return backend()
+        reasons.append(f"{candidate}: {reason}")
+    raise UserError("no isolated sandbox can run here. " + " | ".join(reasons))

@@ -1,0 +1,153 @@
+"""Run many episodes at once in this process: bounded, retried, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from envgym.core import ChatEnv
+from envgym.data import Split, Task, Trajectory
+from envgym.errors import EnvgymError
+from envgym.mix import MixEntry
+from envgym.policy import Policy
+from envgym.rollout import rollout
+from envgym.seeding import derive_seed
+from envgym.services import Services
+
+__all__ = ["Collector", "Group", "TooManyFailures"]
+
+_FAILURES_BEFORE_JUDGING = 16
+
+
+class TooManyFailures(EnvgymError):
+    """More episodes failed than the run allows; the message says of what."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """G trajectories of the same task; failed ones are kept and marked."""
+
+    env: str
+    task: Task
+    trajectories: list[Trajectory] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[float]:
+        """Return of each trajectory, NaN where it is missing data. [G]"""
+        return [t.reward for t in self.trajectories]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Unshaped success of each trajectory, NaN where it is missing data. [G]"""
+        return [math.nan if t.failed or t.score is None else t.score.accuracy for t in self.trajectories]
+
+
+class Collector:
+    """Plays episodes of a set of environments with one policy.
+
+    Instances of an environment are reused, one episode at a time; an instance whose episode failed is replaced.
+
+    Args:
+        entries: the environments, by label.
+        policy: acts in every episode.
+        services: shared by the environments.
+        seed: the run's seed.
+        concurrency: episodes in flight at most.
+        retries: further attempts at an episode that failed.
+        deadline: seconds for one attempt.
+        failure_limit: share of failed episodes above which ``TooManyFailures`` ends the run.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[MixEntry],
+        policy: Policy,
+        services: Services,
+        *,
+        seed: int = 0,
+        concurrency: int = 64,
+        retries: int = 1,
+        deadline: float = 600.0,
+        failure_limit: float = 0.5,
+    ) -> None:
+        self.policy = policy
+        self.seed = seed
+        self._entries = {e.label: e for e in entries}
+        self._services = services
+        self._slots = asyncio.Semaphore(concurrency)
+        self._retries = retries
+        self._deadline = deadline
+        self._failure_limit = failure_limit
+        self._idle: dict[str, list[ChatEnv]] = {label: [] for label in self._entries}
+        self._prototypes = {label: entry.make(services) for label, entry in self._entries.items()}
+        self.counts: Counter[str] = Counter()
+
+    def tasks(self, label: str, split: Split) -> Sequence[Task]:
+        """The tasks of one environment.
+
+        Raises:
+            UserError: the environment's data is missing or malformed.
+        """
+        return self._prototypes[label].task_list(split)
+
+    async def episode(self, label: str, task: Task, sample: int, round_: int = 0) -> Trajectory:
+        """Play one episode, again if it fails, at most ``retries`` times.
+
+        Args:
+            label: which environment.
+            task: what to play.
+            sample: which sample of the task this is; seeds the draws.
+            round_: which visit to the task this is, so that a second visit draws anew.
+
+        Raises:
+            TooManyFailures: the run's failed share is over the limit.
+        """
+        async with self._slots:
+            for attempt in range(self._retries + 1):
+                seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt)
+                env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
+                trajectory = await rollout(
+                    env, self.policy, task, name=label, seed=seed % 2**32, deadline=self._deadline
+                )
+                self._count(trajectory)
+                if not trajectory.failed:
+                    self._idle[label].append(env)
+                    return trajectory
+                await env.aclose()
+            return trajectory
+
+    async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
+        """Play ``size`` episodes of one task concurrently.
+
+        Raises:
+            TooManyFailures: the run's failed share is over the limit.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(self.episode(label, task, i, round_)) for i in range(size)]
+        return Group(env=label, task=task, trajectories=[t.result() for t in running])
+
+    async def close(self) -> None:
+        """Close every environment instance. The policy and the services stay the caller's."""
+        for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
+            await env.aclose()
+
+    def _fresh(self, label: str) -> ChatEnv:
+        env = self._entries[label].make(self._services)
+        env.share_tasks(self._prototypes[label])
+        return env
+
+    def _count(self, trajectory: Trajectory) -> None:
+        self.counts["episodes"] += 1
+        if not trajectory.failed:
+            return
+        self.counts["failed"] += 1
+        self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
+        failed, total = self.counts["failed"], self.counts["episodes"]
+        if failed >= _FAILURES_BEFORE_JUDGING and failed / total > self._failure_limit:
+            raise TooManyFailures(
+                f"{failed} of {total} episodes failed, more than the limit of {self._failure_limit:.0%}; "
+                f"the last one: {trajectory.env}: {trajectory.outcome.reason}"
+            )

@@ -1,0 +1,120 @@
+"""Read recipes and settings: pydantic models, unknown keys refused with a suggestion, ``a.b=c`` overrides."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+
+from envgym.errors import RecipeError
+
+__all__ = ["Section", "apply_overrides", "load_recipe", "parse_overrides", "validate_settings"]
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+class Section(pydantic.BaseModel):
+    """Base of every part of a recipe: frozen, and strict about names."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+def validate_settings(model: type[Model], values: dict[str, Any], owner: str) -> Model:
+    """Validate ``values`` against ``model``.
+
+    Raises:
+        RecipeError: names each offending key, what it is allowed to be, and the nearest known name.
+    """
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise RecipeError(f"{owner}: " + "; ".join(_explain(model, e) for e in error.errors())) from None
+
+
+def load_recipe(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
+    """Read a TOML recipe, apply ``a.b=c`` overrides, and validate it.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, or does not validate.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}; the shipped ones are in recipes/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not a readable TOML file ({error})") from None
+    apply_overrides(values, parse_overrides(overrides))
+    return validate_settings(model, values, path.name)
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs; a value is TOML where it parses as such, and a string otherwise.
+
+    Raises:
+        RecipeError: a pair has no ``=``.
+    """
+    values: dict[str, Any] = {}
+    for item in overrides:
+        key, sign, text = item.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"override {item!r} must read key=value, e.g. train.steps=20")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Set dotted keys in nested tables, in place; a number steps into a list, e.g. ``mix.0.weight``.
+
+    Raises:
+        RecipeError: a key steps into something that is not a table.
+    """
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        place: Any = values
+        for name in parents:
+            place = place.setdefault(name, {}) if isinstance(place, dict) else _item(place, name, dotted)
+        if isinstance(place, dict):
+            place[last] = value
+        else:
+            _item(place, last, dotted)
+            place[int(last)] = value
+
+
+def _item(place: Any, name: str, dotted: str) -> Any:
+    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        return place[int(name)]
+    raise RecipeError(f"override {dotted!r}: {name!r} is not a table or an index here")
+
+
+def _explain(model: type[pydantic.BaseModel], error: Any) -> str:
+    path = [str(p) for p in error["loc"]]
+    where = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        return f"{where or 'value'}: {error['msg']} (got {error['input']!r:.80})"
+    known = _fields_at(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    suggestion = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {where!r}{suggestion} allowed here: {', '.join(known)}"
+
+
+def _fields_at(model: type[pydantic.BaseModel], path: Sequence[str]) -> list[str]:
+    current: Any = model
+    for name in path:
+        fields = getattr(current, "model_fields", {})
+        if name in fields:
+            current = next(iter(_models_in(fields[name].annotation)), None)
+    return sorted(getattr(current, "model_fields", {}))
+
+
+def _models_in(annotation: Any) -> Iterable[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,249 @@
+"""The records that everything else passes around: messages, tasks, turns, trajectories.
+
+All are plain dataclasses that serialise with ``to_json`` and ``from_json``; nothing here imports a model
+library, so a trajectory can be read, re-scored and reported on any machine.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from pydantic import JsonValue, TypeAdapter
+
+__all__ = [
+    "Message",
+    "Observation",
+    "Outcome",
+    "OutcomeKind",
+    "Role",
+    "Score",
+    "Split",
+    "Task",
+    "ToolCall",
+    "ToolSpec",
+    "Trajectory",
+    "Turn",
+    "TurnTokens",
+    "content_hash",
+    "from_json",
+    "to_json",
+]
+
+Role = Literal["system", "user", "assistant", "tool"]
+Split = Literal["train", "held_out"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One request by the model to run a tool."""
+
+    name: str
+    arguments: dict[str, JsonValue] = field(default_factory=dict)
+    id: str = ""
+    """Links the call to the tool message that answers it."""
+    error: str | None = None
+    """Why the call could not be parsed; such a call is answered with this text and never run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat message. An assistant message is an action."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    """On a tool message: the call that it answers."""
+    cut: bool = False
+    """On an assistant message: the token limit ended it, so it is incomplete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """What the model is told about a tool."""
+
+    name: str
+    description: str
+    parameters: dict[str, JsonValue]
+    """JSON schema of the arguments object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the policy sees: the messages that are new since its last action, and the tools on offer."""
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One problem. ``reference`` is hidden: no observation may hold it."""
+
+    id: str
+    split: Split
+    messages: tuple[Message, ...]
+    reference: JsonValue = None
+    difficulty: float = 0.0
+    metadata: dict[str, JsonValue] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.split))
+
+
+@dataclass(slots=True, kw_only=True)
+class TurnTokens:
+    """The tokens of one turn, exactly as the engine saw them.
+
+    Worked example, two turns: the first has ``prompt_ids = [system, user]`` and ``completion_ids = [call]``; the
+    second has ``prompt_ids = [end-of-turn, tool answer, assistant header]``. Their concatenation is what the
+    model was conditioned on.
+    """
+
+    prompt_ids: list[int]
+    """Ids added since the previous turn; with ``fork``, the whole prompt. [P]"""
+    completion_ids: list[int]
+    """Sampled ids, the end-of-turn token included when it was sampled. [C]"""
+    logprobs: list[float]
+    """Log-probability of each sampled id at the sampling temperature. [C]"""
+    policy_version: int
+    fork: bool = False
+    """The chat template rewrote history: this prompt does not continue the previous turn."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """One action, and what led to it."""
+
+    messages: tuple[Message, ...]
+    """The new messages that the policy saw before it acted."""
+    action: Message
+    reward: float = 0.0
+    """Per-turn reward from the environment; the trajectory's score is kept apart."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    tokens: TurnTokens | None = None
+
+
+class OutcomeKind(enum.StrEnum):
+    """How an episode ended."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an episode ended, and why. Only ``failed`` is missing data."""
+
+    kind: OutcomeKind
+    reason: str = ""
+    """For ``truncated``: turns, tokens, time or context. For ``failed``: the error's type and message."""
+
+    @classmethod
+    def completed(cls) -> Outcome:
+        """The environment ended the episode."""
+        return cls(kind=OutcomeKind.COMPLETED)
+
+    @classmethod
+    def truncated(cls, reason: Literal["turns", "tokens", "time", "context"]) -> Outcome:
+        """A limit ended the episode."""
+        return cls(kind=OutcomeKind.TRUNCATED, reason=reason)
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Outcome:
+        """An infrastructure failure ended the episode."""
+        return cls(kind=OutcomeKind.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A trajectory's reward and where it came from."""
+
+    value: float
+    """The reward: the weighted sum of ``components``, or the floor where a gate or truncation said so."""
+    accuracy: float
+    """Unshaped success in [0, 1]; what evaluation reports and dynamic sampling looks at."""
+    components: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Trajectory:
+    """The record of one episode."""
+
+    env: str
+    task: Task
+    seed: int = 0
+    tools: tuple[ToolSpec, ...] = ()
+    turns: list[Turn] = field(default_factory=list)
+    closing: tuple[Message, ...] = ()
+    """What the environment said after the last action."""
+    outcome: Outcome = Outcome(kind=OutcomeKind.RUNNING)
+    score: Score | None = None
+    artifacts: dict[str, JsonValue] = field(default_factory=dict)
+    """What the environment needs, besides the messages, to score this trajectory again."""
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is missing data."""
+        return self.outcome.kind is OutcomeKind.FAILED
+
+    @property
+    def reward(self) -> float:
+        """Return of the episode: the score plus every per-turn reward; NaN where it is missing data."""
+        if self.failed or self.score is None:
+            return float("nan")
+        return self.score.value + sum(turn.reward for turn in self.turns)
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation in order."""
+        spoken = [m for turn in self.turns for m in (*turn.messages, turn.action)]
+        return (*spoken, *self.closing)
+
+    @property
+    def final_text(self) -> str:
+        """Text of the last action, or ``""``."""
+        return self.turns[-1].action.content if self.turns else ""
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens that the policy sampled, over all turns."""
+        return sum(len(turn.tokens.completion_ids) for turn in self.turns if turn.tokens)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_json(record: Any) -> str:
+    """Serialise any record of this module to one line of JSON."""
+    kind: Any = type(record)
+    return _adapter(kind).dump_json(record, exclude_defaults=True).decode()
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """Read a record of type ``kind``.
+
+    Raises:
+        pydantic.ValidationError: the text is not such a record.
+    """
+    wanted: Any = kind
+    record: T = _adapter(wanted).validate_json(text)
+    return record
+
+
+def content_hash(task: Task) -> str:
+    """Hash of what the model is asked, whatever the id; equal hashes across splits are contamination."""
+    asked = [(m.role, m.content) for m in task.messages if m.role != "system"]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""Where tasks come from: procedural generators with disjoint splits, and files."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from envgym.data import Split, Task, content_hash
+from envgym.errors import DataError, UnknownNameError
+from envgym.seeding import derive_rng
+
+__all__ = ["ProceduralTasks", "check_split", "data_path", "read_rows"]
+
+SPLITS: tuple[Split, ...] = ("train", "held_out")
+_MAX_REDRAWS = 2000
+_HELD_OUT_SHARE = 5  # one in five of all possible problems is held out
+
+
+def check_split(split: str) -> Split:
+    """Return ``split`` if it is one.
+
+    Raises:
+        UnknownNameError: it is not; the message lists the splits.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    return split
+
+
+class ProceduralTasks(Sequence[Task]):
+    """``size`` tasks, made on demand by a seeded generator.
+
+    A task belongs to the split that the hash of its *content* says, so the splits are disjoint whatever the
+    seeds are: a problem that training can draw is never held out.
+
+    Args:
+        generate: makes one task from a generator; it must set the split it is given.
+        split: which side of the hash to keep.
+        size: how many tasks the sequence holds.
+        seed: names the sequence.
+    """
+
+    def __init__(
+        self, generate: Callable[[random.Random, Split], Task], split: Split, size: int, seed: int = 0
+    ) -> None:
+        self._generate = generate
+        self._split = split
+        self._size = size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        if not -self._size <= index < self._size:
+            raise IndexError(f"task {index} of {self._size}")
+        rng = derive_rng("task", self._seed, self._split, index % self._size)
+        for _ in range(_MAX_REDRAWS):
+            task = self._generate(rng, self._split)
+            if _side(task) == self._split:
+                return task
+        raise DataError(f"no {self._split} task in {_MAX_REDRAWS} draws: the generator makes too few problems")
+
+
+def _side(task: Task) -> Split:
+    return "held_out" if int(content_hash(task)[:8], 16) % _HELD_OUT_SHARE == 0 else "train"
+
+
+def data_path(name: str) -> Path:
+    """Find a data file: an existing path as given, or a name in the folder ``$ENVGYM_DATA``.
+
+    Raises:
+        DataError: there is no such file; the message says where it was looked for.
+    """
+    folder = os.environ.get("ENVGYM_DATA")
+    tried = [Path(name).expanduser()] + ([Path(folder) / name] if folder else [])
+    for path in tried:
+        if path.is_file():
+            return path
+    places = ", ".join(str(p) for p in tried)
+    hint = "" if folder else "; ENVGYM_DATA, the folder of data files, is not set"
+    raise DataError(f"no data file {name!r} (looked for {places}{hint})")
+
+
+def read_rows(name: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a ``.jsonl``, ``.jsonl.gz`` or ``.json`` (list) file row by row.
+
+    Yields:
+        ``(where, row)``, where ``where`` names the file and the row for error messages.
+
+    Raises:
+        DataError: the file is missing, a row is not a JSON object, or it lacks one of ``columns``.
+    """
+    path = data_path(name)
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8")
+        rows: Sequence[Any] = (
+            json.loads(text) if path.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name}: cannot be read ({error})") from None
+    for number, item in enumerate(rows, 1):
+        where = f"{path.name}, row {number}"
+        try:
+            row = json.loads(item) if isinstance(item, str) else item
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object, got {type(row).__name__}")
+        missing = [c for c in columns if c not in row]
+        if missing:
+            raise DataError(f"{where}: no column {missing[0]!r}; it has: {', '.join(row) or 'none'}")
+        yield where, row
+
+
+def stable_id(*parts: str) -> str:
+    """A short id that depends on the parts alone."""
+    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]
