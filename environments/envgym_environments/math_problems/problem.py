@@ -8,7 +8,23 @@ from dataclasses import dataclass
 
 from envgym_environments.math_problems.calculator import calculate
 
-__all__ = ["Family", "Problem"]
+__all__ = ["THINGS", "Family", "Problem"]
+
+THINGS = (
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "cups",
+    "eggs",
+    "keys",
+    "nuts",
+    "pens",
+    "rings",
+    "shells",
+    "stamps",
+)
+"""What problems count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

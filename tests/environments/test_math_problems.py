@@ -1,0 +1,138 @@
+"""``math_problems``: what is right, what is not, and where problems come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envgym.data import Message, Task, content_hash
+from envgym.errors import DataError, RecipeError
+from envgym_environments.math_problems import MathProblems
+
+TASK = Task(
+    id="t", split="train", messages=(Message(role="user", content="What is 12+7?"),), reference={"answer": "19"}
+)
+
+
+@pytest.mark.parametrize(
+    ("final", "right"),
+    [
+        ("<answer>19</answer>", True),
+        ("So \\boxed{19}.", True),
+        ("<answer>19.0</answer>", True),
+        ("<answer>18</answer> No: <answer>19</answer>", True),
+        ("<think><answer>18</answer></think><answer>19</answer>", True),
+        ("<answer>19</answer> No: <answer>18</answer>", False),
+        ("<answer>19</answer></think>", False),
+        ("<answer>12+7</answer>", False),
+        ("<answer>38/2</answer>", False),
+        ("<answer>\\frac{38}{2}</answer>", False),
+        ("<answer>18 or 19</answer>", False),
+        ("<answer>18, 19, 20</answer>", False),
+        ("<answer>119</answer>", False),
+        ("<answer>19", False),
+        ("<answer></answer>", False),
+        ("19", False),
+        ("The answer is 19.", False),
+        ("", False),
+        ("What is 12+7?", False),
+        ("<answer>What is 12+7?</answer>", False),
+    ],
+)
+def test_only_the_last_fenced_answer_counts(play: Any, final: str, right: bool) -> None:
+    score = play(MathProblems(), TASK, final).score
+    assert (score.value, score.accuracy) == (float(right), float(right))
+
+
+def test_an_answer_in_an_earlier_message_or_in_tool_output_is_none(play: Any) -> None:
+    """The calculator shows 19; only saying so in the last message is an answer."""
+    assert play(MathProblems(), TASK, ("calculator", {"expression": "12+7"}), "done").score.value == 0
+
+
+def test_the_best_wrong_answer_is_far_below_a_right_one(play: Any) -> None:
+    env = MathProblems(format_weight=0.2)
+    assert play(env, TASK, "<answer>5</answer>").score.value == pytest.approx(0.2)
+    assert play(env, TASK, "5").score.value == 0
+    assert play(env, TASK, "<answer>19</answer>").score.value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("expression", ["1/0", "__import__('os')", "9**9**9", ""])
+def test_a_bad_expression_is_answered_not_raised(play: Any, expression: str) -> None:
+    trajectory = play(MathProblems(), TASK, ("calculator", {"expression": expression}), "<answer>19</answer>")
+    assert trajectory.turns[1].messages[0].content.startswith("error: ")
+    assert trajectory.turns[0].metrics["tool_errors"] == 1
+    assert trajectory.score.value == 1
+
+
+def test_the_calculator_can_be_withheld(play_gold: Any) -> None:
+    env = MathProblems(calculator=False)
+    assert not env.tools
+    trajectory = play_gold(env, env.task_list("train")[0])
+    assert trajectory.score.value == 1
+    assert len(trajectory.turns) == 1
+
+
+def test_gsm8k_files_are_the_splits(data_folder: Path, play_gold: Any) -> None:
+    env = MathProblems(source="gsm8k")
+    train, held_out = env.task_list("train"), env.task_list("held_out")
+    assert (len(train), len(held_out)) == (7473, 1319)
+    assert not {content_hash(t) for t in train} & {content_hash(t) for t in held_out}
+    assert held_out[0].reference == {"answer": "18"}
+    assert all(play_gold(env, t).score.value == 1 for t in (*train[:10], *held_out[:10]))
+
+
+def test_one_file_serves_both_splits(tmp_path: Path) -> None:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps({"q": f"What is {i}+1?", "a": i + 1}) + "\n" for i in range(200)))
+    env = MathProblems(source=str(path), question_column="q", answer_column="a")
+    train, held_out = env.task_list("train"), env.task_list("held_out")
+    assert len(train) + len(held_out) == 200
+    assert 20 <= len(held_out) <= 60
+    assert not {t.id for t in train} & {t.id for t in held_out}
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"question": "What?"}, "no column 'answer'"),
+        ({"question": "", "answer": "#### 3"}, "column 'question' must hold text"),
+        ({"question": ["What?"], "answer": "#### 3"}, "column 'question' must hold text"),
+        ({"question": "What?", "answer": True}, "column 'answer' must hold text"),
+        ({"question": "What?", "answer": "3"}, "no '####' in column 'answer'"),
+        ({"question": "What?", "answer": "#### "}, "gold"),
+        (["What?", "3"], "expected an object"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, row: object, fault: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "Fine?", "answer": "#### 1"}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 2: ") as error:
+        MathProblems(source=str(path), answer_marker="####").task_list("train")
+    assert fault in str(error.value)
+
+
+def test_a_question_in_both_files_is_contamination(tmp_path: Path) -> None:
+    for name, numbers in (("train.jsonl", (1, 2, 3)), ("held_out.jsonl", (9, 3))):
+        rows = [json.dumps({"question": f"What is {n}+{n}?", "answer": 2 * n}) for n in numbers]
+        (tmp_path / name).write_text("\n".join(rows))
+    env = MathProblems(source=str(tmp_path / "train.jsonl"), held_out_file=str(tmp_path / "held_out.jsonl"))
+    assert len(env.task_list("held_out")) == 2
+    with pytest.raises(DataError, match=r"train\.jsonl, row 3: .* held out as held_out\.jsonl, row 2"):
+        env.task_list("train")
+
+
+def test_missing_files_empty_files_and_wrong_settings_say_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"no data file 'nothing\.jsonl'"):
+        MathProblems(source="nothing.jsonl").task_list("train")
+    with pytest.raises(DataError, match="no train task"):
+        MathProblems(source=str(tmp_path / "empty.jsonl")).task_list("train")
+    with pytest.raises(RecipeError, match="families"):
+        MathProblems(families=["algebra"])
+    with pytest.raises(RecipeError, match="levels"):
+        MathProblems(levels=[6])
+    with pytest.raises(RecipeError, match="format_weight"):
+        MathProblems(format_weight=0.5)
