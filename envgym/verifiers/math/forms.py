@@ -1,0 +1,64 @@
+r"""Answers that restate the problem: ``\sum_{k=1}^{10}k`` is not an answer to "what is the sum", ``55`` is.
+
+An operation that leaves the work undone counts only when the gold has it too. For a gold that is a plain number
+that is any sum, product or function; fractions, powers, roots, percentages and scientific notation are values.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from envgym.verifiers.math.tree import Add, Call, Const, Mul, Num, Pow, Sym, Tree, walk
+
+__all__ = ["RestatedError", "check_restated", "unevaluated_commands"]
+
+_COMMANDS = re.compile(
+    r"\\(sum|int|iint|iiint|oint|prod|lim|binom|max|min|gcd|lcm|det|bmod|pmod|mod)(?![a-zA-Z])"
+)
+_CALLS = frozenset({"factorial", "binom", "max", "min", "gcd", "lcm"})
+_MINUS_ONE = Num(Fraction(-1))
+
+
+class RestatedError(Exception):
+    """The prediction restates the problem instead of answering it."""
+
+
+def unevaluated_commands(text: str) -> frozenset[str]:
+    """Return the commands in normalised ``text`` that leave the work undone, and ``!`` for a factorial."""
+    names = frozenset(_COMMANDS.findall(text))
+    return names | {"!"} if "!" in text.replace("!=", "") else names
+
+
+def check_restated(prediction: Tree, gold: Tree) -> None:
+    """Raise ``RestatedError`` when the scalar ``prediction`` holds an undone operation that ``gold`` has not."""
+    extra = _operations(prediction) - _operations(gold)
+    if not _is_rational(gold):
+        extra &= _CALLS
+    if extra:
+        raise RestatedError(f"an unevaluated {min(extra)} is no answer")
+
+
+def _operations(tree: Tree) -> set[str]:
+    found = set()
+    for part in walk(tree):
+        match part:
+            case Add():
+                found.add("sum")
+            case Call(name) if name != "root":
+                found.add(name)
+            case Mul(factors) if sum(_is_literal(factor) for factor in factors) > 1:
+                found.add("product")
+    return found
+
+
+def _is_literal(tree: Tree) -> bool:
+    if isinstance(tree, Mul):
+        return all(isinstance(part, Num | Mul | Pow) for part in walk(tree))
+    return isinstance(tree, Num) and tree != _MINUS_ONE
+
+
+def _is_rational(tree: Tree) -> bool:
+    return not any(
+        isinstance(part, Const | Call) or (isinstance(part, Sym) and not part.unit) for part in walk(tree)
+    )
