@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["group_centred", "group_normalised"]
+__all__ = ["EQUAL_WITHIN", "group_centred", "group_normalised"]
 
-_CONSTANT = 1e-6
+EQUAL_WITHIN = 1e-6
 """Rewards closer together than this are equal. The rounding residue of an equal group, divided by its own
 standard deviation, would otherwise pass for a signal."""
 
@@ -45,6 +45,6 @@ def group_centred(rewards: Tensor) -> Tensor:
     rewards = rewards.double()
     valid = ~rewards.isnan()
     present = rewards[valid]
-    if present.numel() < 2 or float(present.max() - present.min()) < _CONSTANT:
+    if present.numel() < 2 or float(present.max() - present.min()) < EQUAL_WITHIN:
         return torch.zeros_like(rewards)
     return torch.where(valid, rewards - present.mean(), 0.0)

@@ -17,12 +17,11 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from envgym.errors import UserError
+from envgym_trainers.advantages import EQUAL_WITHIN
 
 __all__ = ["AtCap", "DynamicSampling", "Refill", "RefillCounters", "Signal", "signal"]
 
 GroupT = TypeVar("GroupT")
-
-_CONSTANT = 1e-6
 
 
 class Signal(enum.StrEnum):
@@ -63,12 +62,12 @@ def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
         solved_at: see ``DynamicSampling``.
 
     Returns:
-        ``KEPT`` if two members differ by 1e-6 or more, ``MISSING`` if fewer than two members are valid.
+        ``KEPT`` if two members differ by ``EQUAL_WITHIN`` or more, ``MISSING`` if fewer than two members are valid.
     """
     present = [value for value in metrics if not math.isnan(value)]
     if len(present) < 2:
         return Signal.MISSING
-    if max(present) - min(present) >= _CONSTANT:
+    if max(present) - min(present) >= EQUAL_WITHIN:
         return Signal.KEPT
     return Signal.ALL_SOLVED if present[0] >= solved_at else Signal.ALL_FAILED
 

@@ -26,11 +26,27 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, first - second, 0.0).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
 
 
-def clipped_surrogate(log_r: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
-    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A): PPO, arXiv 1707.06347, with two ε as in DAPO."""
-    ratio = log_r.exp()
+def clipped_surrogate(
+    batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
+) -> Tensor:
+    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; 0 outside the mask.
+
+    Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
+
+    Args:
+        batch: [B, T] throughout.
+        logprobs: [B, T] ℓ with gradient.
+        clip_low: ε_low.
+        clip_high: ε_high.
+        importance_cap: cap of w, see ``importance_weight``; None for w = 1.
+    """
+    ratio = log_ratio(batch, logprobs).exp()
+    advantages = torch.where(batch.mask, batch.advantages, 0.0)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
+    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    return (
+        losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
+    )
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:

@@ -39,6 +39,8 @@ class Needs:
     """Fill ``Batch.reference_logprobs``."""
     dynamic_sampling: DynamicSampling | None = None
     """Fill the batch with groups that have a signal, under these settings."""
+    filter_truncated: bool = False
+    """Leave truncated members out of the batch; their rewards stay in the group's baseline."""
 
 
 class Objective(BaseModel, abc.ABC):

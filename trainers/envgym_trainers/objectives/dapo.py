@@ -15,7 +15,6 @@ linearly onto the paper's ±1.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from envgym_trainers.batch import Batch
 from envgym_trainers.dynamic_sampling import DynamicSampling
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
 from envgym_trainers.overlong import SoftOverlong
-from envgym_trainers.policy_gradient import clipped_surrogate, importance_weight, log_ratio, policy_metrics
+from envgym_trainers.policy_gradient import clipped_surrogate, policy_metrics
 
 __all__ = ["DAPO"]
 
@@ -43,10 +42,12 @@ class DAPO(Objective):
     """How the batch is filled with groups that have a signal; None to train on every group."""
     overlong: SoftOverlong | None = SoftOverlong()
     """Length penalty; set ``max_tokens`` to what an episode may sample. None for no penalty."""
+    filter_truncated: bool = False
+    """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
 
     def needs(self) -> Needs:
-        """Dynamic sampling, unless it is turned off."""
-        return Needs(dynamic_sampling=self.dynamic_sampling)
+        """Dynamic sampling, and the filter of truncated members where it is turned on."""
+        return Needs(dynamic_sampling=self.dynamic_sampling, filter_truncated=self.filter_truncated)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
         """[G] score 0…1 mapped to −1…1, plus the overlong penalty."""
@@ -60,10 +61,7 @@ class DAPO(Objective):
     def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
         """Token mean of the clipped surrogate; see ``Objective.loss``."""
         clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
-        advantages = torch.where(batch.mask, batch.advantages, 0.0)
-        losses = clipped_surrogate(log_ratio(batch, logprobs), advantages, **clip)
-        if self.importance_cap is not None:
-            losses = losses * importance_weight(batch, logprobs, cap=self.importance_cap)
+        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
         return token_mean(losses, batch.mask, totals), policy_metrics(
             batch, logprobs, entropy, totals, **clip
         )

@@ -11,7 +11,6 @@ probabilities.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -19,13 +18,7 @@ from envgym_trainers.advantages import group_normalised
 from envgym_trainers.aggregate import Totals, sequence_mean
 from envgym_trainers.batch import Batch
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
-from envgym_trainers.policy_gradient import (
-    clipped_surrogate,
-    importance_weight,
-    k3,
-    log_ratio,
-    policy_metrics,
-)
+from envgym_trainers.policy_gradient import clipped_surrogate, k3, policy_metrics
 
 __all__ = ["GRPO"]
 
@@ -53,10 +46,7 @@ class GRPO(Objective):
     def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
         """Sequence-mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
         clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
-        advantages = torch.where(batch.mask, batch.advantages, 0.0)
-        losses = clipped_surrogate(log_ratio(batch, logprobs), advantages, **clip)
-        if self.importance_cap is not None:
-            losses = losses * importance_weight(batch, logprobs, cap=self.importance_cap)
+        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
         metrics = policy_metrics(batch, logprobs, entropy, totals, **clip)
         if self.beta > 0:
             penalty = k3(batch, logprobs)
