@@ -62,7 +62,8 @@ def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
         solved_at: see ``DynamicSampling``.
 
     Returns:
-        ``KEPT`` if two members differ by ``EQUAL_WITHIN`` or more, ``MISSING`` if fewer than two members are valid.
+        ``KEPT`` if two members differ by ``EQUAL_WITHIN`` or more, ``MISSING`` if fewer than two members are
+        valid.
     """
     present = [value for value in metrics if not math.isnan(value)]
     if len(present) < 2:
