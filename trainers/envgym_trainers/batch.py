@@ -59,9 +59,7 @@ class Sample:
         for name in ("ids", "mask", "logprobs", "old_logprobs", "reference_logprobs"):
             values = getattr(self, name)
             if values is not None and (values.ndim != 1 or values.shape != shape):
-                raise ValueError(
-                    f"{name} must be 1-D of length {self.ids.numel()}, got {tuple(values.shape)}"
-                )
+                raise ValueError(f"{name} must be 1-D of length {self.ids.numel()}, got {tuple(values.shape)}")
         if not bool(self.mask.any()):
             raise ValueError("a sample needs at least one sampled token")
         if bool(self.mask[0]):
@@ -139,9 +137,7 @@ def _pad_optional(name: str, rows: Sequence[Tensor | None]) -> Tensor | None:
     if not present:
         return None
     if len(present) != len(rows):
-        raise ValueError(
-            f"{len(rows) - len(present)} of {len(rows)} samples carry no {name}; give all or none"
-        )
+        raise ValueError(f"{len(rows) - len(present)} of {len(rows)} samples carry no {name}; give all or none")
     return pad_sequence(present, batch_first=True, padding_value=torch.nan)
 
 

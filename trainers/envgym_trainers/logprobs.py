@@ -61,9 +61,7 @@ def token_logprobs(
         hidden = model(input_ids=batch.ids, attention_mask=attention, use_cache=False).logits
     pieces = [
         checkpoint(_score, head, rows, ids, temperature, use_reentrant=False, preserve_rng_state=False)
-        for rows, ids in zip(
-            torch.split(hidden[:, :-1][wanted], chunk), torch.split(targets, chunk), strict=True
-        )
+        for rows, ids in zip(torch.split(hidden[:, :-1][wanted], chunk), torch.split(targets, chunk), strict=True)
     ]
     logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)

@@ -44,9 +44,7 @@ def clipped_surrogate(
     advantages = torch.where(batch.mask, batch.advantages, 0.0)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     losses = -torch.minimum(ratio * advantages, clipped * advantages)
-    return (
-        losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
-    )
+    return losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:

@@ -34,8 +34,8 @@ class SlotCache(Cache):
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         shape = (slots, heads, capacity, size)
-        layers = [_SlotLayer(self, shape, dtype, device) for _ in range(text.num_hidden_layers)]
-        super().__init__(layers=layers)
+        self._layers = [_SlotLayer(self, shape, dtype, device) for _ in range(text.num_hidden_layers)]
+        super().__init__(layers=list(self._layers))
         self.slots = slots
         self.capacity = capacity
         self.rows = torch.empty(0, dtype=torch.long)
@@ -65,9 +65,9 @@ class SlotCache(Cache):
     def share(self, source: int, targets: list[int], length: int) -> None:
         """Copy the first ``length`` tokens of row ``source`` to the rows ``targets``."""
         index = torch.tensor(targets, device=self.rows.device)
-        for layer in self.layers:
-            layer.keys[index, :, :length] = layer.keys[source, :, :length]
-            layer.values[index, :, :length] = layer.values[source, :, :length]
+        for layer in self._layers:
+            for stored in layer.stored:
+                stored[index, :, :length] = stored[source, :, :length]
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -78,6 +78,7 @@ class _SlotLayer(CacheLayerMixin):
         self._owner = owner
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.stored = (self.keys, self.values)
         self.is_initialized = True
 
     def update(
@@ -86,10 +87,11 @@ class _SlotLayer(CacheLayerMixin):
         """Write the new tokens, [B, heads, Q, size], and return everything visible to them."""
         owner = self._owner
         where = (owner.rows[:, None], slice(None), owner.positions)
-        self.keys[where] = key_states.transpose(1, 2)
-        self.values[where] = value_states.transpose(1, 2)
+        keys, values = self.stored
+        keys[where] = key_states.transpose(1, 2)
+        values[where] = value_states.transpose(1, 2)
         rows: Any = slice(0, len(owner.rows)) if owner.contiguous else owner.rows
-        return self.keys[rows, :, : owner.visible], self.values[rows, :, : owner.visible]
+        return keys[rows, :, : owner.visible], values[rows, :, : owner.visible]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing to do: storage is made with the cache."""

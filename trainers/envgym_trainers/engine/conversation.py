@@ -21,7 +21,7 @@ class Conversation:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tools: Sequence[ToolSpec]) -> None:
         self._tokenizer = tokenizer
-        self._tools = [_as_openai(spec) for spec in tools] or None
+        self._tools: Any = [_as_openai(spec) for spec in tools] or None
         self._history: list[dict[str, str]] = []
         self._rendered = ""
         """What the model has seen as text, the sampled text included."""
@@ -35,8 +35,10 @@ class Conversation:
             the ids, and whether they replace the conversation instead of continuing it.
         """
         self._history.extend({"role": m.role, "content": self._plain(m.content)} for m in messages)
-        text: str = self._tokenizer.apply_chat_template(
-            self._history, tools=self._tools, tokenize=False, add_generation_prompt=True
+        text = str(
+            self._tokenizer.apply_chat_template(
+                self._history, tools=self._tools, tokenize=False, add_generation_prompt=True
+            )
         )
         seen = self._rendered + self._stop
         fork = bool(self._rendered) and not text.startswith(seen)

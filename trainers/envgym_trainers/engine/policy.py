@@ -11,8 +11,9 @@ from envgym.policy import Completion, ContextFull, Policy, PolicySession
 from envgym.seeding import derive_seed
 from envgym_trainers.engine.conversation import Conversation, stop_ids
 from envgym_trainers.engine.engine import Engine
+from envgym_trainers.models import LanguageModel, ModelConfig, load_model
 
-__all__ = ["EnginePolicy", "TeacherPolicy"]
+__all__ = ["EnginePolicy", "ModelPolicy", "TeacherPolicy"]
 
 _MIN_ROOM = 4
 """Tokens: a completion with less room than this is not begun."""
@@ -45,6 +46,20 @@ class EnginePolicy(Policy):
         self.tool_format = tool_format or HermesFormat()
         self.stops = stop_ids(tokenizer)
 
+    @classmethod
+    def over(
+        cls, language_model: LanguageModel, *, slots: int, max_tokens: int, temperature: float
+    ) -> tuple[Engine, EnginePolicy]:
+        """An engine with ``slots`` conversations for ``language_model``, and the policy that uses it."""
+        tokenizer = language_model.tokenizer
+        engine = Engine(
+            language_model.model,
+            slots=slots,
+            capacity=language_model.context,
+            stop_ids=frozenset(stop_ids(tokenizer)),
+        )
+        return engine, cls(engine, tokenizer, max_tokens=max_tokens, temperature=temperature)
+
     def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
         """Begin an episode."""
         return _EngineSession(self, env, seed)
@@ -52,6 +67,28 @@ class EnginePolicy(Policy):
     async def close(self) -> None:
         """Stop the engine."""
         self.engine.close()
+
+
+class ModelPolicy(EnginePolicy):
+    """A model from a folder, for evaluation: loads it and samples from it.
+
+    Args:
+        path: as in ``ModelConfig.path``; a run's folder stands for its newest checkpoint.
+        temperature: of sampling; 0 is greedy.
+        max_tokens: sampled tokens per turn at most.
+        context: tokens of a whole conversation.
+        concurrency: conversations sampled at once.
+
+    Raises:
+        UserError: the model cannot be loaded.
+    """
+
+    def __init__(self, path: str, *, temperature: float, max_tokens: int, context: int, concurrency: int) -> None:
+        language_model = load_model(ModelConfig(path=path, context=context))
+        engine, policy = EnginePolicy.over(
+            language_model, slots=concurrency, max_tokens=max_tokens, temperature=temperature
+        )
+        super().__init__(engine, policy.tokenizer, max_tokens=max_tokens, temperature=temperature)
 
 
 class _EngineSession(PolicySession):

@@ -105,8 +105,8 @@ class Scheduler:
     def decode(self, rows: list[Row]) -> None:
         """Run the last sampled token of every row and sample the next.
 
-        The batch is every slot up to the highest in use: idle ones run a dummy token in the spare cell, which costs
-        less than gathering the keys of the others.
+        The batch is every slot up to the highest in use: idle ones run a dummy token in the spare cell, which
+        costs less than gathering the keys of the others.
         """
         count = max(row.slot for row in rows) + 1
         ids = torch.zeros(count, 1, dtype=torch.long)

@@ -62,6 +62,4 @@ class DAPO(Objective):
         """Token mean of the clipped surrogate; see ``Objective.loss``."""
         clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
         losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
-        return token_mean(losses, batch.mask, totals), policy_metrics(
-            batch, logprobs, entropy, totals, **clip
-        )
+        return token_mean(losses, batch.mask, totals), policy_metrics(batch, logprobs, entropy, totals, **clip)
