@@ -10,7 +10,9 @@ runner parses nothing hostile. The child drops to the program's user, closes eve
 and is killed together with all it started as soon as its main process ends or the deadline passes.
 """
 
+import atexit
 import errno
+import gc
 import json
 import linecache
 import os
@@ -104,6 +106,8 @@ class Runner:
                 os.chmod(folder, 0o1777)
         self.between = os.pipe()
         self.expires = time.monotonic() + IDLE_SECONDS
+        gc.collect()
+        gc.freeze()
 
     def serve(self):
         """Answer requests until the channel ends or time is up, which ends the process."""
@@ -341,19 +345,51 @@ def run_python(source):
     sys.argv = [""]
     sys.orig_argv = [sys.executable, ""]
     sys.path.insert(0, "")
+    code = 0
     try:
         text = source.decode("utf-8", "replace")
         linecache.cache[name] = (len(text), None, text.splitlines(True), name)
         sys.excepthook = show
-        code = compile(source, name, "exec", dont_inherit=True)
-        del source, text
-        exec(code, main.__dict__)  # noqa: S102 - running the program is what this process is for
-    except SystemExit:
-        raise
+        exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - what it is for
+    except SystemExit as request:
+        code = exit_code(request.code)
     except BaseException as error:
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         sys.excepthook(type(error), error.with_traceback(trace), trace)
-        sys.exit(1)
+        code = 1
+    del main
+    leave(code)
+
+
+def exit_code(asked):
+    if asked is None:
+        return 0
+    if isinstance(asked, int):
+        return asked & 0xFF
+    print(asked, file=sys.stderr)
+    return 1
+
+
+def leave(code):
+    """End as CPython does, except that modules are not torn down: that would copy every page of the runner."""
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    flushed = flush()
+    del sys.modules["__main__"]
+    gc.collect()
+    os._exit(code if flush() and flushed else code or 120)
+
+
+def flush():
+    """Flush the program's streams; False when that fails, which CPython reports as exit code 120."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except Exception:
+        return False
+    return True
 
 
 def show(kind, error, trace):

@@ -117,24 +117,26 @@ class RunnerSandbox(Sandbox):
                 return ExecResult(status=Status.BROKE_SANDBOX, exit_code=None, queue_seconds=queued)
             if wall <= 0:
                 return ExecResult(status=Status.TIMEOUT, exit_code=None, queue_seconds=queued)
-            try:
-                reply = await self._request(operation, wall, self._limits.output_bytes, body, stdin)
-            except TimeoutError:
-                self._broken = True
+            reply = await self._request(operation, wall, self._limits.output_bytes, body, stdin)
+            self._broken = reply is None or not reply.clean
+            if reply is None:
                 return ExecResult(status=Status.BROKE_SANDBOX, exit_code=None, queue_seconds=queued)
-            self._broken = not reply.clean
             return reply.result(queued)
 
     async def _file_operation(self, operation: int, body: bytes, cap: int) -> Reply:
         async with self._turn:
             if self._broken:
                 raise OSError(errno.EIO, "the program broke its sandbox")
-            try:
-                return await self._request(operation, _FILE_SECONDS, cap, body, b"")
-            except TimeoutError as error:
-                raise SandboxError("the sandbox did not answer a file operation") from error
+            reply = await self._request(operation, _FILE_SECONDS, cap, body, b"")
+            if reply is None:
+                self._broken = True
+                raise OSError(errno.EIO, "the program broke its sandbox")
+            return reply
 
-    async def _request(self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes) -> Reply:
+    async def _request(
+        self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes
+    ) -> Reply | None:
+        """Ask the runner; ``None`` if the program has left it unable to answer."""
         worker = self._worker
         if worker is None:
             raise SandboxError("the sandbox is closed")
@@ -142,13 +144,16 @@ class RunnerSandbox(Sandbox):
             raise ValueError(f"program, files and input together exceed {runner.MAX_BODY_BYTES} bytes")
         if not worker.channel.usable:
             raise SandboxError("the sandbox is out of step after an interrupted request")
+        since = time.time()
         try:
             return await worker.channel.request(
                 operation, wall_seconds=wall, cap=cap, body=body, stdin=stdin, grace_seconds=_GRACE_SECONDS
             )
-        except SandboxError as error:
-            words = await asyncio.to_thread(worker.last_words)
-            raise SandboxError(f"{error}: {words}" if words else str(error)) from error
+        except (SandboxError, TimeoutError) as error:
+            end = await asyncio.to_thread(worker.end, since)
+            if end.by_program:
+                return None
+            raise SandboxError(f"the sandbox does not answer: {end.words}") from error
 
 
 def _raise_program_error(reply: Reply, doing: str) -> None:

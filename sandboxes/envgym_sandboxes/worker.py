@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 
 from envgym_sandboxes.channel import Channel
 
-__all__ = ["Worker"]
+__all__ = ["End", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a runner stopped answering."""
+
+    by_program: bool
+    """Whether the program brought it about; otherwise it is a failure of the infrastructure."""
+    words: str
+    """What is known, for people."""
 
 
 class Worker(abc.ABC):
@@ -15,8 +26,12 @@ class Worker(abc.ABC):
     channel: Channel
 
     @abc.abstractmethod
-    def last_words(self) -> str:
-        """What is known about the runner's end, for an error message; empty if nothing is."""
+    def end(self, since: float) -> End:
+        """Why it does not answer any more.
+
+        Args:
+            since: when the unanswered request was sent, in seconds since the epoch.
+        """
 
     @abc.abstractmethod
     def kill(self) -> None:

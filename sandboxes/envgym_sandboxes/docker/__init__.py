@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Collection
 
 import docker
 import requests
@@ -15,6 +16,7 @@ from envgym.sandbox import Backend, Limits
 from envgym_sandboxes import runner
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
+from envgym_sandboxes.docker.sweep import labels, sweep
 from envgym_sandboxes.pool import Pool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox
 
@@ -33,6 +35,7 @@ class DockerBackend(Backend):
         runtime: the OCI runtime, e.g. ``"runsc"`` for gVisor; Docker's default otherwise.
         capacity: containers alive at once; two a core, at most 16, by default.
         reuse: wipe and verify a container for the next episode instead of starting another.
+        degraded: names of limits to go without where the runtime cannot enforce them, e.g. ``{"cpus"}``.
     """
 
     def __init__(
@@ -44,12 +47,15 @@ class DockerBackend(Backend):
         runtime: str | None = None,
         capacity: int | None = None,
         reuse: bool = True,
+        degraded: Collection[str] = (),
     ) -> None:
         self._reference = image
         self._python = python
         self._packages = tuple(packages)
         self._runtime = runtime
         self._reuse = reuse
+        self._degraded = frozenset(degraded)
+        self._labels = labels()
         self._preparing = threading.Lock()
         self._prepared: tuple[docker.DockerClient, Image] | None = None
         self._pool = Pool(self._launch, capacity or default_capacity())
@@ -66,6 +72,15 @@ class DockerBackend(Backend):
         except (DockerException, requests.RequestException) as error:
             return f"no Docker daemon answers ({error}); start one, or set DOCKER_HOST"
         return None
+
+    @classmethod
+    def clean(cls) -> int:
+        """Remove the containers that dead owners left; see ``Backend.clean``."""
+        client = docker.from_env()
+        try:
+            return sweep(client)
+        finally:
+            client.close()
 
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""
@@ -93,12 +108,20 @@ class DockerBackend(Backend):
 
     def _launch(self, limits: Limits) -> Container:
         client, image = self._prepare()
-        return launch(client, limits, image, {}, self._runtime)
+        return launch(
+            client,
+            limits,
+            image=image,
+            labels=self._labels,
+            runtime=self._runtime,
+            degraded=self._degraded,
+        )
 
     def _prepare(self) -> tuple[docker.DockerClient, Image]:
         with self._preparing:
             if self._prepared is None:
                 client = docker.from_env()
+                sweep(client)
                 if self._reference is None:
                     image = built_image(client, self._packages)
                 else:

@@ -10,7 +10,7 @@ from typing import Any
 from envgym.sandbox import Limits
 from envgym_sandboxes import runner
 
-__all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "container_config", "runner_command"]
+__all__ = ["FOLDERS", "OWN_PROCESSES", "PROGRAM_UID", "WORK", "container_config", "runner_command"]
 
 PROGRAM_UID = 61000
 WORK = "/work"

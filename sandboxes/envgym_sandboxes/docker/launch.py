@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 
 import docker
 import requests
@@ -14,10 +15,11 @@ from docker.errors import DockerException, NotFound
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
 from envgym_sandboxes.channel import Channel
-from envgym_sandboxes.docker.flags import container_config
+from envgym_sandboxes.docker.flags import FOLDERS, OWN_PROCESSES, container_config
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.docker.image import Image
-from envgym_sandboxes.worker import Worker
+from envgym_sandboxes.effective import verify
+from envgym_sandboxes.worker import End, Worker
 
 __all__ = ["Container", "launch"]
 
@@ -31,17 +33,28 @@ class Container(Worker):
         self._frames = Frames()
         self.channel = Channel(connection, self._frames)
 
-    def last_words(self) -> str:
-        """The runner's complaint, or whether the daemon still answers for the container."""
+    def end(self, since: float) -> End:
+        """Ask the daemon: still running, ended by the kernel for want of memory, or ended from outside."""
         if self._frames.said:
-            return self._frames.said.decode("utf-8", "replace").strip()
+            return End(True, self._frames.said.decode("utf-8", "replace").strip())
         try:
             state = self._client.api.inspect_container(self._identity)["State"]
+            if state["Running"] and not state["Paused"]:
+                return End(True, "its container runs on without answering")
+            words = f"its container is {state['Status']}"
         except NotFound:
-            return "its container was removed"
+            words = "its container was removed"
         except (DockerException, requests.RequestException) as error:
-            return f"the Docker daemon does not answer: {error}"
-        return f"its container is {state['Status']}"
+            return End(False, f"the Docker daemon does not answer: {error}")
+        return End(True, "out of memory") if self._out_of_memory(since) else End(False, words)
+
+    def _out_of_memory(self, since: float) -> bool:
+        wanted = {"container": self._identity, "event": "oom"}
+        try:
+            found = self._client.api.events(since=int(since), until=int(time.time()) + 1, filters=wanted)
+            return any(found)
+        except (DockerException, requests.RequestException):
+            return False
 
     def kill(self) -> None:
         """Remove the container by force."""
@@ -51,12 +64,18 @@ class Container(Worker):
 
 
 def launch(
-    client: docker.DockerClient, limits: Limits, image: Image, labels: Mapping[str, str], runtime: str | None
+    client: docker.DockerClient,
+    limits: Limits,
+    *,
+    image: Image,
+    labels: Mapping[str, str],
+    runtime: str | None,
+    degraded: Collection[str],
 ) -> Container:
-    """Create, attach and start a container; blocking.
+    """Create, attach, start and verify a container; blocking.
 
     Raises:
-        SandboxError: the daemon is gone, or refuses.
+        SandboxError: the daemon is gone, or refuses, or a limit that is not in ``degraded`` is not in effect.
     """
     config = container_config(
         limits, image=image.reference, python=image.python, labels=labels, runtime=runtime
@@ -74,4 +93,12 @@ def launch(
             raise
     except (DockerException, requests.RequestException) as error:
         raise SandboxError(f"Docker could not start a sandbox: {error}") from error
-    return Container(client, identity, stream._sock)
+    container = Container(client, identity, stream._sock)
+    try:
+        verify(
+            container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded
+        )
+    except BaseException:
+        container.kill()
+        raise
+    return container
