@@ -98,7 +98,7 @@ def write_summary(
                 "training": int(sum(row.get("episodes", 0) for row in rows)),
                 "failed": int(sum(row.get("episodes_failed", 0) for row in rows)),
             },
-            "left_out": bench.left_out,
+            "left_out": bench.site.left_out,
             "seeds": {"run": recipe.seed},
         }
     )

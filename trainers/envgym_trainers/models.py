@@ -15,10 +15,19 @@ from transformers.utils import logging as transformers_logging
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
 
-__all__ = ["LanguageModel", "ModelConfig", "load_model", "save_model"]
+__all__ = ["LanguageModel", "ModelConfig", "NewModelConfig", "load_model", "save_model"]
 
 _BUILTIN = "builtin:"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class NewModelConfig(Section):
+    """A small Llama made from nothing, with a tokenizer trained on the gold trajectories of the mix."""
+
+    vocabulary: int = pydantic.Field(default=1024, ge=300)
+    hidden_size: int = pydantic.Field(default=128, ge=8)
+    layers: int = pydantic.Field(default=4, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
 
 
 class ModelConfig(Section):
@@ -30,6 +39,9 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
+    new: NewModelConfig | None = pydantic.Field(
+        default=None, description="make a new model instead of loading one; for supervised stages"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,11 @@ from envgym_trainers.checkpoint import latest_checkpoint, save_checkpoint
 from envgym_trainers.collection import GroupSource, StepGroups
 from envgym_trainers.learning import Learner
 from envgym_trainers.measurement import measure, write_summary
+from envgym_trainers.models import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stopping import StopRequest
-from envgym_trainers.workbench import Workbench, open_workbench
+from envgym_trainers.workbench import Workbench, open_site, open_workbench
 
 __all__ = ["ReinforcementStage", "make_objective"]
 
@@ -65,11 +66,16 @@ class ReinforcementStage:
         """
         recipe = self._recipe
         checkpoint = latest_checkpoint(self._folder.checkpoints)
-        path = str(checkpoint.model) if checkpoint and not recipe.model.lora_rank else None
+        config = recipe.model
+        if checkpoint and not config.lora_rank:
+            config = config.model_copy(update={"path": str(checkpoint.model)})
         with StopRequest() as stop:
-            async with open_workbench(recipe, self._reporter, path) as bench:
+            async with (
+                open_site(recipe, self._reporter) as site,
+                open_workbench(recipe, site, load_model(config)) as bench,
+            ):
                 sizes = {label: len(bench.collector.tasks(label, "train")) for label in bench.labels}
-                source = GroupSource(recipe, self._objective, bench, Mix(bench.entries, sizes, recipe.seed))
+                source = GroupSource(recipe, self._objective, bench, Mix(site.entries, sizes, recipe.seed))
                 learner = Learner(recipe, self._objective, bench.language_model)
                 if checkpoint:
                     self._restore(checkpoint.state(), source, learner, checkpoint.tensors())

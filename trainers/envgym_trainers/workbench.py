@@ -18,10 +18,20 @@ from envgym.registry import environments
 from envgym.services import Services
 from envgym_trainers.engine.engine import Engine
 from envgym_trainers.engine.policy import EnginePolicy
-from envgym_trainers.models import LanguageModel, load_model
+from envgym_trainers.models import LanguageModel
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["Workbench", "open_workbench"]
+__all__ = ["Site", "Workbench", "open_collector", "open_site", "open_workbench"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """What is there before any model is."""
+
+    services: Services
+    entries: Sequence[MixEntry]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Environments that cannot run here, with the reason."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,35 +39,20 @@ class Workbench:
     """The parts of a run, ready to use."""
 
     recipe: StageRecipe
-    services: Services
-    entries: Sequence[MixEntry]
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Environments that cannot run here, with the reason."""
+    site: Site
     language_model: LanguageModel
     engine: Engine
-    policy: EnginePolicy
     collector: Collector
 
     @property
     def labels(self) -> list[str]:
         """Names of the environments, in the order of the recipe."""
-        return [entry.label for entry in self.entries]
-
-    def collector_for(self, policy: Policy) -> Collector:
-        """A collector like the run's own that plays another policy."""
-        return _collector(self.recipe, self.entries, policy, self.services)
+        return [entry.label for entry in self.site.entries]
 
 
 @contextlib.asynccontextmanager
-async def open_workbench(
-    recipe: StageRecipe, reporter: Reporter, model_path: str | None = None
-) -> AsyncIterator[Workbench]:
-    """Set up a run, and free what it took at the end.
-
-    Args:
-        recipe: what to run.
-        reporter: told what was left out.
-        model_path: weights to go on from, instead of the recipe's.
+async def open_site(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[Site]:
+    """Find out which environments can run here; the sandbox they share is closed at the end.
 
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
@@ -68,46 +63,47 @@ async def open_workbench(
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
-        language_model = load_model(recipe.model.model_copy(update={"path": model_path or recipe.model.path}))
-        engine, policy = _sampler(recipe, language_model)
-        collector = _collector(recipe, entries, policy, services)
-        try:
-            yield Workbench(
-                recipe=recipe,
-                services=services,
-                entries=entries,
-                left_out=left_out,
-                language_model=language_model,
-                engine=engine,
-                policy=policy,
-                collector=collector,
-            )
-        finally:
-            await collector.close()
-            engine.close()
+        yield Site(services=services, entries=entries, left_out=left_out)
 
 
-def _sampler(recipe: StageRecipe, language_model: LanguageModel) -> tuple[Engine, EnginePolicy]:
-    return EnginePolicy.over(
+@contextlib.asynccontextmanager
+async def open_workbench(
+    recipe: StageRecipe, site: Site, language_model: LanguageModel
+) -> AsyncIterator[Workbench]:
+    """Put an engine behind the model, and a collector in front of the environments."""
+    engine, policy = EnginePolicy.over(
         language_model,
         slots=recipe.sampling.concurrency,
         max_tokens=recipe.sampling.max_tokens,
         temperature=recipe.sampling.temperature,
     )
+    try:
+        async with open_collector(recipe, site, policy) as collector:
+            yield Workbench(
+                recipe=recipe, site=site, language_model=language_model, engine=engine, collector=collector
+            )
+    finally:
+        engine.close()
 
 
-def _collector(recipe: StageRecipe, entries: Sequence[MixEntry], policy: Policy, services: Services) -> Collector:
+@contextlib.asynccontextmanager
+async def open_collector(recipe: StageRecipe, site: Site, policy: Policy) -> AsyncIterator[Collector]:
+    """A collector that plays ``policy`` under the recipe's limits."""
     sampling = recipe.sampling
-    return Collector(
-        entries,
+    collector = Collector(
+        site.entries,
         policy,
-        services,
+        site.services,
         seed=recipe.seed,
         concurrency=sampling.concurrency,
         retries=sampling.retries,
         deadline=sampling.deadline,
         failure_limit=sampling.failure_limit,
     )
+    try:
+        yield collector
+    finally:
+        await collector.close()
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Policies backed by a model in this process: the one that samples, and the teacher that imitates it."""
+"""Policies backed by a model in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envgym_trainers.engine.conversation import Conversation, stop_ids
 from envgym_trainers.engine.engine import Engine
 from envgym_trainers.models import LanguageModel, ModelConfig, load_model
 
-__all__ = ["EnginePolicy", "ModelPolicy", "TeacherPolicy"]
+__all__ = ["EnginePolicy", "ModelPolicy"]
 
 _MIN_ROOM = 4
 """Tokens: a completion with less room than this is not begun."""
@@ -129,34 +129,3 @@ class _EngineSession(PolicySession):
 
     async def close(self) -> None:
         self._session.close()
-
-
-class TeacherPolicy(Policy):
-    """Plays the environment's scripted expert, written in the tokens that a model is to imitate."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, tool_format: ToolFormat | None = None) -> None:
-        self.tokenizer = tokenizer
-        self.tool_format = tool_format or HermesFormat()
-        self.stops = stop_ids(tokenizer)
-
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
-        """Begin an episode."""
-        return _TeacherSession(self, env, task)
-
-
-class _TeacherSession(PolicySession):
-    def __init__(self, policy: TeacherPolicy, env: ChatEnv, task: Task) -> None:
-        self._policy = policy
-        self._conversation = Conversation(policy.tokenizer, [t.spec for t in env.tools.values()])
-        self._actions = iter(env.gold(task))
-
-    async def act(self, observation: Observation) -> Completion:
-        message = next(self._actions)
-        prompt_ids, fork = self._conversation.prompt(observation.messages)
-        text = self._policy.tool_format.render(message)
-        ids = [*self._conversation.encode(text), self._policy.stops[0]]
-        self._conversation.sampled(ids, self._policy.stops)
-        tokens = TurnTokens(
-            prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
-        )
-        return Completion(message=self._policy.tool_format.parse(text), tokens=tokens)
