@@ -115,7 +115,8 @@ class Sandbox(abc.ABC):
 
         Raises:
             ValueError: a path is absolute, climbs out, or is not a plain name.
-            SandboxError: the sandbox failed, or has no room.
+            OSError: the program left no room for them, or broke the sandbox; that is the program's doing.
+            SandboxError: the sandbox failed.
         """
 
     @abc.abstractmethod
@@ -125,6 +126,7 @@ class Sandbox(abc.ABC):
         Raises:
             ValueError: the path is not allowed, or the file is larger than ``limit`` bytes.
             FileNotFoundError: there is no regular file of that name.
+            OSError: the program made it unreadable, or broke the sandbox; that is the program's doing.
             SandboxError: the sandbox failed.
         """
 
@@ -151,6 +153,11 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def unavailable(cls) -> str | None:
         """Why this machine cannot run the backend and what to do about it, or ``None`` if it can."""
+
+    @classmethod
+    def clean(cls) -> int:
+        """Remove what dead processes left behind on this machine; return how many sandboxes that were."""
+        return 0
 
     @abc.abstractmethod
     async def open(self, limits: Limits) -> Sandbox:

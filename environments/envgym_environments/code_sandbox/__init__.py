@@ -1,0 +1,5 @@
+"""Write a Python function, try it on visible tests, submit it; hidden tests decide, outside the sandbox."""
+
+from envgym_environments.code_sandbox.env import CodeSandbox, CodeSettings
+
+__all__ = ["CodeSandbox", "CodeSettings"]

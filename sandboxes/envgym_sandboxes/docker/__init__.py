@@ -1,0 +1,130 @@
+"""Sandboxes in Docker containers: warm, wiped and verified between episodes, with a runner that forks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Collection
+
+import docker
+import requests
+from docker.errors import DockerException
+
+from envgym.errors import SandboxError
+from envgym.sandbox import Backend, Limits
+from envgym_sandboxes import runner
+from envgym_sandboxes.docker.image import Image, built_image, pinned_image
+from envgym_sandboxes.docker.launch import Container, launch
+from envgym_sandboxes.docker.sweep import labels, sweep
+from envgym_sandboxes.pool import Pool, default_capacity
+from envgym_sandboxes.session import RunnerSandbox
+
+__all__ = ["DockerBackend"]
+
+_OPEN_SECONDS = 10.0
+
+
+class DockerBackend(Backend):
+    """Runs programs in containers without network, rights or a writable root.
+
+    Args:
+        image: a public image by digest; by default one is built of this machine's interpreter.
+        python: the interpreter in ``image``; ignored without it.
+        packages: distributions that the built image offers to programs, with what they require.
+        runtime: the OCI runtime, e.g. ``"runsc"`` for gVisor; Docker's default otherwise.
+        capacity: containers alive at once; two a core, at most 16, by default.
+        reuse: wipe and verify a container for the next episode instead of starting another.
+        degraded: names of limits to go without where the runtime cannot enforce them, e.g. ``{"cpus"}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        python: str = "/usr/local/bin/python3",
+        packages: tuple[str, ...] = ("numpy",),
+        runtime: str | None = None,
+        capacity: int | None = None,
+        reuse: bool = True,
+        degraded: Collection[str] = (),
+    ) -> None:
+        self._reference = image
+        self._python = python
+        self._packages = tuple(packages)
+        self._runtime = runtime
+        self._reuse = reuse
+        self._degraded = frozenset(degraded)
+        self._labels = labels()
+        self._preparing = threading.Lock()
+        self._prepared: tuple[docker.DockerClient, Image] | None = None
+        self._pool = Pool(self._launch, capacity or default_capacity())
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why there is no usable Docker daemon, or ``None``."""
+        try:
+            client = docker.from_env(timeout=5)
+            try:
+                client.ping()
+            finally:
+                client.close()
+        except (DockerException, requests.RequestException) as error:
+            return f"no Docker daemon answers ({error}); start one, or set DOCKER_HOST"
+        return None
+
+    @classmethod
+    def clean(cls) -> int:
+        """Remove the containers that dead owners left; see ``Backend.clean``."""
+        client = docker.from_env()
+        try:
+            return sweep(client)
+        finally:
+            client.close()
+
+    async def open(self, limits: Limits) -> RunnerSandbox:
+        """Borrow a warm container, or start one; see ``Backend.open``."""
+        asked = time.monotonic()
+        worker = await self._pool.acquire(limits)
+        try:
+            await worker.channel.request(
+                runner.OPEN, wall_seconds=limits.total_seconds + _OPEN_SECONDS, grace_seconds=_OPEN_SECONDS
+            )
+        except BaseException as error:
+            self._pool.discard(worker)
+            if isinstance(error, TimeoutError):
+                raise SandboxError(f"a sandbox did not answer in {_OPEN_SECONDS:.0f} s") from error
+            raise
+        expires = asked + limits.total_seconds
+        return RunnerSandbox(self._pool, worker, limits, expires=expires, reusable=self._reuse)
+
+    async def close(self) -> None:
+        """Remove every container of this backend; see ``Backend.close``."""
+        await self._pool.close()
+        with self._preparing:
+            prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            await asyncio.to_thread(prepared[0].close)
+
+    def _launch(self, limits: Limits) -> Container:
+        client, image = self._prepare()
+        return launch(
+            client,
+            limits,
+            image=image,
+            labels=self._labels,
+            runtime=self._runtime,
+            degraded=self._degraded,
+        )
+
+    def _prepare(self) -> tuple[docker.DockerClient, Image]:
+        with self._preparing:
+            if self._prepared is None:
+                client = docker.from_env()
+                sweep(client)
+                if self._reference is None:
+                    image = built_image(client, self._packages)
+                else:
+                    image = pinned_image(client, self._reference, self._python)
+                self._prepared = client, image
+            return self._prepared

@@ -1,0 +1,132 @@
+"""The image that programs run in: built here without a registry, or a public one pinned by its digest."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import ImageNotFound
+
+from envgym.errors import UserError
+from envgym_sandboxes.interpreter import Interpreter, this_interpreter
+
+__all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
+
+REPOSITORY = "envgym-sandbox"
+_LOG = logging.getLogger("envgym.sandbox")
+_PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
+_LAYOUT = 1
+"""Raise it when the image's own files change, so that an old image is not taken for a new one."""
+_ACCOUNTS = {
+    "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\nprogram:x:61000:61000:program:/work:/bin/sh\n",
+    "/etc/group": b"root:x:0:\nprogram:x:61000:\n",
+}
+_FOLDERS = ("/dev", "/proc", "/sys", "/tmp", "/work")
+
+
+class Image:
+    """An image that is present, and where its Python is.
+
+    Args:
+        reference: what containers are created from.
+        python: the interpreter's path inside.
+    """
+
+    def __init__(self, reference: str, python: str) -> None:
+        self.reference = reference
+        self.python = python
+
+
+def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Image:
+    """Take a public image that the machine already has.
+
+    Raises:
+        UserError: the reference carries no digest, or the image is not present.
+    """
+    if not _PINNED.match(reference):
+        raise UserError(
+            f"image {reference!r} is not pinned; name it by its digest, e.g. python@sha256:<64 hex digits>"
+        )
+    try:
+        client.images.get(reference)
+    except ImageNotFound as error:
+        raise UserError(f"image {reference!r} is not on this machine; run: docker pull {reference}") from error
+    return Image(reference, python)
+
+
+def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image:
+    """Build the image of this machine's own interpreter, or find it built; about ten seconds the first time.
+
+    Raises:
+        UserError: the interpreter cannot be packed; see ``this_interpreter``.
+    """
+    interpreter = this_interpreter(packages)
+    reference = f"{REPOSITORY}:py{sys.version_info.major}.{sys.version_info.minor}-{_digest(interpreter)}"
+    with _one_builder():
+        try:
+            client.images.get(reference)
+        except ImageNotFound:
+            _build(client, interpreter, reference)
+    return Image(reference, interpreter.python)
+
+
+def _digest(interpreter: Interpreter) -> str:
+    digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
+    for inside, source in interpreter.files.items():
+        with source.open("rb") as file:
+            digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _one_builder() -> Iterator[None]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envgym"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str) -> None:
+    size = sum(source.stat().st_size for source in interpreter.files.values())
+    _LOG.info("building sandbox image %s from this interpreter (%d MB)", reference, size // 10**6)
+    repository, _, tag = reference.partition(":")
+    with tempfile.NamedTemporaryFile(prefix="envgym-image-", suffix=".tar") as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            _fill(archive, interpreter)
+        file.flush()
+        client.api.import_image_from_file(file.name, repository=repository, tag=tag)
+    _LOG.info("built sandbox image %s", reference)
+
+
+def _fill(archive: tarfile.TarFile, interpreter: Interpreter) -> None:
+    paths = [*interpreter.files, *_ACCOUNTS]
+    parents = {str(parent) for path in paths for parent in Path(path).parents}
+    for folder in sorted(parents | set(_FOLDERS)):
+        entry = tarfile.TarInfo(folder.lstrip("/") or ".")
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(entry)
+    for inside, content in _ACCOUNTS.items():
+        entry = tarfile.TarInfo(inside.lstrip("/"))
+        entry.size, entry.mode = len(content), 0o644
+        archive.addfile(entry, io.BytesIO(content))
+    for inside, source in interpreter.files.items():
+        entry = archive.gettarinfo(source, inside.lstrip("/"))
+        entry.type, entry.linkname = tarfile.REGTYPE, ""
+        entry.size = source.stat().st_size
+        entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = "root"
+        with source.open("rb") as content_file:
+            archive.addfile(entry, content_file)

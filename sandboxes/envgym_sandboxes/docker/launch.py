@@ -1,0 +1,104 @@
+"""Start one container with a runner in it, attached and answering."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Collection, Mapping
+
+import docker
+import requests
+from docker.errors import DockerException, NotFound
+
+from envgym.errors import SandboxError
+from envgym.sandbox import Limits
+from envgym_sandboxes.channel import Channel
+from envgym_sandboxes.docker.flags import FOLDERS, OWN_PROCESSES, container_config
+from envgym_sandboxes.docker.frames import Frames
+from envgym_sandboxes.docker.image import Image
+from envgym_sandboxes.effective import verify
+from envgym_sandboxes.worker import End, Worker
+
+__all__ = ["Container", "launch"]
+
+
+class Container(Worker):
+    """A running container, its attached stream, and the means to end it."""
+
+    def __init__(self, client: docker.DockerClient, identity: str, connection: socket.socket) -> None:
+        self._client = client
+        self._identity = identity
+        self._frames = Frames()
+        self.channel = Channel(connection, self._frames)
+
+    def end(self, since: float) -> End:
+        """Ask the daemon: still running, ended by the kernel for want of memory, or ended from outside."""
+        if self._frames.said:
+            return End(True, self._frames.said.decode("utf-8", "replace").strip())
+        try:
+            state = self._client.api.inspect_container(self._identity)["State"]
+            if state["Running"] and not state["Paused"]:
+                return End(True, "its container runs on without answering")
+            words = f"its container is {state['Status']}"
+        except NotFound:
+            words = "its container was removed"
+        except (DockerException, requests.RequestException) as error:
+            return End(False, f"the Docker daemon does not answer: {error}")
+        return End(True, "out of memory") if self._out_of_memory(since) else End(False, words)
+
+    def _out_of_memory(self, since: float) -> bool:
+        wanted = {"container": self._identity, "event": "oom"}
+        try:
+            found = self._client.api.events(since=int(since), until=int(time.time()) + 1, filters=wanted)
+            return any(found)
+        except (DockerException, requests.RequestException):
+            return False
+
+    def kill(self) -> None:
+        """Remove the container by force."""
+        self.channel.close()
+        with contextlib.suppress(NotFound):
+            self._client.api.remove_container(self._identity, force=True)
+
+
+def launch(
+    client: docker.DockerClient,
+    limits: Limits,
+    *,
+    image: Image,
+    labels: Mapping[str, str],
+    runtime: str | None,
+    degraded: Collection[str],
+) -> Container:
+    """Create, attach, start and verify a container; blocking.
+
+    Raises:
+        SandboxError: the daemon is gone, or refuses, or a limit that is not in ``degraded`` is not in effect.
+    """
+    config = container_config(
+        limits, image=image.reference, python=image.python, labels=labels, runtime=runtime
+    )
+    try:
+        created = client.api.create_container_from_config(config, f"envgym-{secrets.token_hex(8)}")
+        identity = created["Id"]
+        try:
+            wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            stream = client.api.attach_socket(identity, params=wanted)
+            client.api.start(identity)
+        except BaseException:
+            with contextlib.suppress(DockerException):
+                client.api.remove_container(identity, force=True)
+            raise
+    except (DockerException, requests.RequestException) as error:
+        raise SandboxError(f"Docker could not start a sandbox: {error}") from error
+    container = Container(client, identity, stream._sock)
+    try:
+        verify(
+            container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded
+        )
+    except BaseException:
+        container.kill()
+        raise
+    return container

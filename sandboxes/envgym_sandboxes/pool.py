@@ -1,0 +1,192 @@
+"""A bounded set of running runners, some of them warm and idle.
+
+Everything here is guarded by a thread lock and hands over through ``concurrent.futures``, so one pool serves
+one event loop after another, as a session of tests needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from envgym.errors import SandboxError
+from envgym.sandbox import Limits
+from envgym_sandboxes.worker import Worker
+
+__all__ = ["Pool", "default_capacity"]
+
+_CONCURRENT_STARTS = 4
+
+Shape = tuple[float, ...]
+
+
+def default_capacity() -> int:
+    """How many sandboxes run at once unless told otherwise: two a core, at most 16."""
+    return min(16, 2 * (os.cpu_count() or 1))
+
+
+def shape(limits: Limits) -> Shape:
+    """The limits that are fixed when a worker starts; workers of one shape are interchangeable."""
+    return (limits.memory_bytes, limits.disk_bytes, limits.processes, limits.open_files, limits.cpus)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wish:
+    limits: Limits
+    future: Future[Worker] = field(default_factory=Future)
+
+
+class Pool:
+    """Lends workers out; starts them on demand, up to ``capacity``; whoever comes later waits in line.
+
+    Args:
+        launch: starts a worker for some limits and returns it verified. It blocks; it runs in a thread.
+        capacity: workers alive at once.
+    """
+
+    def __init__(self, launch: Callable[[Limits], Worker], capacity: int) -> None:
+        self._launch = launch
+        self._capacity = capacity
+        self._lock = threading.RLock()
+        self._idle: list[tuple[Shape, Worker]] = []
+        self._lent: dict[Worker, Shape] = {}
+        self._busy = 0
+        """Workers being started or killed: they hold a place, too."""
+        self._line: deque[_Wish] = deque()
+        self._threads = ThreadPoolExecutor(_CONCURRENT_STARTS, thread_name_prefix="envgym-sandbox")
+        self._closed = False
+
+    async def acquire(self, limits: Limits) -> Worker:
+        """Borrow a worker, waiting for a place if there is none.
+
+        Raises:
+            SandboxError: it could not be started, or the pool is closed.
+        """
+        wish = _Wish(limits=limits)
+        with self._lock:
+            if self._closed:
+                raise SandboxError("the sandbox backend is closed")
+            self._line.append(wish)
+            self._serve()
+        try:
+            return await asyncio.wrap_future(wish.future)
+        except asyncio.CancelledError:
+            if not wish.future.cancel() and wish.future.exception() is None:
+                self.release(wish.future.result())
+            raise
+
+    def release(self, worker: Worker) -> None:
+        """Give back a clean worker for the next episode."""
+        with self._lock:
+            kind = self._lent.pop(worker, None)
+            if kind is None:
+                return
+            if self._closed or not worker.channel.alive():
+                self._retire(worker)
+            else:
+                self._idle.append((kind, worker))
+            self._serve()
+
+    def discard(self, worker: Worker) -> Future[None]:
+        """Destroy a lent worker; the future is done when it is gone."""
+        with self._lock:
+            if self._lent.pop(worker, None) is None:
+                done: Future[None] = Future()
+                done.set_result(None)
+                return done
+            return self._retire(worker)
+
+    async def close(self) -> None:
+        """Destroy every worker and refuse new wishes. Safe to call twice."""
+        with self._lock:
+            self._closed = True
+            for wish in self._line:
+                if wish.future.set_running_or_notify_cancel():
+                    wish.future.set_exception(SandboxError("the sandbox backend was closed"))
+            self._line.clear()
+            for worker in [*self._lent, *(worker for _, worker in self._idle)]:
+                self._retire(worker)
+            self._lent.clear()
+            self._idle.clear()
+        await asyncio.to_thread(self._threads.shutdown, wait=True)
+
+    def _serve(self) -> None:
+        """Give each waiting wish an idle worker of its shape, or start one for it if there is a place."""
+        waiting: deque[_Wish] = deque()
+        startable = self._capacity - self._busy - len(self._lent) - len(self._idle)
+        while self._line:
+            wish = self._line.popleft()
+            if wish.future.cancelled():
+                continue
+            worker = self._take_idle(shape(wish.limits))
+            if worker is not None:
+                self._hand_over(worker, wish)
+            elif startable > 0:
+                startable -= 1
+                self._start(wish)
+            else:
+                waiting.append(wish)
+        self._line = waiting
+        if waiting and self._idle:
+            self._retire(self._idle.pop(0)[1])
+
+    def _take_idle(self, kind: Shape) -> Worker | None:
+        for at in reversed(range(len(self._idle))):
+            if self._idle[at][0] == kind:
+                worker = self._idle.pop(at)[1]
+                if worker.channel.alive():
+                    return worker
+                self._retire(worker)
+        return None
+
+    def _hand_over(self, worker: Worker, wish: _Wish) -> None:
+        kind = shape(wish.limits)
+        if wish.future.set_running_or_notify_cancel():
+            self._lent[worker] = kind
+            wish.future.set_result(worker)
+        else:
+            self._idle.append((kind, worker))
+
+    def _start(self, wish: _Wish) -> None:
+        self._busy += 1
+        self._threads.submit(self._launch_for, wish)
+
+    def _launch_for(self, wish: _Wish) -> None:
+        worker, failure = None, None
+        try:
+            worker = self._launch(wish.limits)
+        except SandboxError as error:
+            failure = error
+        except Exception as error:  # whatever went wrong is told to the one who waits for it
+            failure = SandboxError(f"the sandbox could not be started: {error!r}")
+            failure.__cause__ = error
+        with self._lock:
+            self._busy -= 1
+            if worker is None:
+                if wish.future.set_running_or_notify_cancel():
+                    wish.future.set_exception(failure)
+            elif self._closed:
+                self._busy += 1
+                self._kill(worker)
+            else:
+                self._hand_over(worker, wish)
+            if not self._closed:
+                self._serve()
+
+    def _retire(self, worker: Worker) -> Future[None]:
+        self._busy += 1
+        return self._threads.submit(self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        try:
+            worker.kill()
+        finally:
+            with self._lock:
+                self._busy -= 1
+                if not self._closed:
+                    self._serve()

@@ -1,0 +1,163 @@
+"""A sandbox that is a lent runner: the same for every backend whose programs a runner forks."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Mapping, Sequence
+
+from envgym.errors import SandboxError
+from envgym.sandbox import ExecResult, Limits, Sandbox, Status
+from envgym_sandboxes import runner
+from envgym_sandboxes.channel import Reply
+from envgym_sandboxes.names import check_name
+from envgym_sandboxes.pool import Pool
+from envgym_sandboxes.worker import Worker
+
+__all__ = ["RunnerSandbox"]
+
+_GRACE_SECONDS = runner.SETTLE_SECONDS + 3.0
+_FILE_SECONDS = 5.0
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR}
+
+
+class RunnerSandbox(Sandbox):
+    """Executes in a worker borrowed from a pool, one execution at a time; give it back with ``close``.
+
+    Args:
+        pool: where the worker comes from and goes back to.
+        worker: the lent worker.
+        limits: the limits in effect.
+        expires: when its total time is over, on ``time.monotonic``.
+        reusable: whether the worker may serve another episode once it is wiped and verified clean.
+    """
+
+    def __init__(
+        self, pool: Pool, worker: Worker, limits: Limits, *, expires: float, reusable: bool
+    ) -> None:
+        self._pool = pool
+        self._worker: Worker | None = worker
+        self._limits = limits
+        self._expires = expires
+        self._reusable = reusable
+        self._broken = False
+        self._turn: asyncio.Lock = asyncio.Lock()
+
+    async def run_python(
+        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> ExecResult:
+        """Run ``code`` as a fresh ``__main__``; see ``Sandbox.run_python``."""
+        return await self._execute(runner.PYTHON, code.encode("utf-8", "surrogatepass"), stdin, wall_seconds)
+
+    async def exec(
+        self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> ExecResult:
+        """Run ``argv``; see ``Sandbox.exec``.
+
+        Raises:
+            ValueError: ``argv`` is empty or holds a NUL.
+            SandboxError: the sandbox failed, not the program.
+        """
+        if not argv or not argv[0] or any("\0" in argument for argument in argv):
+            raise ValueError(f"argv must be non-empty strings without NUL, got {list(argv)!r:.200}")
+        return await self._execute(runner.EXEC, "\0".join(argv).encode("utf-8", "surrogateescape"), stdin, wall_seconds)
+
+    async def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files; see ``Sandbox.write``."""
+        names = [check_name(path) for path in files]
+        pieces = [
+            runner.ENTRY.pack(len(name), len(content)) + name + content
+            for name, content in zip(names, files.values(), strict=True)
+        ]
+        reply = await self._file_operation(runner.PUT, b"".join(pieces), cap=4096)
+        _raise_program_error(reply, "write")
+
+    async def read(self, path: str, *, limit: int = 2**20) -> bytes:
+        """Read one regular file; see ``Sandbox.read``."""
+        name = check_name(path)
+        reply = await self._file_operation(runner.GET, b"%d/%b" % (limit, name), cap=limit + 1)
+        code = os.waitstatus_to_exitcode(reply.wait_status)
+        if code == errno.EFBIG:
+            raise ValueError(f"{path!r} is larger than {limit} bytes")
+        if code in _MISSING:
+            raise FileNotFoundError(f"there is no regular file {path!r} in the sandbox")
+        _raise_program_error(reply, f"read {path!r}")
+        return reply.stdout
+
+    async def close(self) -> None:
+        """End every process and remove everything; see ``Sandbox.close``."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        clean = False
+        try:
+            if self._reusable and not self._broken and worker.channel.usable:
+                reply = await worker.channel.request(runner.WIPE, grace_seconds=_GRACE_SECONDS)
+                clean = reply.clean
+        except (SandboxError, TimeoutError):
+            clean = False
+        finally:
+            gone = None if clean else self._pool.discard(worker)
+            if clean:
+                self._pool.release(worker)
+        if gone is not None:
+            await asyncio.shield(asyncio.wrap_future(gone))
+
+    async def _execute(
+        self, operation: int, body: bytes, stdin: bytes, wall_seconds: float | None
+    ) -> ExecResult:
+        wall = self._limits.wall_seconds if wall_seconds is None else wall_seconds
+        asked = time.monotonic()
+        async with self._turn:
+            queued = time.monotonic() - asked
+            wall = min(wall, self._expires - time.monotonic())
+            if self._broken:
+                return ExecResult(status=Status.BROKE_SANDBOX, exit_code=None, queue_seconds=queued)
+            if wall <= 0:
+                return ExecResult(status=Status.TIMEOUT, exit_code=None, queue_seconds=queued)
+            reply = await self._request(operation, wall, self._limits.output_bytes, body, stdin)
+            self._broken = reply is None or not reply.clean
+            if reply is None:
+                return ExecResult(status=Status.BROKE_SANDBOX, exit_code=None, queue_seconds=queued)
+            return reply.result(queued)
+
+    async def _file_operation(self, operation: int, body: bytes, cap: int) -> Reply:
+        async with self._turn:
+            if self._broken:
+                raise OSError(errno.EIO, "the program broke its sandbox")
+            reply = await self._request(operation, _FILE_SECONDS, cap, body, b"")
+            if reply is None:
+                self._broken = True
+                raise OSError(errno.EIO, "the program broke its sandbox")
+            return reply
+
+    async def _request(
+        self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes
+    ) -> Reply | None:
+        """Ask the runner; ``None`` if the program has left it unable to answer."""
+        worker = self._worker
+        if worker is None:
+            raise SandboxError("the sandbox is closed")
+        if len(body) + len(stdin) > runner.MAX_BODY_BYTES:
+            raise ValueError(f"program, files and input together exceed {runner.MAX_BODY_BYTES} bytes")
+        if not worker.channel.usable:
+            raise SandboxError("the sandbox is out of step after an interrupted request")
+        since = time.time()
+        try:
+            return await worker.channel.request(
+                operation, wall_seconds=wall, cap=cap, body=body, stdin=stdin, grace_seconds=_GRACE_SECONDS
+            )
+        except (SandboxError, TimeoutError) as error:
+            end = await asyncio.to_thread(worker.end, since)
+            if end.by_program:
+                return None
+            raise SandboxError(f"the sandbox does not answer: {end.words}") from error
+
+
+def _raise_program_error(reply: Reply, doing: str) -> None:
+    code = os.waitstatus_to_exitcode(reply.wait_status)
+    if code:
+        reason = os.strerror(code) if code > 0 else "the file operation was killed"
+        raise OSError(code if code > 0 else errno.EIO, f"cannot {doing} in the sandbox: {reason}")

@@ -1,0 +1,38 @@
+"""One running runner, whatever launched it."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+from envgym_sandboxes.channel import Channel
+
+__all__ = ["End", "Worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a runner stopped answering."""
+
+    by_program: bool
+    """Whether the program brought it about; otherwise it is a failure of the infrastructure."""
+    words: str
+    """What is known, for people."""
+
+
+class Worker(abc.ABC):
+    """A started container or namespace with a runner in it. Methods block; call them in a thread."""
+
+    channel: Channel
+
+    @abc.abstractmethod
+    def end(self, since: float) -> End:
+        """Why it does not answer any more.
+
+        Args:
+            since: when the unanswered request was sent, in seconds since the epoch.
+        """
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """Destroy it with everything in it. Safe to call twice, and when it is gone already."""
