@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envgym.data import Message, Task, content_hash
+from envgym.data import Message, OutcomeKind, Task, content_hash
 from envgym.errors import DataError, RecipeError
+from envgym.policy import GoldPolicy
+from envgym.rollout import rollout
+from envgym.verifiers import Decision, Stage, Verdict
 from envgym_environments.math_problems import MathProblems
 
 TASK = Task(
@@ -30,6 +34,11 @@ TASK = Task(
         ("<answer>12+7</answer>", False),
         ("<answer>38/2</answer>", False),
         ("<answer>\\frac{38}{2}</answer>", False),
+        ("<answer>38 ÷ 2</answer>", False),
+        ("<answer>38 \\cdot 2^{-1}</answer>", False),
+        ("<answer>\\sqrt{361}</answer>", False),
+        ("<answer>1.9 \\times 10^1</answer>", True),
+        ("<answer>x = 19</answer>", True),
         ("<answer>18 or 19</answer>", False),
         ("<answer>18, 19, 20</answer>", False),
         ("<answer>119</answer>", False),
@@ -45,6 +54,26 @@ TASK = Task(
 def test_only_the_last_fenced_answer_counts(play: Any, final: str, right: bool) -> None:
     score = play(MathProblems(), TASK, final).score
     assert (score.value, score.accuracy) == (float(right), float(right))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("5/6", True), ("\\frac{10}{12}", True), ("1/2+1/3", False), ("(1/2)/(3/5)", False), ("0.83", False)],
+)
+def test_a_fraction_has_one_bar(play: Any, answer: str, right: bool) -> None:
+    task = Task(id="f", split="train", messages=TASK.messages, reference={"answer": "5/6"})
+    assert play(MathProblems(), task, f"<answer>{answer}</answer>").score.value == float(right)
+
+
+def test_a_verifier_that_cannot_decide_is_missing_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undecided(prediction: str, gold: str) -> Verdict:
+        return Verdict(Decision.TIMEOUT, Stage.COMPUTER_ALGEBRA, "out of time", 1.0)
+
+    monkeypatch.setattr("envgym_environments.math_problems.checking.verify_math", undecided)
+    trajectory = asyncio.run(rollout(MathProblems(), GoldPolicy(), TASK, name="math", seed=0))
+    assert trajectory.outcome.kind is OutcomeKind.FAILED
+    assert trajectory.outcome.reason == "VerifierError: timeout: out of time"
+    assert trajectory.score is None
 
 
 def test_an_answer_in_an_earlier_message_or_in_tool_output_is_none(play: Any) -> None:

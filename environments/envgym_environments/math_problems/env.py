@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -11,14 +10,13 @@ import pydantic
 
 from envgym.core import ChatEnv, EnvSettings
 from envgym.data import Message, Score, Split, Task, Trajectory
-from envgym.errors import VerifierError
 from envgym.rubric import Reward, Rubric
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
-from envgym.verifiers import verify_math
-from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, fenced_answer, has_format, reference_of, script
+from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
 from envgym_environments.math_problems.arithmetic import arithmetic, fractions, modular
 from envgym_environments.math_problems.calculator import CalculatorError, calculate
+from envgym_environments.math_problems.checking import is_correct
 from envgym_environments.math_problems.files import GSM8K, FileProblems
 from envgym_environments.math_problems.problem import Family
 from envgym_environments.math_problems.stories import word_problems
@@ -73,7 +71,7 @@ class MathSettings(EnvSettings):
 class MathProblems(ChatEnv):
     """Solve a problem, with a calculator on the way; the last message's answer is compared exactly.
 
-    A step that leaves the division to the verifier (``12/4`` for 3) is not an answer.
+    Only what the last message fences counts, and work left to the verifier (``12/4`` for 3) is no answer.
     """
 
     Settings = MathSettings
@@ -117,7 +115,7 @@ class MathProblems(ChatEnv):
         """1 for the right answer; a wrong one earns at most ``format_weight``."""
         share = self.settings.format_weight
         rubric = Rubric(
-            Reward(name="correct", function=_correct, weight=1 - share),
+            Reward(name="correct", function=is_correct, weight=1 - share),
             Reward(name="format", function=has_format, weight=share),
         )
         return await rubric.score(trajectory)
@@ -141,20 +139,3 @@ class MathProblems(ChatEnv):
             difficulty=float(level),
             metadata={"family": family},
         )
-
-
-async def _correct(trajectory: Trajectory) -> float:
-    answer = fenced_answer(trajectory)
-    gold = str(reference_of(trajectory.task)["answer"])
-    if answer is None or _undone(answer, gold):
-        return 0.0
-    # A thread, because computer algebra may take its whole time limit.
-    verdict = await asyncio.to_thread(verify_math, f"<answer>{answer}</answer>", gold)
-    if not verdict.decided:
-        raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
-    return float(verdict.correct)
-
-
-def _undone(answer: str, gold: str) -> bool:
-    """Whether ``answer`` leaves a division to be done that the gold has done."""
-    return any(sign in answer and sign not in gold for sign in ("/", "\\frac", "\\div"))
