@@ -13,6 +13,8 @@ from envgym.data import Message, OutcomeKind, Task, content_hash
 from envgym.errors import DataError, RecipeError
 from envgym.policy import GoldPolicy
 from envgym.rollout import rollout
+from envgym.sandbox import ExecResult, Limits, Sandbox, Status
+from envgym.services import Services
 from envgym.verifiers import Decision, Stage, Verdict
 from envgym_environments.math_problems import MathProblems
 
@@ -165,3 +167,54 @@ def test_missing_files_empty_files_and_wrong_settings_say_so(tmp_path: Path) -> 
         MathProblems(levels=[6])
     with pytest.raises(RecipeError, match="format_weight"):
         MathProblems(format_weight=0.5)
+
+
+class OneSandbox(Services, Sandbox):
+    """A sandbox service whose only sandbox answers with what ``results`` holds."""
+
+    def __init__(self, *results: ExecResult) -> None:
+        super().__init__()
+        self.results = list(results)
+        self.log: list[str] = []
+
+    async def open_sandbox(self, limits: Limits) -> Sandbox:
+        self.log.append(f"open {limits.wall_seconds:g}")
+        return self
+
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
+        self.log.append(code)
+        return self.results.pop(0)
+
+    async def exec(self, argv: Any, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
+        raise NotImplementedError
+
+    async def write(self, files: Any) -> None:
+        raise NotImplementedError
+
+    async def read(self, path: str, *, limit: int = 0) -> bytes:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.log.append("close")
+
+
+def test_python_runs_in_one_sandbox_that_the_episode_closes(play: Any) -> None:
+    services = OneSandbox(
+        ExecResult(status=Status.OK, exit_code=0, stdout=b"19\n"),
+        ExecResult(status=Status.OK, exit_code=0),
+        ExecResult(status=Status.NONZERO, exit_code=1, stderr=b"Traceback\nNameError: x"),
+        ExecResult(status=Status.TIMEOUT, exit_code=None),
+    )
+    env = MathProblems(services=services, python=True, python_seconds=3)
+    assert set(env.tools) == {"calculator", "python"}
+    trajectory = play(env, TASK, *[("python", {"code": c}) for c in "abcd"], "<answer>19</answer>")
+    shown = [turn.messages[0].content for turn in trajectory.turns[1:]]
+    assert shown == ["19", "nothing was printed", "error: nonzero: NameError: x", "error: timeout: "]
+    assert services.log == ["open 3", "a", "b", "c", "d", "close"]
+    assert trajectory.score.value == 1
+
+
+def test_no_sandbox_is_opened_where_python_is_not_used(play_gold: Any) -> None:
+    services = OneSandbox()
+    play_gold(MathProblems(services=services, python=True), TASK)
+    assert services.log == []

@@ -11,6 +11,7 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings
 from envgym.data import Message, Score, Split, Task, Trajectory
 from envgym.rubric import Reward, Rubric
+from envgym.sandbox import Limits, Sandbox, Status
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
 from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
@@ -55,6 +56,8 @@ class MathSettings(EnvSettings):
         default=(1,), min_length=1, description="difficulties, drawn equally often"
     )
     calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
+    python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
+    python_seconds: float = pydantic.Field(default=10.0, gt=0, le=60, description="deadline of one Python program")
     format_weight: float = pydantic.Field(
         default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
     )
@@ -77,10 +80,12 @@ class MathProblems(ChatEnv):
     Settings = MathSettings
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     settings: MathSettings
+    _sandbox: Sandbox | None = None
 
     def make_tools(self) -> dict[str, Tool]:
-        """The calculator, where the settings offer it."""
-        return collect_tools(self) if self.settings.calculator else {}
+        """The tools that the settings offer."""
+        offered = {"calculator": self.settings.calculator, "python": self.settings.python}
+        return {name: made for name, made in collect_tools(self).items() if offered[name]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems made on demand, or the rows of the source.
@@ -104,11 +109,17 @@ class MathProblems(ChatEnv):
         )
         return files.load(split, _SYSTEM)
 
+    async def finish(self) -> None:
+        """Close the episode's sandbox, if Python was used."""
+        if self._sandbox is not None:
+            sandbox, self._sandbox = self._sandbox, None
+            await sandbox.close()
+
     def gold(self, task: Task) -> Sequence[Message]:
         """One calculation where a calculator is on offer, then the answer."""
         reference = reference_of(task)
         expression = reference.get("expression")
-        calls = [call("calculator", expression=expression)] if expression and self.tools else []
+        calls = [call("calculator", expression=expression)] if expression and "calculator" in self.tools else []
         return script(calls, str(reference["answer"]))
 
     async def score(self, trajectory: Trajectory) -> Score:
@@ -127,6 +138,17 @@ class MathProblems(ChatEnv):
             return calculate(expression)
         except CalculatorError as error:
             raise ToolInputError(str(error)) from None
+
+    @tool(concurrent=False, timeout=120.0)
+    async def python(self, code: str) -> str:
+        """Run a Python program and return what it prints."""
+        if self._sandbox is None:
+            self._sandbox = await self.services.open_sandbox(Limits(wall_seconds=self.settings.python_seconds))
+        result = await self._sandbox.run_python(code)
+        if result.status is not Status.OK:
+            last_line = result.error_text.strip().rpartition("\n")[2]
+            raise ToolInputError(f"{result.status}: {last_line}"[:400])
+        return result.text.strip() or "nothing was printed"
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
         family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)

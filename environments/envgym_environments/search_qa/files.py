@@ -9,7 +9,7 @@ from typing import Any
 from envgym.data import Message, Split, Task
 from envgym.errors import DataError
 from envgym.tasks import data_path, read_rows
-from envgym_environments.file_tasks import load_split, text_of
+from envgym_environments.file_tasks import load_split, row_id, text_of
 from envgym_environments.search_qa.index import Index
 from envgym_environments.search_qa.world import Document
 
@@ -53,7 +53,7 @@ def file_questions(split: Split, train_file: str, held_out_file: str, system: Me
         if not answers:
             raise DataError(f"{where}: column 'answers' is an empty list")
         return Task(
-            id=where.replace(", row ", "/"),
+            id=row_id(where, split),
             split=split,
             messages=(system, Message(role="user", content=text_of(where, row, "question"))),
             reference={"answers": [text_of(where, {"answers": a}, "answers") for a in answers]},
