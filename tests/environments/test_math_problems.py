@@ -165,6 +165,8 @@ def test_missing_files_empty_files_and_wrong_settings_say_so(tmp_path: Path) -> 
         MathProblems(families=["algebra"])
     with pytest.raises(RecipeError, match="levels"):
         MathProblems(levels=[6])
+    with pytest.raises(RecipeError, match="answer_marker: only for a source that is a file"):
+        MathProblems(source="gsm8k", answer_marker="####")
     with pytest.raises(RecipeError, match="format_weight"):
         MathProblems(format_weight=0.5)
 

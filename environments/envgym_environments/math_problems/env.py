@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import pydantic
 
@@ -69,6 +69,14 @@ class MathSettings(EnvSettings):
     answer_marker: str = pydantic.Field(
         default="", description="the answer is what follows it; '' is the whole column"
     )
+
+    @pydantic.model_validator(mode="after")
+    def _file_settings_go_with_a_file(self) -> Self:
+        names = ("held_out_file", "question_column", "answer_column", "answer_marker")
+        given = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
+        if self.source in ("procedural", "gsm8k") and given:
+            raise ValueError(f"{', '.join(given)}: only for a source that is a file, not {self.source!r}")
+        return self
 
 
 class MathProblems(ChatEnv):
