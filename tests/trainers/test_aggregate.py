@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -49,6 +49,7 @@ def cut_batches(draw):
 
 
 @pytest.mark.parametrize("aggregate", ALL)
+@settings(deadline=None, max_examples=50)
 @given(case=cut_batches())
 def test_invariant_to_micro_batches(aggregate, case):
     """Shares of any cut add up to the uncut value, and each value keeps its gradient."""

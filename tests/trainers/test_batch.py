@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym_trainers.batch import collate, micro_batches
@@ -57,6 +57,7 @@ def test_malformed_sample_is_refused(make_sample, change, message):
         dataclasses.replace(make_sample([0, 1]), **change)
 
 
+@settings(deadline=None, max_examples=50)
 @given(lengths=st.lists(st.integers(2, 40), max_size=30), budget=st.integers(1, 120))
 def test_micro_batches_keep_every_sample_within_the_budget(make_sample, lengths, budget):
     """Packs partition the samples, longest first; only a pack of one may exceed the padded budget."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.errors import UserError
@@ -76,6 +76,15 @@ def test_cap_train_and_pad(at_cap, expected):
     assert refill.wanted == 3
 
 
+def test_padding_comes_from_the_same_step():
+    """A group without signal is never kept for a later step."""
+    refill = Refill[str](1, DynamicSampling(max_attempts=1, at_cap=AtCap.PAD))
+    refill.offer("a", SOLVED)
+    assert refill.take()[0] == ["a"]
+    refill.offer("b", LOST)
+    assert refill.take()[0] == []
+
+
 def test_cap_raises_with_the_counts():
     """By default a step that cannot be filled ends the run and says what was seen."""
     refill = Refill[str](1, DynamicSampling(max_attempts=2))
@@ -93,6 +102,7 @@ def test_taking_too_early_is_a_mistake():
         Refill[str](0, DynamicSampling())
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     target=st.integers(1, 4),
     at_cap=st.sampled_from([AtCap.TRAIN, AtCap.PAD]),

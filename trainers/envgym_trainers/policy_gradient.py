@@ -29,7 +29,7 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 def clipped_surrogate(
     batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
 ) -> Tensor:
-    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; 0 outside the mask.
+    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; without meaning or gradient outside the mask.
 
     Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
 
@@ -41,9 +41,8 @@ def clipped_surrogate(
         importance_cap: cap of w, see ``importance_weight``; None for w = 1.
     """
     ratio = log_ratio(batch, logprobs).exp()
-    advantages = torch.where(batch.mask, batch.advantages, 0.0)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    losses = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
     return (
         losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
     )
