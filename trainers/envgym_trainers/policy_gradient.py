@@ -12,7 +12,7 @@ from envgym_trainers.batch import Batch
 __all__ = ["clipped_surrogate", "importance_weight", "k3", "log_ratio", "policy_metrics"]
 
 _MAX_LOG_RATIO = 20.0
-"""Keeps exp within float32; a ratio that far out is clipped by every objective anyway."""
+"""Keeps exp within float32 (e^20 ≈ 5e8). A log-ratio beyond it has no gradient."""
 
 
 def log_ratio(batch: Batch, logprobs: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ def clipped_surrogate(
     ratio = log_ratio(batch, logprobs).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     losses = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
-    return (
-        losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
-    )
+    if importance_cap is None:
+        return losses
+    return losses * importance_weight(batch, logprobs, cap=importance_cap)
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:
