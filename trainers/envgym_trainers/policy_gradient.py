@@ -12,7 +12,7 @@ from envgym_trainers.batch import Batch
 __all__ = ["clipped_surrogate", "importance_weight", "k3", "log_ratio", "policy_metrics"]
 
 _MAX_LOG_RATIO = 20.0
-"""Keeps exp within float32; a ratio that far out is clipped by every objective anyway."""
+"""Keeps exp within float32 (e^20 ≈ 5e8). A log-ratio beyond it has no gradient."""
 
 
 def log_ratio(batch: Batch, logprobs: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 def clipped_surrogate(
     batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
 ) -> Tensor:
-    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; 0 outside the mask.
+    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; without meaning or gradient outside the mask.
 
     Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
 
@@ -41,10 +41,11 @@ def clipped_surrogate(
         importance_cap: cap of w, see ``importance_weight``; None for w = 1.
     """
     ratio = log_ratio(batch, logprobs).exp()
-    advantages = torch.where(batch.mask, batch.advantages, 0.0)
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    losses = -torch.minimum(ratio * advantages, clipped * advantages)
-    return losses if importance_cap is None else losses * importance_weight(batch, logprobs, cap=importance_cap)
+    losses = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
+    if importance_cap is None:
+        return losses
+    return losses * importance_weight(batch, logprobs, cap=importance_cap)
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from envgym_trainers.advantages import group_normalised
 from envgym_trainers.aggregate import Totals, sequence_mean
 from envgym_trainers.batch import Batch
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
-from envgym_trainers.policy_gradient import clipped_surrogate, k3, policy_metrics
+from envgym_trainers.policy_gradient import clipped_surrogate, k3, log_ratio, policy_metrics
 
 __all__ = ["GRPO"]
 
@@ -32,6 +32,8 @@ class GRPO(Objective):
     """ε_high: the ratio is held below 1 + ε_high."""
     beta: float = Field(default=0.0, ge=0)
     """Weight of the KL penalty; anything above 0 needs a reference model."""
+    unbiased_kl: bool = False
+    """Multiply k3 by r, which makes its gradient that of the KL itself: DeepSeek-V3.2, arXiv 2512.02556."""
     importance_cap: float | None = Field(default=None, gt=0)
     """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
 
@@ -50,6 +52,8 @@ class GRPO(Objective):
         metrics = policy_metrics(batch, logprobs, entropy, totals, **clip)
         if self.beta > 0:
             penalty = k3(batch, logprobs)
+            if self.unbiased_kl:
+                penalty = penalty * log_ratio(batch, logprobs).exp()
             losses = losses + self.beta * penalty
             metrics["reference_kl"] = sequence_mean(penalty.detach(), batch.mask, totals)
         return sequence_mean(losses, batch.mask, totals), metrics
