@@ -13,7 +13,8 @@ def _value(gold: str) -> Fraction:
 
 
 def _spellings(gold: str) -> Iterator[str]:
-    yield from (gold, f" {gold}\n", f"{gold}.", f"${gold}$", rf"\,{gold}\,", rf"\left({gold}\right)")
+    yield from (gold, f" {gold}\n", f"{gold}.", f"${gold}$", rf"\,{gold}\,", rf"{{{gold}}}")
+    yield r"\left(" + gold.replace(",", "") + r"\right)"
     yield from (
         rf"reasoning \boxed{{{gold}}}",
         rf"<think>0</think><answer>{gold}</answer>",
@@ -52,14 +53,16 @@ def _mutations(gold: str) -> Iterator[str]:
 def test_every_gold_matches_itself_in_every_spelling(gsm8k_golds: list[str]) -> None:
     """No false negative over 8,792 golds: white space, dollar signs, a final dot, fences, separators."""
     assert len(gsm8k_golds) == 8792
+    distinct = set(gsm8k_golds)
     wrong = [
         (spelling, gold)
-        for gold in gsm8k_golds
+        for gold in distinct
         for spelling in _spellings(gold)
         if not verify_math(spelling, gold).correct
     ]
     assert wrong == []
-    for gold in set(gsm8k_golds):
+    assert [gold for gold in gsm8k_golds if not verify_math(gold, gold).correct] == []
+    for gold in distinct:
         check_gold(gold)
 
 
