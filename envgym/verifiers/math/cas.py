@@ -1,7 +1,7 @@
 """Equality of LaTeX by Math-Verify, with guards against what it lets pass. Runs in the worker process only.
 
-Math-Verify 0.9.0 compares floats at a fixed tolerance and lets a tuple equal a set. Here the kinds must agree first,
-and numbers must agree to 50 digits after.
+Math-Verify 0.9.0 compares floats at a fixed tolerance and lets a tuple equal a set. Here the kinds must
+agree first, and numbers must agree to 50 digits after.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 r"""Answers that restate the problem: ``\sum_{k=1}^{10}k`` is not an answer to "what is the sum", ``55`` is.
 
-An operation that leaves the work undone counts only when the gold has it too. For a gold that is a plain number
-that is any sum, product or function; fractions, powers, roots, percentages and scientific notation are values.
+An operation that leaves the work undone counts only when the gold has it too. For a gold that is a plain
+number that is any sum, product or function; fractions, powers, roots, percentages and scientific notation
+are values.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def unevaluated_commands(text: str) -> frozenset[str]:
 
 
 def check_restated(prediction: Tree, gold: Tree) -> None:
-    """Raise ``RestatedError`` when the scalar ``prediction`` holds an undone operation that ``gold`` has not."""
+    """Raise ``RestatedError`` when a scalar prediction leaves undone an operation that ``gold`` has not."""
     extra = _operations(prediction) - _operations(gold)
     if not _is_rational(gold):
         extra &= _CALLS

@@ -1,7 +1,8 @@
 """Equality of scalars by evaluation to 600 and to 1200 digits. Runs in the worker process only.
 
-Two expressions are equal when their difference is rounding noise, that is when it shrinks with the precision. A true
-difference, however small, stays where it is. Variables are tried at fixed rational points of both signs.
+Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
+precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
+of both signs.
 """
 
 from __future__ import annotations

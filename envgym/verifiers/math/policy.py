@@ -22,7 +22,7 @@ class Policy:
     """How scalars are read before they are compared."""
 
     unit: str | None = None
-    """A unit that either side may leave out; ``ANY_UNIT``; or ``None``: units are stated by both or by neither."""
+    """A unit that either side may leave out; ``ANY_UNIT``; or ``None``: both state the same unit or none."""
     percent: bool = False
     """Whether a number without a percent sign is a percentage all the same."""
     rounded: bool = False
@@ -40,7 +40,7 @@ class Policy:
         return tree
 
     def tolerance(self, gold: Tree) -> Fraction | None:
-        """Half a unit in the last digit of a decimal ``gold``, in its own units; ``None``: compare exactly."""
+        """Half a unit in the last digit of a decimal ``gold``, in its own units; ``None``: exactly."""
         if not self.rounded:
             return None
         value = gold

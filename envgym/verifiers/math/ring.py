@@ -1,8 +1,9 @@
 """Exact arithmetic: quotients of polynomials with rational coefficients in independent atoms.
 
 An atom is a prime under a root, a variable, pi, e, i, the logarithm of a prime, or an opaque sub-expression.
-Products of distinct fractional powers of primes are linearly independent over the rationals (Besicovitch 1940),
-so a polynomial in them is zero exactly when it has no terms left. No floats, and a budget on the work.
+Products of distinct fractional powers of primes are linearly independent over the rationals (Besicovitch
+1940), so a polynomial in them is zero exactly when it has no terms left. No floats, and a budget on the
+work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from envgym.verifiers.math.limits import OverCapError
 __all__ = ["ONE", "Atom", "Budget", "Monomial", "OverBudgetError", "Polynomial", "Ratio", "constant"]
 
 Atom = tuple[int, str]
-"""(rank, name). Rank 0: prime, its name in hexadecimal; 1: i; 2: positive constant; 3: variable; 4: opaque."""
+"""(rank, name). Rank 0: prime, its name in hexadecimal; 1: i; 2: positive constant; 3: variable; 4: opaque.
+"""
 Monomial = tuple[tuple[Atom, Fraction], ...]
 """Atoms in order, each with its exponent."""
 Polynomial = dict[Monomial, Fraction]
@@ -111,7 +113,7 @@ class Ratio:
         return next(iter(self.top.items())) if len(self.top) == 1 and self.bottom == ONE else None
 
     def integer_power(self, exponent: int) -> Ratio:
-        """Return ``self ** exponent``; raise ``OverBudgetError`` when sums would have to be multiplied out too far."""
+        """Return ``self ** exponent``; raise ``OverBudgetError`` when a sum grows too long."""
         if exponent < 0:
             return self.inverse().integer_power(-exponent)
         term = self.single()

@@ -42,7 +42,7 @@ def expand_plus_minus(tree: Tree) -> Tree:
         items: list[Tree] = []
         for item in tree.items:
             expanded = expand_plus_minus(item)
-            if expanded is not item and isinstance(expanded, Series):
+            if isinstance(expanded, Series) and not isinstance(item, Series):
                 items += expanded.items
             else:
                 items.append(expanded)
@@ -83,17 +83,22 @@ def assigned(tree: Tree) -> tuple[Tree, Tree] | None:
                 return left, right
             return (right, left) if _is_name(right) and tree.signs == ("=",) else None
         case Series(",", items):
-            pairs = [assigned(item) for item in items]
-            first = pairs[0]
-            if first is None or any(
-                isinstance(i, Relation) and (p or first)[0] != first[0] for i, p in zip(items, pairs)
-            ):
-                return None
-            if any(isinstance(item, Relation) and pair is None for item, pair in zip(items, pairs)):
-                return None
-            return first[0], Series(",", tuple(item if p is None else p[1] for item, p in zip(items, pairs)))
+            return _assigned_list(items)
         case _:
             return None
+
+
+def _assigned_list(items: tuple[Tree, ...]) -> tuple[Tree, Tree] | None:
+    pairs = [assigned(item) for item in items]
+    name = pairs[0][0] if pairs[0] is not None else None
+    values = []
+    for item, pair in zip(items, pairs, strict=True):
+        if pair is None and isinstance(item, Relation):
+            return None
+        if name is None or (pair is not None and pair[0] != name):
+            return None
+        values.append(item if pair is None else pair[1])
+    return None if name is None else (name, Series(",", tuple(values)))
 
 
 def _is_name(tree: Tree) -> bool:

@@ -91,8 +91,8 @@ class Call:
 class Series:
     """Several parts with the brackets that hold them.
 
-    ``kind`` is the bracket pair for tuples and intervals (``()``, ``[)``, ``<>`` ...), ``{}`` for a set, ``,`` for
-    a bare list, ``:`` for a ratio, ``cup`` for a union, ``matrix`` and ``row``.
+    ``kind`` is the bracket pair for tuples and intervals (``()``, ``[)``, ``<>`` ...), ``{}`` for a set,
+    ``,`` for a bare list, ``:`` for a ratio, ``cup`` for a union, ``matrix`` and ``row``.
     """
 
     kind: str

@@ -51,7 +51,8 @@ _LETTERS_OF_ALGEBRA = frozenset("abcxyz")
 def unit_name(word: str) -> str | None:
     """Return the canonical unit that ``word`` names, or ``None`` when it reads as a product of variables.
 
-    An unknown word of three letters or more counts as a unit of its own (``12 apples``), its plural ``s`` dropped.
+    An unknown word of three letters or more counts as a unit of its own (``12 apples``), its plural ``s``
+    dropped.
     """
     known = _NAMES.get(word) or _NAMES.get(word.lower() if len(word) > 3 else word)
     if known is not None:

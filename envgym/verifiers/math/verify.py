@@ -1,8 +1,8 @@
 """Staged comparison of a prediction with a gold answer.
 
-The stages, cheapest first: plain rationals, equal strings, structure, exact algebra, and at last computer algebra in
-a worker process that can be killed. The calling thread never parses with a library that evaluates code, and no
-signal is used, so any thread may call.
+The stages, cheapest first: plain rationals, equal strings, structure, exact algebra, and at last computer
+algebra in a worker process that can be killed. The calling thread never parses with a library that
+evaluates code, and no signal is used, so any thread may call.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def verify_math(
     Args:
         prediction: the assistant's last message; ``extract_answer`` finds the answer in it.
         gold: the reference answer, bare or in ``\boxed{}``.
-        unit: the unit that the task asks for, which either side may leave out; ``"*"`` to ignore a unit that only the
+        unit: the unit that the task asks for, which either side may leave out; ``"*"`` to ignore a unit
+            that only the
             prediction states beside a bare gold; ``None``: both sides state the same unit or none.
-        percent: whether the task asks for a percentage, so that ``50`` means ``50\%``; otherwise ``50\%`` is 1/2.
+        percent: whether the task asks for a percentage, so that ``50`` means ``50\%``; otherwise ``50\%``
+            is 1/2.
         rounded: whether a decimal gold accepts every value that rounds to it (within half its last digit).
         timeout: seconds of computer algebra at most; waiting for a worker process to start is not part of it.
     """

@@ -9,7 +9,7 @@ from envgym.verifiers.math.tree import Add, Call, Const, Mul, Num, Percent, Pow,
 __all__ = ["Node", "to_wire"]
 
 Node = list["str | Node"]
-"""``["num", "3", "a"]`` (3/10, in hexadecimal), ``["sym", "x"]``, ``["const", "pi"]``, ``["add", ...]``, ``["call", "sin", ...]`` ..."""
+"""``["num", "3", "a"]`` (3/10 in hex), ``["sym", "x"]``, ``["const", "pi"]``, ``["call", "sin", ...]``."""
 
 
 def to_wire(tree: Tree) -> Node:

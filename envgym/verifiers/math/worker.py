@@ -1,9 +1,9 @@
 """The program that runs computer algebra: ``python -m envgym.verifiers.math.worker``.
 
-One JSON request a line on standard input, one JSON reply a line on standard output. Each request is answered in a
-child that is forked for it, limited in memory and processor time, and killed at its deadline; so nothing that one
-request does outlives it, and nothing has to be imported again after a kill. The program ends with its parent: at
-the end of standard input.
+One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
+answered in a child that is forked for it, limited in memory and processor time, and killed at its deadline;
+so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
+ends with its parent: at the end of standard input.
 """
 
 from __future__ import annotations
