@@ -16,10 +16,11 @@ from envgym_sandboxes.names import check_name
 from envgym_sandboxes.pool import Pool
 from envgym_sandboxes.worker import Worker
 
-__all__ = ["RunnerSandbox"]
+__all__ = ["RunnerSandbox", "open_session"]
 
 _GRACE_SECONDS = runner.SETTLE_SECONDS + 3.0
 _FILE_SECONDS = 5.0
+_OPEN_SECONDS = 10.0
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR}
 
 
@@ -154,6 +155,31 @@ class RunnerSandbox(Sandbox):
             if end.by_program:
                 return None
             raise SandboxError(f"the sandbox does not answer: {end.words}") from error
+
+
+async def open_session(pool: Pool, limits: Limits, *, reusable: bool) -> RunnerSandbox:
+    """Borrow a worker and start its total time.
+
+    Args:
+        pool: where to borrow.
+        limits: the limits in effect.
+        reusable: whether to wipe and give the worker back on close, instead of destroying it.
+
+    Raises:
+        SandboxError: no worker could be started, or it does not answer.
+    """
+    expires = time.monotonic() + limits.total_seconds
+    worker = await pool.acquire(limits)
+    try:
+        # The runner's own end is the backstop for an owner that hangs; this one is first by the grace.
+        life = limits.total_seconds + _OPEN_SECONDS
+        await worker.channel.request(runner.OPEN, wall_seconds=life, grace_seconds=_OPEN_SECONDS)
+    except BaseException as error:
+        pool.discard(worker)
+        if isinstance(error, TimeoutError):
+            raise SandboxError(f"a sandbox did not answer in {_OPEN_SECONDS:.0f} s") from error
+        raise
+    return RunnerSandbox(pool, worker, limits, expires=expires, reusable=reusable)
 
 
 def _raise_program_error(reply: Reply, doing: str) -> None:

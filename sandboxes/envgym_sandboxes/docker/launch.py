@@ -15,10 +15,11 @@ from docker.errors import DockerException, NotFound
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
 from envgym_sandboxes.channel import Channel
-from envgym_sandboxes.docker.flags import FOLDERS, OWN_PROCESSES, container_config
+from envgym_sandboxes.docker.flags import OWN_PROCESSES, container_config
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.docker.image import Image
 from envgym_sandboxes.effective import verify
+from envgym_sandboxes.environment import FOLDERS
 from envgym_sandboxes.worker import End, Worker
 
 __all__ = ["Container", "launch"]
