@@ -12,9 +12,14 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
-__all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status"]
+from envgym.errors import UserError
+from envgym.registry import sandboxes
+
+__all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status", "select_backend"]
+
+_AUTO = ("docker", "bubblewrap")
 
 
 class Status(enum.StrEnum):
@@ -167,3 +172,24 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def close(self) -> None:
         """Close every sandbox and free what they shared. Safe to call twice."""
+
+
+def select_backend(name: str = "auto") -> Backend:
+    """Make the backend called ``name``; ``"auto"`` takes the first isolated one that works on this machine.
+
+    Args:
+        name: a backend's name, ``"package.module:Class"``, or ``"auto"``, which tries Docker, then
+            bubblewrap, and never a backend that does not isolate.
+
+    Raises:
+        UserError: there is no such backend, or it does not work here; the message says why not and what to
+            do.
+    """
+    reasons = []
+    for candidate in _AUTO if name == "auto" else (name,):
+        kind = cast("type[Backend]", sandboxes.load(candidate))
+        reason = kind.unavailable()
+        if reason is None:
+            return kind()
+        reasons.append(f"{candidate}: {reason}")
+    raise UserError("no sandbox for untrusted code works on this machine; " + "; ".join(reasons))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from typing import Any
 
 from envgym.sandbox import Limits
-from envgym_sandboxes import runner
+from envgym_sandboxes.inside import files, program, runner, watch, wire
 
-__all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "runner_command", "variables"]
+__all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "runner_command", "runner_source", "variables"]
 
 PROGRAM_UID = 61000
 WORK = "/work"
@@ -23,6 +24,22 @@ _COUNTERS = {
     "oom": [[f"{_GROUPS}/memory.events", "oom_kill"], [f"{_GROUPS}/memory/memory.oom_control", "oom_kill"]],
     "pids": [[f"{_GROUPS}/pids.events", "max"], [f"{_GROUPS}/pids/pids.events", "max"]],
 }
+
+_BOOTSTRAP = """
+import sys, types
+for name, source in {sources!r}.items():
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+del name, source
+module.main()
+"""
+
+
+@functools.cache
+def runner_source() -> str:
+    """The runner as one text for ``python -c``; it makes its modules in memory, in import order."""
+    modules = (wire, watch, program, files, runner)
+    return _BOOTSTRAP.format(sources={module.__name__: inspect.getsource(module) for module in modules})
 
 
 def variables(python: str) -> list[str]:
@@ -52,4 +69,4 @@ def runner_command(python: str, limits: Limits, *, uid: int | None) -> list[str]
         "counters": _COUNTERS,
         "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes},
     }
-    return [python, "-I", "-c", inspect.getsource(runner), json.dumps(config)]
+    return [python, "-I", "-c", runner_source(), json.dumps(config)]

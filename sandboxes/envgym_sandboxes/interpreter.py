@@ -1,6 +1,6 @@
-"""What of this machine a sandbox needs to run Python: the standard library, some packages, shared libraries.
+"""What of this machine a sandbox needs to run Python: the standard library, packages, shared libraries.
 
-The Docker image is made of these files and bubblewrap binds them, so both offer programs the same interpreter.
+The Docker image is made of these files and bubblewrap binds them, so programs find the same in both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from envgym.errors import UserError
 
 __all__ = ["Interpreter", "this_interpreter"]
 
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip"}
+_LEFT_OUT = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+}
 _LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -79,9 +88,7 @@ def _needed(parts: tuple[str, ...]) -> bool:
 
 def _site_folder(executable: Path) -> str:
     script = "import site; print(site.getsitepackages()[0])"
-    asked = subprocess.run(
-        [executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True
-    )
+    asked = subprocess.run([executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
     return asked.stdout.strip()
 
 
@@ -95,7 +102,9 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
         try:
             requirements = metadata.requires(name) or []
         except metadata.PackageNotFoundError as error:
-            raise UserError(f"package {name!r} cannot go into the sandbox: it is not installed here") from error
+            raise UserError(
+                f"package {name!r} cannot go into the sandbox: it is not installed here"
+            ) from error
         found.add(name)
         plain = [_REQUIREMENT.match(requirement) for requirement in requirements if ";" not in requirement]
         wanted += [match[0] for match in plain if match]
@@ -104,9 +113,12 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
 
 def _package_trees(distribution: str, site: str) -> dict[str, Path]:
     files = metadata.files(distribution) or []
-    tops = {file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")}
+    tops = {
+        file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")
+    }
     return {
-        f"{site}/{name}": Path(str(file.locate())).parents[len(file.parts) - 2] if len(file.parts) > 1
+        f"{site}/{name}": Path(str(file.locate())).parents[len(file.parts) - 2]
+        if len(file.parts) > 1
         else Path(str(file.locate()))
         for name, file in sorted(tops.items())
     }

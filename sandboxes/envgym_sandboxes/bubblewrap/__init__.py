@@ -16,7 +16,18 @@ from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["BubblewrapBackend"]
 
-_TRY = ["--unshare-all", "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "--", "/bin/sh", "-c", ":"]
+_TRY = [
+    "--unshare-all",
+    "--unshare-user",
+    "--disable-userns",
+    "--ro-bind",
+    "/",
+    "/",
+    "--",
+    "/bin/sh",
+    "-c",
+    ":",
+]
 
 
 class BubblewrapBackend(Backend):
@@ -25,8 +36,8 @@ class BubblewrapBackend(Backend):
     Args:
         packages: installed distributions that programs may import, with what they require.
         capacity: sandboxes alive at once; two a core, at most 16, by default.
-        degraded: names of limits to go without. Where no control groups can be made, ``memory_bytes``, ``swap``,
-            ``processes`` and ``cpus`` must all stand here, and a program can then exhaust the machine.
+        degraded: names of limits to go without. Where no control groups can be made, ``memory_bytes``,
+            ``swap``, ``processes`` and ``cpus`` must all stand here; a program can then exhaust the machine.
     """
 
     def __init__(
@@ -49,12 +60,15 @@ class BubblewrapBackend(Backend):
             return "bwrap is not installed; install bubblewrap 0.8 or newer"
         tried = subprocess.run([bwrap, *_TRY], capture_output=True, text=True, check=False)
         if tried.returncode:
-            return f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
+            return (
+                f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
+            )
         missing = missing_controllers()
         if missing:
             return (
-                f"control groups for {', '.join(missing)} cannot be made, so limits would not hold; run as root or "
-                "under 'systemd-run --user --scope -p Delegate=yes', or name the limits to go without as degraded"
+                f"control groups for {', '.join(missing)} cannot be made, so limits would not hold; run as "
+                "root or under 'systemd-run --user --scope -p Delegate=yes', or name the limits to go "
+                "without as degraded"
             )
         return None
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Collection
+from typing import IO
 
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
@@ -36,7 +37,7 @@ class Namespace(Worker):
         self,
         process: subprocess.Popen[bytes],
         connection: socket.socket,
-        complaints: tempfile.SpooledTemporaryFile[bytes],
+        complaints: IO[bytes],
         group: Group | None,
     ) -> None:
         self._process = process
@@ -77,9 +78,7 @@ def launch(limits: Limits, interpreter: Interpreter, *, degraded: Collection[str
     namespace = None
     try:
         namespace = _start(limits, interpreter, group)
-        verify(
-            namespace.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded
-        )
+        verify(namespace.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded)
     except BaseException as error:
         if namespace is not None:
             words = namespace.end(0.0).words if isinstance(error, SandboxError) else ""
@@ -102,7 +101,7 @@ def _group(limits: Limits, degraded: Collection[str]) -> Group | None:
 
 def _start(limits: Limits, interpreter: Interpreter, group: Group | None) -> Namespace:
     ours, theirs = socket.socketpair()
-    complaints: tempfile.SpooledTemporaryFile[bytes] = tempfile.SpooledTemporaryFile()
+    complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
     filter_file = os.memfd_create("filter")
     try:
         os.write(filter_file, filter_program())
@@ -112,8 +111,8 @@ def _start(limits: Limits, interpreter: Interpreter, group: Group | None) -> Nam
         command = bwrap_command(limits, interpreter, binds, filter_file)
         process = subprocess.Popen(
             ["/bin/sh", "-c", _ENTER, "enter", *entrances, "--", *command],
-            stdin=theirs,
-            stdout=theirs,
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
             stderr=complaints.fileno(),
             pass_fds=[filter_file],
         )

@@ -1,7 +1,7 @@
 """A system-call filter for bubblewrap, which brings none: what Docker's default profile denies to programs.
 
-Denied calls fail with EPERM; ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``, whose
-flags a filter can see. Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
+Denied calls fail with EPERM; ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``,
+whose flags a filter can see. Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _AARCH64 = {
     "quotactl": 60, "acct": 89, "unshare": 97, "kexec_load": 104, "init_module": 105, "delete_module": 106,
     "clock_settime": 112, "syslog": 116, "ptrace": 117, "reboot": 142, "sethostname": 161,
     "setdomainname": 162, "settimeofday": 170, "add_key": 217, "request_key": 218, "keyctl": 219,
-    "swapon": 224, "swapoff": 225, "mbind": 235, "set_mempolicy": 237, "migrate_pages": 238, "move_pages": 239,
-    "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268,
-    "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "bpf": 280,
-    "userfaultfd": 282, "kexec_file_load": 294,
+    "swapon": 224, "swapoff": 225, "mbind": 235, "set_mempolicy": 237, "migrate_pages": 238,
+    "move_pages": 239, "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265,
+    "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273,
+    "bpf": 280, "userfaultfd": 282, "kexec_file_load": 294,
 }  # fmt: skip
 _MACHINES = {
     "x86_64": (0xC000003E, _X86_64, 56, 302),

@@ -1,4 +1,4 @@
-"""What a container is created with, as the Engine API's own dictionary, so that every flag can be asserted."""
+"""What a container is created with: the Engine API's own dictionary, so that every flag can be asserted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from envgym.sandbox import Limits
-from envgym_sandboxes import runner
 from envgym_sandboxes.environment import FOLDERS, PROGRAM_UID, runner_command, variables
+from envgym_sandboxes.inside import wire
 
 __all__ = ["OWN_PROCESSES", "container_config"]
 
@@ -22,8 +22,8 @@ def container_config(
 ) -> dict[str, Any]:
     """The body of ``POST /containers/create`` for one sandbox.
 
-    The container starts as root with three capabilities, all of which are gone in the program: SETUID and SETGID
-    to become the program's user, KILL to end that user's processes.
+    The container starts as root with three capabilities, all of which are gone in the program: SETUID and
+    SETGID to become the program's user, KILL to end that user's processes.
     """
     host: dict[str, Any] = {
         "NetworkMode": "none",
@@ -42,7 +42,7 @@ def container_config(
         "Ulimits": [
             _ulimit("core", 0),
             _ulimit("nofile", max(limits.open_files, _MIN_FILES)),
-            _ulimit("fsize", max(limits.disk_bytes, runner.MAX_BODY_BYTES)),
+            _ulimit("fsize", max(limits.disk_bytes, wire.MAX_BODY_BYTES)),
         ],
         "Init": True,
         "LogConfig": {"Type": "none", "Config": {}},

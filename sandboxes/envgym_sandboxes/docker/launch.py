@@ -96,9 +96,7 @@ def launch(
         raise SandboxError(f"Docker could not start a sandbox: {error}") from error
     container = Container(client, identity, stream._sock)
     try:
-        verify(
-            container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded
-        )
+        verify(container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded)
     except BaseException:
         container.kill()
         raise
