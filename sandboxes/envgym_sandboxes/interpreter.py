@@ -46,7 +46,10 @@ class Interpreter:
     """Absolute path inside → file or folder on this machine; a later one may lie within an earlier one."""
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Yield every file that programs need: absolute path inside, file on this machine, links resolved."""
+        """Yield every file that programs need: absolute path inside, file on this machine, links resolved.
+
+        Compiled modules are not among them: which of those exist changes from day to day.
+        """
         for inside, source in self.trees.items():
             if source.is_file():
                 yield inside, source.resolve()
