@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,23 @@ async def sandbox(backend: Backend, limits: Limits) -> AsyncIterator[Sandbox]:
     """A fresh sandbox of each isolated backend."""
     async with await backend.open(limits) as opened:
         yield opened
+
+
+@pytest.fixture
+async def docker_sandbox_and_container(limits: Limits) -> AsyncIterator[tuple[Sandbox, Any]]:
+    """A sandbox of a backend of its own, and its container as the Docker client sees it."""
+    import docker
+
+    from envgym_sandboxes.docker.sweep import labels
+
+    own = make_backend("docker")
+    client = docker.from_env()
+    try:
+        async with await own.open(limits) as opened:
+            marks = [f"{name}={value}" for name, value in own._labels.items()]  # type: ignore[attr-defined]
+            assert set(own._labels) == set(labels())  # type: ignore[attr-defined]
+            (container,) = client.containers.list(filters={"label": marks})
+            yield opened, container
+    finally:
+        await own.close()
+        client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import fcntl
+import functools
 import hashlib
 import logging
 import os
@@ -76,7 +77,7 @@ def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image
         UserError: the interpreter cannot be packed; see ``this_interpreter``.
     """
     interpreter = this_interpreter(packages)
-    reference = f"{REPOSITORY}:py{sys.version_info.major}.{sys.version_info.minor}-{_digest(interpreter)}"
+    reference = f"{REPOSITORY}:py{sys.version_info.major}.{sys.version_info.minor}-{_digest(packages)}"
     with _one_builder():
         try:
             client.images.get(reference)
@@ -85,9 +86,10 @@ def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image
     return Image(reference, interpreter.python)
 
 
-def _digest(interpreter: Interpreter) -> str:
+@functools.cache
+def _digest(packages: tuple[str, ...]) -> str:
     digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
-    for inside, source in interpreter.files():
+    for inside, source in this_interpreter(packages).files():
         with source.open("rb") as file:
             digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
@@ -115,7 +117,7 @@ def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str
 
 
 def _stage(root: Path, interpreter: Interpreter) -> None:
-    """Lay the image's files out under ``root``, with every module compiled: inside, nothing can be written."""
+    """Lay the image's files out under ``root``, modules compiled: inside, nothing can be written."""
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True)
     for inside, content in _ACCOUNTS.items():
