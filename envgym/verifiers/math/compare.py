@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from envgym.verifiers.math import algebra
-from envgym.verifiers.math.forms import check_restated
+from envgym.verifiers.math.forms import undone
 from envgym.verifiers.math.policy import Policy
 from envgym.verifiers.math.ring import Budget
 from envgym.verifiers.math.shapes import as_interval, assigned, infinity_sign, oriented
@@ -18,6 +18,7 @@ __all__ = ["Comparison", "Undecided"]
 Undecided = Callable[[Tree, Tree, Fraction | None], bool]
 """Decides what exact arithmetic cannot: (prediction, gold, tolerance) -> equal."""
 
+_ORDER = list(Stage)
 _UNORDERED = frozenset({",", "{}", "cup"})
 
 
@@ -30,6 +31,8 @@ class Comparison:
         self._budget = Budget()
         self.stage = Stage.STRUCTURE
         """The last stage that was needed so far."""
+        self.undone: str | None = None
+        """An operation that the prediction leaves undone, such as a sum, where the gold has a value."""
 
     def same(self, prediction: Tree, gold: Tree) -> bool:
         """Whether the two are equivalent answers."""
@@ -107,7 +110,10 @@ class Comparison:
         return all(self._same_scalar(left, right) for left, right in pairs)
 
     def _same_scalar(self, prediction: Tree, gold: Tree) -> bool:
-        check_restated(prediction, gold)
+        operation = undone(prediction, gold)
+        if operation is not None:
+            self.undone = operation
+            return False
         left_infinity, right_infinity = infinity_sign(prediction), infinity_sign(gold)
         if left_infinity or right_infinity:
             return left_infinity == right_infinity
@@ -125,8 +131,7 @@ class Comparison:
         return self._undecided(left, right, tolerance)
 
     def _reach(self, stage: Stage) -> None:
-        order = list(Stage)
-        self.stage = max(self.stage, stage, key=order.index)
+        self.stage = max(self.stage, stage, key=_ORDER.index)
 
 
 def _has_relation(tree: Tree) -> bool:

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from envgym.verifiers.math.tree import Add, Call, Const, Mul, Num, Pow, Sym, Tree, walk
 
-__all__ = ["RestatedError", "check_restated", "unevaluated_commands"]
+__all__ = ["undone", "unevaluated_commands"]
 
 _COMMANDS = re.compile(
     r"\\(sum|int|iint|iiint|oint|prod|lim|binom|max|min|gcd|lcm|det|bmod|pmod|mod)(?![a-zA-Z])"
@@ -21,23 +21,18 @@ _CALLS = frozenset({"factorial", "binom", "max", "min", "gcd", "lcm"})
 _MINUS_ONE = Num(Fraction(-1))
 
 
-class RestatedError(Exception):
-    """The prediction restates the problem instead of answering it."""
-
-
 def unevaluated_commands(text: str) -> frozenset[str]:
     """Return the commands in normalised ``text`` that leave the work undone, and ``!`` for a factorial."""
     names = frozenset(_COMMANDS.findall(text))
     return names | {"!"} if "!" in text.replace("!=", "") else names
 
 
-def check_restated(prediction: Tree, gold: Tree) -> None:
-    """Raise ``RestatedError`` when a scalar prediction leaves undone an operation that ``gold`` has not."""
+def undone(prediction: Tree, gold: Tree) -> str | None:
+    """Return an operation that the scalar ``prediction`` leaves undone and ``gold`` has not, if any."""
     extra = _operations(prediction) - _operations(gold)
     if not _is_rational(gold):
         extra &= _CALLS
-    if extra:
-        raise RestatedError(f"an unevaluated {min(extra)} is no answer")
+    return min(extra, default=None)
 
 
 def _operations(tree: Tree) -> set[str]:

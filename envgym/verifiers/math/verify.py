@@ -15,7 +15,7 @@ from envgym.errors import DataError
 from envgym.verifiers.math.algebra import check_value
 from envgym.verifiers.math.compare import Comparison
 from envgym.verifiers.math.extract import extract_answer
-from envgym.verifiers.math.forms import RestatedError, unevaluated_commands
+from envgym.verifiers.math.forms import unevaluated_commands
 from envgym.verifiers.math.grammar import read_tree
 from envgym.verifiers.math.limits import OverCapError, UnreadableError, check_caps
 from envgym.verifiers.math.normalise import normalise
@@ -139,12 +139,12 @@ def _compare(text: str, gold: _Answer, policy: Policy, timeout: float) -> _Resul
     comparison = Comparison(policy, _NumericStage(timeout))
     try:
         same = comparison.same(tree, gold.tree)
-    except RestatedError as error:
-        return Decision.INCORRECT, Stage.FORM, str(error)
     except UnreadableError as error:
         return _whose_fault(gold.tree, error)
     if same:
         return Decision.CORRECT, comparison.stage, "equivalent"
+    if comparison.undone is not None:
+        return Decision.INCORRECT, Stage.FORM, f"an unevaluated {comparison.undone} is no answer"
     return Decision.INCORRECT, comparison.stage, "not equivalent"
 
 
