@@ -1,4 +1,4 @@
-"""Tasks from problem families: arguments drawn, expected results worked out, tests split into visible and hidden."""
+"""Tasks from problem families: arguments drawn, expected results worked out, tests made."""
 
 from __future__ import annotations
 
