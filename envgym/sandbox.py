@@ -12,14 +12,14 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from envgym.errors import UserError
 from envgym.registry import sandboxes
 
 __all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status", "select_backend"]
 
-_ISOLATED = ("docker", "bubblewrap")
+_AUTO = ("docker", "bubblewrap")
 
 
 class Status(enum.StrEnum):
@@ -92,7 +92,9 @@ class Sandbox(abc.ABC):
     """One isolated place with its own files and processes. Use as an async context manager."""
 
     @abc.abstractmethod
-    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
+    async def run_python(
+        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> ExecResult:
         """Run ``code`` as a fresh ``__main__`` in the work folder; this is the fast path.
 
         Raises:
@@ -172,23 +174,22 @@ class Backend(abc.ABC):
         """Close every sandbox and free what they shared. Safe to call twice."""
 
 
-def select_backend(name: str) -> Backend:
-    """Make the backend called ``name``; ``"auto"`` takes the first isolated one that this machine can run.
+def select_backend(name: str = "auto") -> Backend:
+    """Make the backend called ``name``; ``"auto"`` takes the first isolated one that works on this machine.
+
+    Args:
+        name: a backend's name, ``"package.module:Class"``, or ``"auto"``, which tries Docker, then
+            bubblewrap, and never a backend that does not isolate.
 
     Raises:
-        UserError: no such backend, or this machine cannot run it; the message says why and what to do.
+        UserError: there is no such backend, or it does not work here; the message says why not and what to
+            do.
     """
-    if name != "auto":
-        backend: type[Backend] = sandboxes.load(name)
-        reason = backend.unavailable()
-        if reason is not None:
-            raise UserError(f"sandbox {name!r} cannot run here: {reason}")
-        return backend()
     reasons = []
-    for candidate in _ISOLATED:
-        backend = sandboxes.load(candidate)
-        reason = backend.unavailable()
+    for candidate in _AUTO if name == "auto" else (name,):
+        kind = cast("type[Backend]", sandboxes.load(candidate))
+        reason = kind.unavailable()
         if reason is None:
-            return backend()
+            return kind()
         reasons.append(f"{candidate}: {reason}")
-    raise UserError("no isolated sandbox can run here. " + " | ".join(reasons))
+    raise UserError("no sandbox for untrusted code works on this machine; " + "; ".join(reasons))

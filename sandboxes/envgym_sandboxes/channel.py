@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from envgym.errors import SandboxError
 from envgym.sandbox import ExecResult, Status
-from envgym_sandboxes import runner
+from envgym_sandboxes.inside import wire
 
 __all__ = ["Channel", "Reply"]
 
@@ -33,7 +33,7 @@ class Reply:
     @property
     def clean(self) -> bool:
         """Whether nothing was left running or lying about."""
-        return not self.flags & runner.UNCLEAN
+        return not self.flags & wire.UNCLEAN
 
     def result(self, queue_seconds: float) -> ExecResult:
         """Say how the execution ended; the first of several causes wins."""
@@ -49,15 +49,15 @@ class Reply:
         )
 
     def _status(self) -> Status:
-        timed_out = bool(self.flags & runner.TIMED_OUT)
+        timed_out = bool(self.flags & wire.TIMED_OUT)
         failed = timed_out or self.wait_status != 0
         cut = self.stdout_total > len(self.stdout) or self.stderr_total > len(self.stderr)
         causes = [
             (not self.clean, Status.BROKE_SANDBOX),
-            (failed and bool(self.flags & runner.OOM), Status.OOM),
+            (failed and bool(self.flags & wire.OOM), Status.OOM),
             (cut, Status.OUTPUT_LIMIT),
-            (failed and bool(self.flags & runner.PIDS), Status.PIDS_LIMIT),
-            (failed and bool(self.flags & runner.DISK), Status.DISK_FULL),
+            (failed and bool(self.flags & wire.PIDS), Status.PIDS_LIMIT),
+            (failed and bool(self.flags & wire.DISK), Status.DISK_FULL),
             (timed_out, Status.TIMEOUT),
             (os.WIFSIGNALED(self.wait_status), Status.SIGNAL),
             (failed, Status.NONZERO),
@@ -107,7 +107,7 @@ class Channel:
             SandboxError: the runner is gone.
             TimeoutError: the runner did not answer in time.
         """
-        head = runner.REQUEST.pack(operation, wall_seconds, cap, len(body), len(stdin))
+        head = wire.REQUEST.pack(operation, wall_seconds, cap, len(body), len(stdin))
         self.usable = False
         async with asyncio.timeout(wall_seconds + grace_seconds):
             try:
@@ -119,8 +119,8 @@ class Channel:
         return reply
 
     async def _reply(self, cap: int) -> Reply:
-        head = await self._take(runner.REPLY.size)
-        wait_status, flags, seconds, out_total, err_total = runner.REPLY.unpack(head)
+        head = await self._take(wire.REPLY.size)
+        wait_status, flags, seconds, out_total, err_total = wire.REPLY.unpack(head)
         return Reply(
             wait_status=wait_status,
             flags=flags,

@@ -9,8 +9,8 @@ from typing import Any
 
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
-from envgym_sandboxes import runner
 from envgym_sandboxes.channel import Channel
+from envgym_sandboxes.inside import wire
 
 __all__ = ["differences", "verify"]
 
@@ -52,7 +52,12 @@ print(json.dumps({
 
 
 def verify(
-    channel: Channel, limits: Limits, *, folders: Collection[str], own_processes: int, degraded: Collection[str]
+    channel: Channel,
+    limits: Limits,
+    *,
+    folders: Collection[str],
+    own_processes: int,
+    degraded: Collection[str],
 ) -> None:
     """Ask a started sandbox, as a program, what holds in it. Blocks; call it in a thread without a loop.
 
@@ -68,7 +73,7 @@ def verify(
     """
     code = (_PROBE % repr(list(folders))).encode()
     asked = channel.request(
-        runner.PYTHON, wall_seconds=_START_SECONDS, cap=1 << 16, body=code, grace_seconds=_START_SECONDS
+        wire.PYTHON, wall_seconds=_START_SECONDS, cap=1 << 16, body=code, grace_seconds=_START_SECONDS
     )
     try:
         reply = asyncio.run(asked)

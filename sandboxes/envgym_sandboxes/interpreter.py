@@ -1,6 +1,6 @@
-"""What of this machine a sandbox needs to run Python: the standard library, some packages, shared libraries.
+"""What of this machine a sandbox needs to run Python: the standard library, packages, shared libraries.
 
-The Docker image is made of these files and bubblewrap binds them, so both offer programs the same interpreter.
+The Docker image is made of these files and bubblewrap binds them, so programs find the same in both.
 """
 
 from __future__ import annotations
@@ -20,24 +20,45 @@ from envgym.errors import UserError
 
 __all__ = ["Interpreter", "this_interpreter"]
 
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3"}
+_LEFT_OUT = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+}
 _LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """An interpreter as files: where each stands in the sandbox, and where it is read from."""
+    """An interpreter as trees of files: where each stands in the sandbox, and where it is read from."""
 
     python: str
     """Absolute path of the executable inside."""
-    files: dict[str, Path]
-    """Absolute path inside → file on this machine; links are resolved."""
+    site: str
+    """The folder of third-party packages inside; what this machine has there stays out."""
+    trees: dict[str, Path]
+    """Absolute path inside → file or folder on this machine; a later one may lie within an earlier one."""
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Yield every file that programs need: absolute path inside, file on this machine, links resolved."""
+        for inside, source in self.trees.items():
+            if source.is_file():
+                yield inside, source.resolve()
+                continue
+            for file in sorted(source.rglob("*")):
+                if _needed(file.relative_to(source).parts) and file.is_file():
+                    yield f"{inside}/{file.relative_to(source)}", file.resolve()
 
 
 @functools.cache
 def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
-    """Collect the running interpreter with ``packages`` and what they require; about a second, then cached.
+    """Find the running interpreter with ``packages`` and what they require; about a second, then cached.
 
     Raises:
         UserError: a package is not installed, or this is not a Linux machine with ``ldd``.
@@ -48,33 +69,27 @@ def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
     if not executable.exists():
         executable = Path(sys.executable).resolve()
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
-    files = {str(executable): executable.resolve()}
-    files.update({str(path): path for path in _standard_library(library)})
     site = _site_folder(executable)
+    trees = {str(executable): executable.resolve(), str(library): library}
     for distribution in sorted(_closure(packages)):
-        files.update(_package_files(distribution, site))
+        trees.update(_package_trees(distribution, site))
     shell = shutil.which("sh")
     if shell:
-        files["/bin/sh"] = Path(shell).resolve()
-    files.update(_shared_libraries(files))
-    return Interpreter(python=str(executable), files=dict(sorted(files.items())))
+        trees["/bin/sh"] = Path(shell).resolve()
+    bare = Interpreter(python=str(executable), site=site, trees=trees)
+    return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare))
 
 
-def _standard_library(library: Path) -> Iterator[Path]:
-    for path in sorted(library.iterdir()):
-        if path.name in _LEFT_OUT or path.name.startswith("config-"):
-            continue
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in inside:
-            parts = file.relative_to(library).parts
-            if file.is_file() and not _LEFT_OUT & set(parts[:-1]) and not parts[-1].startswith("_tkinter."):
-                yield file
+def _needed(parts: tuple[str, ...]) -> bool:
+    return not (
+        _LEFT_OUT & set(parts[:-1]) or parts[0].startswith("config-") or parts[-1].startswith("_tkinter.")
+    )
 
 
-def _site_folder(executable: Path) -> Path:
+def _site_folder(executable: Path) -> str:
     script = "import site; print(site.getsitepackages()[0])"
     asked = subprocess.run([executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
-    return Path(asked.stdout.strip())
+    return asked.stdout.strip()
 
 
 def _closure(packages: tuple[str, ...]) -> set[str]:
@@ -87,29 +102,34 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
         try:
             requirements = metadata.requires(name) or []
         except metadata.PackageNotFoundError as error:
-            raise UserError(f"package {name!r} cannot go into the sandbox: it is not installed here") from error
+            raise UserError(
+                f"package {name!r} cannot go into the sandbox: it is not installed here"
+            ) from error
         found.add(name)
-        for requirement in requirements:
-            match = _REQUIREMENT.match(requirement)
-            if match and ";" not in requirement:
-                wanted.append(match[0])
+        plain = [_REQUIREMENT.match(requirement) for requirement in requirements if ";" not in requirement]
+        wanted += [match[0] for match in plain if match]
     return found
 
 
-def _package_files(distribution: str, site: Path) -> Iterator[tuple[str, Path]]:
-    for file in metadata.files(distribution) or []:
-        source = Path(str(file.locate()))
-        if not file.parts or file.parts[0] == ".." or "tests" in file.parts or not source.is_file():
-            continue
-        yield str(site / file), source.resolve()
+def _package_trees(distribution: str, site: str) -> dict[str, Path]:
+    files = metadata.files(distribution) or []
+    tops = {
+        file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")
+    }
+    return {
+        f"{site}/{name}": Path(str(file.locate())).parents[len(file.parts) - 2]
+        if len(file.parts) > 1
+        else Path(str(file.locate()))
+        for name, file in sorted(tops.items())
+    }
 
 
-def _shared_libraries(files: dict[str, Path]) -> dict[str, Path]:
-    """Every library that ``ldd`` names for the binaries among ``files``, at the path where it is looked for."""
-    binaries = [path for path in files.values() if path.suffix != ".py" and _is_elf(path)]
-    named = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
-    present = set(files.values())
-    found = {where: Path(where).resolve() for where in _LIBRARY.findall(named)}
+def _shared_libraries(interpreter: Interpreter) -> dict[str, Path]:
+    """Every library that ``ldd`` names for the interpreter's binaries, at the path where it is looked for."""
+    present = {source for _, source in interpreter.files()}
+    binaries = [source for source in present if source.suffix not in (".py", ".pyc") and _is_elf(source)]
+    named = subprocess.run(["ldd", *sorted(binaries)], capture_output=True, text=True, check=False).stdout
+    found = {where: Path(where).resolve() for where in sorted(_LIBRARY.findall(named))}
     return {where: source for where, source in found.items() if source not in present}
 
 

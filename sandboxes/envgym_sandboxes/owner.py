@@ -12,7 +12,7 @@ __all__ = ["is_dead", "this_owner"]
 @functools.cache
 def _place() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def _start(pid: int) -> str | None:
@@ -29,7 +29,7 @@ def this_owner() -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process is known to be gone; an owner of another boot, machine or namespace is not known."""
+    """Whether the process is known to be gone; one of another boot, machine or namespace is not known."""
     place, _, process = owner.rpartition("/")[0].rpartition("/")
     start = owner.rpartition("/")[2]
     return place == _place() and process.isdigit() and _start(int(process)) != start

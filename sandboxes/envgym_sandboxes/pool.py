@@ -162,7 +162,7 @@ class Pool:
             worker = self._launch(wish.limits)
         except SandboxError as error:
             failure = error
-        except Exception as error:  # whatever went wrong is told to the one who waits for it
+        except Exception as error:  # noqa: BLE001 - it is told to the one who waits, who would wait forever
             failure = SandboxError(f"the sandbox could not be started: {error!r}")
             failure.__cause__ = error
         with self._lock:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import time
 from collections.abc import Mapping, Sequence
 
 from envgym.errors import SandboxError
 from envgym.sandbox import ExecResult, Limits, Sandbox, Status
-from envgym_sandboxes import runner
 from envgym_sandboxes.channel import Reply
-from envgym_sandboxes.names import check_name
+from envgym_sandboxes.inside import wire
+from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
 from envgym_sandboxes.pool import Pool
 from envgym_sandboxes.worker import Worker
 
-__all__ = ["RunnerSandbox"]
+__all__ = ["RunnerSandbox", "open_session"]
 
-_GRACE_SECONDS = runner.SETTLE_SECONDS + 3.0
+_GRACE_SECONDS = wire.SETTLE_SECONDS + 3.0
 _FILE_SECONDS = 5.0
-_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR}
+_OPEN_SECONDS = 10.0
 
 
 class RunnerSandbox(Sandbox):
@@ -34,9 +33,7 @@ class RunnerSandbox(Sandbox):
         reusable: whether the worker may serve another episode once it is wiped and verified clean.
     """
 
-    def __init__(
-        self, pool: Pool, worker: Worker, limits: Limits, *, expires: float, reusable: bool
-    ) -> None:
+    def __init__(self, pool: Pool, worker: Worker, limits: Limits, *, expires: float, reusable: bool) -> None:
         self._pool = pool
         self._worker: Worker | None = worker
         self._limits = limits
@@ -49,7 +46,7 @@ class RunnerSandbox(Sandbox):
         self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
     ) -> ExecResult:
         """Run ``code`` as a fresh ``__main__``; see ``Sandbox.run_python``."""
-        return await self._execute(runner.PYTHON, code.encode("utf-8", "surrogatepass"), stdin, wall_seconds)
+        return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
 
     async def exec(
         self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
@@ -60,31 +57,16 @@ class RunnerSandbox(Sandbox):
             ValueError: ``argv`` is empty or holds a NUL.
             SandboxError: the sandbox failed, not the program.
         """
-        if not argv or not argv[0] or any("\0" in argument for argument in argv):
-            raise ValueError(f"argv must be non-empty strings without NUL, got {list(argv)!r:.200}")
-        return await self._execute(runner.EXEC, "\0".join(argv).encode("utf-8", "surrogateescape"), stdin, wall_seconds)
+        return await self._execute(wire.EXEC, pack_argv(argv), stdin, wall_seconds)
 
     async def write(self, files: Mapping[str, bytes]) -> None:
         """Write files; see ``Sandbox.write``."""
-        names = [check_name(path) for path in files]
-        pieces = [
-            runner.ENTRY.pack(len(name), len(content)) + name + content
-            for name, content in zip(names, files.values(), strict=True)
-        ]
-        reply = await self._file_operation(runner.PUT, b"".join(pieces), cap=4096)
-        _raise_program_error(reply, "write")
+        check_written(await self._file_operation(wire.PUT, pack_files(files), cap=0))
 
     async def read(self, path: str, *, limit: int = 2**20) -> bytes:
         """Read one regular file; see ``Sandbox.read``."""
-        name = check_name(path)
-        reply = await self._file_operation(runner.GET, b"%d/%b" % (limit, name), cap=limit + 1)
-        code = os.waitstatus_to_exitcode(reply.wait_status)
-        if code == errno.EFBIG:
-            raise ValueError(f"{path!r} is larger than {limit} bytes")
-        if code in _MISSING:
-            raise FileNotFoundError(f"there is no regular file {path!r} in the sandbox")
-        _raise_program_error(reply, f"read {path!r}")
-        return reply.stdout
+        reply = await self._file_operation(wire.GET, pack_request(path, limit), cap=limit)
+        return unpack_file(reply, path, limit)
 
     async def close(self) -> None:
         """End every process and remove everything; see ``Sandbox.close``."""
@@ -94,7 +76,7 @@ class RunnerSandbox(Sandbox):
         clean = False
         try:
             if self._reusable and not self._broken and worker.channel.usable:
-                reply = await worker.channel.request(runner.WIPE, grace_seconds=_GRACE_SECONDS)
+                reply = await worker.channel.request(wire.WIPE, grace_seconds=_GRACE_SECONDS)
                 clean = reply.clean
         except (SandboxError, TimeoutError):
             clean = False
@@ -140,8 +122,8 @@ class RunnerSandbox(Sandbox):
         worker = self._worker
         if worker is None:
             raise SandboxError("the sandbox is closed")
-        if len(body) + len(stdin) > runner.MAX_BODY_BYTES:
-            raise ValueError(f"program, files and input together exceed {runner.MAX_BODY_BYTES} bytes")
+        if len(body) + len(stdin) > wire.MAX_BODY_BYTES:
+            raise ValueError(f"program, files and input together exceed {wire.MAX_BODY_BYTES} bytes")
         if not worker.channel.usable:
             raise SandboxError("the sandbox is out of step after an interrupted request")
         since = time.time()
@@ -156,8 +138,26 @@ class RunnerSandbox(Sandbox):
             raise SandboxError(f"the sandbox does not answer: {end.words}") from error
 
 
-def _raise_program_error(reply: Reply, doing: str) -> None:
-    code = os.waitstatus_to_exitcode(reply.wait_status)
-    if code:
-        reason = os.strerror(code) if code > 0 else "the file operation was killed"
-        raise OSError(code if code > 0 else errno.EIO, f"cannot {doing} in the sandbox: {reason}")
+async def open_session(pool: Pool, limits: Limits, *, reusable: bool) -> RunnerSandbox:
+    """Borrow a worker and start its total time.
+
+    Args:
+        pool: where to borrow.
+        limits: the limits in effect.
+        reusable: whether to wipe and give the worker back on close, instead of destroying it.
+
+    Raises:
+        SandboxError: no worker could be started, or it does not answer.
+    """
+    expires = time.monotonic() + limits.total_seconds
+    worker = await pool.acquire(limits)
+    try:
+        # The runner's own end is the backstop for an owner that hangs; this one is first by the grace.
+        life = limits.total_seconds + _OPEN_SECONDS
+        await worker.channel.request(wire.OPEN, wall_seconds=life, grace_seconds=_OPEN_SECONDS)
+    except BaseException as error:
+        pool.discard(worker)
+        if isinstance(error, TimeoutError):
+            raise SandboxError(f"a sandbox did not answer in {_OPEN_SECONDS:.0f} s") from error
+        raise
+    return RunnerSandbox(pool, worker, limits, expires=expires, reusable=reusable)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Collection
 
 import docker
 import requests
 from docker.errors import DockerException
 
-from envgym.errors import SandboxError
 from envgym.sandbox import Backend, Limits
-from envgym_sandboxes import runner
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
 from envgym_sandboxes.docker.sweep import labels, sweep
 from envgym_sandboxes.pool import Pool, default_capacity
-from envgym_sandboxes.session import RunnerSandbox
+from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["DockerBackend"]
-
-_OPEN_SECONDS = 10.0
 
 
 class DockerBackend(Backend):
@@ -84,19 +79,7 @@ class DockerBackend(Backend):
 
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""
-        asked = time.monotonic()
-        worker = await self._pool.acquire(limits)
-        try:
-            await worker.channel.request(
-                runner.OPEN, wall_seconds=limits.total_seconds + _OPEN_SECONDS, grace_seconds=_OPEN_SECONDS
-            )
-        except BaseException as error:
-            self._pool.discard(worker)
-            if isinstance(error, TimeoutError):
-                raise SandboxError(f"a sandbox did not answer in {_OPEN_SECONDS:.0f} s") from error
-            raise
-        expires = asked + limits.total_seconds
-        return RunnerSandbox(self._pool, worker, limits, expires=expires, reusable=self._reuse)
+        return await open_session(self._pool, limits, reusable=self._reuse)
 
     async def close(self) -> None:
         """Remove every container of this backend; see ``Backend.close``."""

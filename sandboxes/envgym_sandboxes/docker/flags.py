@@ -1,33 +1,20 @@
-"""What a container is created with, as the Engine API's own dictionary, so that every flag can be asserted."""
+"""What a container is created with: the Engine API's own dictionary, so that every flag can be asserted."""
 
 from __future__ import annotations
 
-import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from envgym.sandbox import Limits
-from envgym_sandboxes import runner
+from envgym_sandboxes.environment import FOLDERS, PROGRAM_UID, runner_command, variables
+from envgym_sandboxes.inside import wire
 
-__all__ = ["FOLDERS", "OWN_PROCESSES", "PROGRAM_UID", "WORK", "container_config", "runner_command"]
+__all__ = ["OWN_PROCESSES", "container_config"]
 
-PROGRAM_UID = 61000
-WORK = "/work"
-FOLDERS = (WORK, "/tmp", "/dev/shm")
 OWN_PROCESSES = 2
 """The init and the runner; they count against the container's limit of processes."""
 _INODE_BYTES = 4096
 _MIN_FILES = 64
-_COUNTERS = {
-    "oom": [["/sys/fs/cgroup/memory.events", "oom_kill"], ["/sys/fs/cgroup/memory/memory.oom_control", "oom_kill"]],
-    "pids": [["/sys/fs/cgroup/pids.events", "max"], ["/sys/fs/cgroup/pids/pids.events", "max"]],
-}
-
-
-def runner_command(python: str, config: Mapping[str, Any]) -> list[str]:
-    """The command that starts the runner: its source travels as an argument, so nothing is mounted."""
-    return [python, "-I", "-c", inspect.getsource(runner), json.dumps(config)]
 
 
 def container_config(
@@ -35,8 +22,8 @@ def container_config(
 ) -> dict[str, Any]:
     """The body of ``POST /containers/create`` for one sandbox.
 
-    The container starts as root with three capabilities, all of which are gone in the program: SETUID and SETGID
-    to become the program's user, KILL to end that user's processes.
+    The container starts as root with three capabilities, all of which are gone in the program: SETUID and
+    SETGID to become the program's user, KILL to end that user's processes.
     """
     host: dict[str, Any] = {
         "NetworkMode": "none",
@@ -55,7 +42,7 @@ def container_config(
         "Ulimits": [
             _ulimit("core", 0),
             _ulimit("nofile", max(limits.open_files, _MIN_FILES)),
-            _ulimit("fsize", max(limits.disk_bytes, runner.MAX_BODY_BYTES)),
+            _ulimit("fsize", max(limits.disk_bytes, wire.MAX_BODY_BYTES)),
         ],
         "Init": True,
         "LogConfig": {"Type": "none", "Config": {}},
@@ -65,18 +52,12 @@ def container_config(
         host["Runtime"] = runtime
     return {
         "Image": image,
-        "Cmd": runner_command(python, _runner_config(limits)),
+        "Cmd": runner_command(python, limits, uid=PROGRAM_UID),
         "Entrypoint": [],
         "User": "0:0",
         "WorkingDir": "/",
         "Hostname": "sandbox",
-        "Env": [
-            f"PATH={python.rpartition('/')[0]}:/usr/local/bin:/usr/bin:/bin",
-            "HOME=/work",
-            "TMPDIR=/tmp",
-            "LANG=C.UTF-8",
-            "USER=program",
-        ],
+        "Env": variables(python),
         "Labels": dict(labels),
         "OpenStdin": True,
         "StdinOnce": True,
@@ -86,18 +67,6 @@ def container_config(
         "Tty": False,
         "NetworkDisabled": True,
         "HostConfig": host,
-    }
-
-
-def _runner_config(limits: Limits) -> dict[str, Any]:
-    return {
-        "uid": PROGRAM_UID,
-        "work": WORK,
-        "folders": list(FOLDERS),
-        "tables": [f"/proc/sysvipc/{kind}" for kind in ("shm", "sem", "msg")]
-        + [f"/proc/net/{kind}" for kind in ("tcp", "tcp6", "udp", "udp6", "unix")],
-        "counters": _COUNTERS,
-        "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes},
     }
 
 

@@ -61,7 +61,9 @@ def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Im
     try:
         client.images.get(reference)
     except ImageNotFound as error:
-        raise UserError(f"image {reference!r} is not on this machine; run: docker pull {reference}") from error
+        raise UserError(
+            f"image {reference!r} is not on this machine; run: docker pull {reference}"
+        ) from error
     return Image(reference, python)
 
 
@@ -83,7 +85,7 @@ def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image
 
 def _digest(interpreter: Interpreter) -> str:
     digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
-    for inside, source in interpreter.files.items():
+    for inside, source in interpreter.files():
         with source.open("rb") as file:
             digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
@@ -99,7 +101,7 @@ def _one_builder() -> Iterator[None]:
 
 
 def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str) -> None:
-    size = sum(source.stat().st_size for source in interpreter.files.values())
+    size = sum(source.stat().st_size for _, source in interpreter.files())
     _LOG.info("building sandbox image %s from this interpreter (%d MB)", reference, size // 10**6)
     repository, _, tag = reference.partition(":")
     with tempfile.NamedTemporaryFile(prefix="envgym-image-", suffix=".tar") as file:
@@ -111,7 +113,8 @@ def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str
 
 
 def _fill(archive: tarfile.TarFile, interpreter: Interpreter) -> None:
-    paths = [*interpreter.files, *_ACCOUNTS]
+    files = dict(interpreter.files())
+    paths = [*files, *_ACCOUNTS]
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     for folder in sorted(parents | set(_FOLDERS)):
         entry = tarfile.TarInfo(folder.lstrip("/") or ".")
@@ -121,7 +124,7 @@ def _fill(archive: tarfile.TarFile, interpreter: Interpreter) -> None:
         entry = tarfile.TarInfo(inside.lstrip("/"))
         entry.size, entry.mode = len(content), 0o644
         archive.addfile(entry, io.BytesIO(content))
-    for inside, source in interpreter.files.items():
+    for inside, source in files.items():
         entry = archive.gettarinfo(source, inside.lstrip("/"))
         entry.type, entry.linkname = tarfile.REGTYPE, ""
         entry.size = source.stat().st_size

@@ -15,10 +15,11 @@ from docker.errors import DockerException, NotFound
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
 from envgym_sandboxes.channel import Channel
-from envgym_sandboxes.docker.flags import FOLDERS, OWN_PROCESSES, container_config
+from envgym_sandboxes.docker.flags import OWN_PROCESSES, container_config
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.docker.image import Image
 from envgym_sandboxes.effective import verify
+from envgym_sandboxes.environment import FOLDERS
 from envgym_sandboxes.worker import End, Worker
 
 __all__ = ["Container", "launch"]
@@ -95,9 +96,7 @@ def launch(
         raise SandboxError(f"Docker could not start a sandbox: {error}") from error
     container = Container(client, identity, stream._sock)
     try:
-        verify(
-            container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded
-        )
+        verify(container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded)
     except BaseException:
         container.kill()
         raise

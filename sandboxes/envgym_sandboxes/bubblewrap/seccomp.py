@@ -1,0 +1,90 @@
+"""A system-call filter for bubblewrap, which brings none: what Docker's default profile denies to programs.
+
+Denied calls fail with EPERM; ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``,
+whose flags a filter can see. Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+
+from envgym.errors import SandboxError
+
+__all__ = ["filter_program"]
+
+_INSTRUCTION = struct.Struct("<HBBI")
+_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_X32 = 0x40000000
+_NEW_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
+
+_SHARED = {  # the same number on every architecture, from 424 on
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+    "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "memfd_secret": 447,
+}  # fmt: skip
+_X86_64 = {
+    "ptrace": 101, "syslog": 103, "_sysctl": 156, "pivot_root": 155, "chroot": 161, "acct": 163,
+    "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167, "swapoff": 168, "reboot": 169,
+    "sethostname": 170, "setdomainname": 171, "iopl": 172, "ioperm": 173, "init_module": 175,
+    "delete_module": 176, "quotactl": 179, "lookup_dcookie": 212, "clock_settime": 227, "mbind": 237,
+    "set_mempolicy": 238, "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250,
+    "migrate_pages": 256, "unshare": 272, "move_pages": 279, "perf_event_open": 298,
+    "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308, "process_vm_readv": 310,
+    "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "kexec_file_load": 320, "bpf": 321,
+    "userfaultfd": 323,
+}  # fmt: skip
+_AARCH64 = {
+    "lookup_dcookie": 18, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51,
+    "quotactl": 60, "acct": 89, "unshare": 97, "kexec_load": 104, "init_module": 105, "delete_module": 106,
+    "clock_settime": 112, "syslog": 116, "ptrace": 117, "reboot": 142, "sethostname": 161,
+    "setdomainname": 162, "settimeofday": 170, "add_key": 217, "request_key": 218, "keyctl": 219,
+    "swapon": 224, "swapoff": 225, "mbind": 235, "set_mempolicy": 237, "migrate_pages": 238,
+    "move_pages": 239, "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265,
+    "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273,
+    "bpf": 280, "userfaultfd": 282, "kexec_file_load": 294,
+}  # fmt: skip
+_MACHINES = {
+    "x86_64": (0xC000003E, _X86_64, 56, 302),
+    "aarch64": (0xC00000B7, _AARCH64, 220, 261),
+}
+_CLONE3 = 435
+
+
+def filter_program() -> bytes:
+    """Return the filter as the kernel's ``struct sock_filter`` array, for ``bwrap --seccomp``.
+
+    Raises:
+        SandboxError: the filter is not known for this processor.
+    """
+    machine = platform.machine()
+    if machine not in _MACHINES:
+        raise SandboxError(f"no system-call filter for {machine}; bubblewrap works on {sorted(_MACHINES)}")
+    architecture, denied, clone, prlimit = _MACHINES[machine]
+    program = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_JUMP_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_JUMP_AT_LEAST, 0, 1, _X32),
+        (_RETURN, 0, 0, _ERROR | errno.EPERM),
+        (_JUMP_EQUAL, 0, 1, _CLONE3),
+        (_RETURN, 0, 0, _ERROR | errno.ENOSYS),
+    ]
+    for number in sorted({*denied.values(), *_SHARED.values()}):
+        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERROR | errno.EPERM)]
+    # A program shares its user with the runner, so it may change no limits but its own.
+    for number, mask in ((clone, _NEW_NAMESPACES), (prlimit, 0xFFFFFFFF)):
+        program += [
+            (_JUMP_EQUAL, 0, 4, number),
+            (_LOAD, 0, 0, _FIRST_ARGUMENT),
+            (_JUMP_ANY, 0, 1, mask),
+            (_RETURN, 0, 0, _ERROR | errno.EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
+    program.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in program)

@@ -1,0 +1,120 @@
+"""What the forked child does: become the program's process and run the program."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import gc
+import linecache
+import os
+import resource
+import signal
+import sys
+import traceback
+import types
+from typing import Any
+
+__all__ = ["enter", "run_argv", "run_python", "take"]
+
+
+def enter(config: dict[str, Any], streams: dict[int, int], body: int) -> None:
+    """Become the program's process: own session, three streams, the body as 3, limits, no rights."""
+    os.setsid()
+    spare = {target: os.dup(descriptor) for target, descriptor in streams.items()}
+    body = os.dup(body)
+    for target, descriptor in spare.items():
+        os.dup2(descriptor, target)
+    os.dup2(body, 3)
+    os.closerange(4, 4096)
+    with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
+    for name, value in config["rlimits"].items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    if config["uid"] is not None:
+        os.setgroups([])
+        os.setresgid(config["uid"], config["uid"], config["uid"])
+        os.setresuid(config["uid"], config["uid"], config["uid"])
+    os.umask(0o022)
+    os.chdir(config["work"])
+
+
+def take(descriptor: int) -> bytes:
+    """Read the body from its memory file and close it."""
+    with open(descriptor, "rb", buffering=0) as memory:
+        return memory.read()
+
+
+def run_python(source: bytes) -> None:
+    """Run ``source`` as a fresh ``__main__``, with the traceback CPython would print."""
+    name = "main.py"
+    for module in [module for module in sys.modules if module.startswith("envgym_")]:
+        del sys.modules[module]
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    sys.argv = [""]
+    sys.orig_argv = [sys.executable, ""]
+    sys.path.insert(0, "")
+    code = 0
+    try:
+        text = source.decode("utf-8", "replace")
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        sys.excepthook = show
+        exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - what it is for
+    except SystemExit as request:
+        code = exit_code(request.code)
+    except BaseException as error:  # noqa: BLE001 - the interpreter itself catches as much
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        code = 1
+    del main
+    leave(code)
+
+
+def exit_code(asked: object) -> int:
+    """What CPython makes of the argument of ``sys.exit``."""
+    if asked is None:
+        return 0
+    if isinstance(asked, int):
+        return asked & 0xFF
+    print(asked, file=sys.stderr)
+    return 1
+
+
+def leave(code: int) -> None:
+    """End as CPython does, but do not tear modules down: that would copy every page of the runner."""
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    flushed = flush()
+    sys.modules.pop("__main__", None)
+    gc.collect()
+    os._exit(code if flush() and flushed else code or 120)
+
+
+def flush() -> bool:
+    """Flush the program's streams; False when that fails, which CPython reports as exit code 120."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except Exception:  # noqa: BLE001 - the program may have put anything in the place of its streams
+        return False
+    return True
+
+
+def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print as CPython does, with the program's lines, which are in no file."""
+    traceback.print_exception(kind, error, trace)
+
+
+def run_argv(joined: bytes) -> None:
+    """Replace this process by the command; 127 when there is none, as a shell does."""
+    arguments = joined.split(b"\0")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execvp(arguments[0], arguments)
+    except OSError as error:
+        os.write(2, b"%s: %s\n" % (arguments[0], os.strerror(error.errno or 0).encode()))
+        os._exit(127 if error.errno == errno.ENOENT else 126)

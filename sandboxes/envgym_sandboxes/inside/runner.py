@@ -1,0 +1,252 @@
+"""The runner: forks once per execution, watches, ends everything, and reports how it went.
+
+It is sent as source text on its own command line, so it needs no mount and no particular image. The host
+sends one request, it sends one reply; it never speaks unasked.
+
+Requests carry programs, arguments, file names and inputs, but the runner never holds those: it splices them
+from the channel into memory files that only the forked child reads. So nothing of one execution is left in
+the memory that the next one is forked from, and the runner parses nothing hostile. The child drops to the
+program's user and closes everything but its three streams. It is killed together with all that it started as
+soon as its main process ends or the deadline passes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+from envgym_sandboxes.inside.files import answer, empty, get, put
+from envgym_sandboxes.inside.program import enter, run_argv, run_python, take
+from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, reap, traces
+from envgym_sandboxes.inside.wire import (
+    DISK,
+    EXEC,
+    FLOOD,
+    GET,
+    OOM,
+    OPEN,
+    PIDS,
+    PUT,
+    PYTHON,
+    REPLY,
+    REQUEST,
+    SETTLE_SECONDS,
+    TIMED_OUT,
+    UNCLEAN,
+    WIPE,
+)
+
+__all__ = ["Runner", "main"]
+
+_IDLE_SECONDS = 3600.0
+"""Life between two episodes, without an owner's request."""
+
+
+class Runner:
+    """Serves requests; returns only in a forked child, with what that child has to do."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.source = os.dup(0)
+        self.sink = os.dup(1)
+        os.set_inheritable(self.source, False)
+        os.set_inheritable(self.sink, False)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        if config["uid"] is None:
+            hide()
+        else:
+            for folder in config["folders"]:
+                # Sticky and root's own: the program can fill it, but leave no mark on the folder itself.
+                os.chmod(folder, 0o1777)
+        self.between = os.pipe()
+        self.expires = time.monotonic() + _IDLE_SECONDS
+        gc.collect()
+        gc.freeze()
+
+    def serve(self) -> tuple[int, int]:
+        """Answer requests until the channel ends or time is up, which ends the process."""
+        while True:
+            operation, wall, cap, body_size, stdin_size = REQUEST.unpack(self.receive(REQUEST.size))
+            body = self.keep("body", body_size)
+            stdin = self.keep("stdin", stdin_size)
+            if operation == OPEN:
+                self.expires = time.monotonic() + wall
+                os.write(self.sink, REPLY.pack(0, 0, 0.0, 0, 0))
+            elif operation == WIPE:
+                if self.wipe() is not None:
+                    return WIPE, -1
+            elif (child := self.execute(operation, wall, cap, body, stdin)) is not None:
+                return child
+            os.close(body)
+            os.close(stdin)
+
+    def receive(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            ready = select.select([self.source], [], [], max(0.0, self.expires - time.monotonic()))[0]
+            part = os.read(self.source, size - len(data)) if ready else b""
+            if not part:
+                os._exit(0)
+            data += part
+        return data
+
+    def keep(self, name: str, size: int) -> int:
+        """Move ``size`` bytes from the channel into a memory file without holding them here."""
+        memory = os.memfd_create(name, os.MFD_CLOEXEC)
+        left = size
+        while left:
+            moved = os.splice(self.source, self.between[1], min(left, 65536))
+            if not moved:
+                os._exit(0)
+            left -= moved
+            while moved:
+                moved -= os.splice(self.between[0], memory, moved)
+        os.lseek(memory, 0, os.SEEK_SET)
+        return memory
+
+    def execute(self, operation: int, wall: float, cap: int, body: int, stdin: int) -> tuple[int, int] | None:
+        """Fork the child and watch it. None in the runner; in the child, what to do."""
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        before = self.counters()
+        started = time.monotonic()
+        child = os.fork()
+        if not child:
+            enter(self.config, {0: stdin, 1: out_write, 2: err_write}, body)
+            return operation, 3
+        os.close(out_write)
+        os.close(err_write)
+        streams = [Stream(out_read, cap), Stream(err_read, cap)]
+        end = min(started + wall, self.expires)
+        timed_out = self.watch(child, streams, end)
+        seconds = time.monotonic() - started
+        full = self.disk_is_full()
+        kill_everything()
+        code = os.waitpid(child, 0)[1]
+        for stream in streams:
+            stream.drain(2 * FLOOD * cap)
+        after = self.counters()
+        flags = (TIMED_OUT if timed_out else 0) | (DISK if full else 0)
+        flags |= OOM if after[0] > before[0] else 0
+        flags |= PIDS if after[1] > before[1] else 0
+        flags |= 0 if self.alone() else UNCLEAN
+        self.reply(code, flags, seconds, streams)
+        return None
+
+    def watch(self, child: int, streams: list[Stream], end: float) -> bool:
+        """Drain the streams until the main process ends; True if the deadline came first."""
+        poller = select.poll()
+        by_descriptor = {stream.descriptor: stream for stream in streams}
+        for descriptor in by_descriptor:
+            os.set_blocking(descriptor, False)
+            poller.register(descriptor, select.POLLIN)
+        handle = os.pidfd_open(child)
+        poller.register(handle, select.POLLIN)
+        poller.register(self.source, 0)
+        try:
+            while True:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return True
+                for descriptor, _ in poller.poll(left * 1000 + 1):
+                    if descriptor == handle:
+                        return False
+                    if descriptor == self.source:
+                        os._exit(0)
+                    stream = by_descriptor[descriptor]
+                    if not stream.absorb():
+                        poller.unregister(descriptor)
+                    if stream.total > FLOOD * stream.cap:
+                        return False
+        finally:
+            os.close(handle)
+
+    def reply(self, code: int, flags: int, seconds: float, streams: list[Stream]) -> None:
+        totals = [stream.total for stream in streams]
+        pieces = [memoryview(REPLY.pack(code, flags, seconds, *totals))]
+        for stream in streams:
+            pieces += stream.parts()
+        for piece in pieces:
+            while piece:
+                piece = piece[os.write(self.sink, piece) :]
+        for stream in streams:
+            stream.forget()
+
+    def counters(self) -> list[int]:
+        """Kernel counts of out-of-memory kills and refused forks; the program cannot write them."""
+        places = self.config["counters"]
+        return [sum(counter(*place) for place in places[kind]) for kind in ("oom", "pids")]
+
+    def disk_is_full(self) -> bool:
+        for folder in self.config["folders"]:
+            room = os.statvfs(folder)
+            if room.f_blocks and (room.f_bavail == 0 or room.f_favail == 0):
+                return True
+        return False
+
+    def alone(self) -> bool:
+        """Wait until no process is left but this one and the init; False if some stay."""
+        allowed = {"1", str(os.getpid())}
+        pause = 0.0001
+        end = time.monotonic() + SETTLE_SECONDS
+        while True:
+            reap()
+            if not [name for name in os.listdir("/proc") if name.isdigit() and name not in allowed]:
+                return True
+            if time.monotonic() > end:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+            kill_everything()
+
+    def wipe(self) -> int | None:
+        """Empty every writable folder as the program's user, then verify; WIPE in the child."""
+        kill_everything()
+        self.alone()
+        child = os.fork()
+        if not child:
+            null = os.open(os.devnull, os.O_RDWR)
+            enter(self.config, {0: null, 1: null, 2: null}, null)
+            return WIPE
+        handle = os.pidfd_open(child)
+        if not select.select([handle], [], [], SETTLE_SECONDS)[0]:
+            os.kill(child, signal.SIGKILL)
+        os.close(handle)
+        os.waitpid(child, 0)
+        for folder in self.config["folders"]:
+            os.utime(folder, (0, 0))
+        clean = self.alone() and traces(self.config) == []
+        self.expires = time.monotonic() + _IDLE_SECONDS
+        os.write(self.sink, REPLY.pack(0, 0 if clean else UNCLEAN, 0.0, 0, 0))
+        return None
+
+
+def main() -> None:
+    """Serve; then, in each forked child, do what it was forked for."""
+    config = json.loads(sys.argv[1])
+    if "direct" in config:  # one execution and no serving: streams and body are inherited
+        enter(config, {0: 0, 1: 1, 2: 2}, config["body"])
+        operation, body = config["direct"], 3
+    else:
+        operation, body = Runner(config).serve()
+    if operation == PYTHON:
+        run_python(take(body))
+    elif operation == EXEC:
+        run_argv(take(body))
+    elif operation == PUT:
+        answer(put, take(body))
+    elif operation == GET:
+        answer(get, take(body))
+    else:
+        for folder in config["folders"]:
+            empty(folder)
+        os._exit(0)

@@ -1,0 +1,200 @@
+"""Programs as plain processes of this machine, for people who trust their programs. Nothing is isolated.
+
+Only a deadline, an output cap and a few rlimits hold: a program can read and write what its user can, reach
+the network, and leave processes of a session of their own behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from envgym.errors import SandboxError
+from envgym.sandbox import Backend, ExecResult, Limits, Sandbox
+from envgym_sandboxes.channel import Reply
+from envgym_sandboxes.environment import runner_source
+from envgym_sandboxes.inside import wire
+from envgym_sandboxes.inside.watch import Stream
+from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
+
+__all__ = ["UnsafeLocalBackend"]
+
+_FILE_SECONDS = 10.0
+_POLL_SECONDS = 0.002
+
+
+class UnsafeLocalBackend(Backend):
+    """Runs programs as this user, unprotected. It is never chosen unless named.
+
+    Of ``Limits``, memory is enforced per process, and neither the number of processes nor processor time is.
+    """
+
+    isolated = False
+
+    def __init__(self) -> None:
+        self._open: set[_LocalSandbox] = set()
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why this is not a POSIX machine, or ``None``."""
+        return None if os.name == "posix" else "unsafe_local needs a POSIX system"
+
+    async def open(self, limits: Limits) -> Sandbox:
+        """Make a temporary folder to run in; see ``Backend.open``."""
+        self._open = {sandbox for sandbox in self._open if not sandbox.closed}
+        sandbox = _LocalSandbox(limits)
+        self._open.add(sandbox)
+        return sandbox
+
+    async def close(self) -> None:
+        """Close every sandbox; see ``Backend.close``."""
+        while self._open:
+            await self._open.pop().close()
+
+
+class _LocalSandbox(Sandbox):
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._expires = time.monotonic() + limits.total_seconds
+        self._root = Path(tempfile.mkdtemp(prefix="envgym-unsafe-"))
+        for name in ("work", "tmp"):
+            (self._root / name).mkdir()
+        self._turn = asyncio.Lock()
+        self.closed = False
+
+    async def run_python(
+        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> ExecResult:
+        return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
+
+    async def exec(
+        self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
+    ) -> ExecResult:
+        return await self._execute(wire.EXEC, pack_argv(argv), stdin, wall_seconds)
+
+    async def write(self, files: Mapping[str, bytes]) -> None:
+        async with self._turn:
+            check_written(await self._run(wire.PUT, pack_files(files), b"", _FILE_SECONDS, 0))
+
+    async def read(self, path: str, *, limit: int = 2**20) -> bytes:
+        async with self._turn:
+            reply = await self._run(wire.GET, pack_request(path, limit), b"", _FILE_SECONDS, limit)
+        return unpack_file(reply, path, limit)
+
+    async def close(self) -> None:
+        self.closed = True
+        await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
+
+    async def _execute(self, operation: int, body: bytes, stdin: bytes, wall: float | None) -> ExecResult:
+        asked = time.monotonic()
+        async with self._turn:
+            wall = min(self._limits.wall_seconds if wall is None else wall, self._expires - time.monotonic())
+            queued = time.monotonic() - asked
+            reply = await self._run(operation, body, stdin, max(wall, 0.0), self._limits.output_bytes)
+            return reply.result(queued)
+
+    async def _run(self, operation: int, body: bytes, stdin: bytes, wall: float, cap: int) -> Reply:
+        if self.closed:
+            raise SandboxError("the sandbox is closed")
+        with contextlib.ExitStack() as stack:
+            inputs = [_memory(stack, body), _memory(stack, stdin)]
+            pipes = [_pipe(stack), _pipe(stack)]
+            streams = [Stream(reading, cap) for reading, _ in pipes]
+            started = time.monotonic()
+            try:
+                process = self._start(operation, inputs, [writing for _, writing in pipes])
+            except OSError as error:
+                raise SandboxError(f"no process could be started: {error}") from error
+            try:
+                timed_out = await _watch(process, streams, started + wall)
+                seconds = time.monotonic() - started
+            finally:
+                process.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for stream in streams:
+                stream.drain(wire.FLOOD * cap)
+            code = process.returncode
+            return Reply(
+                wait_status=code << 8 if code >= 0 else -code,
+                flags=wire.TIMED_OUT if timed_out else 0,
+                run_seconds=seconds,
+                stdout=b"".join(streams[0].parts()),
+                stderr=b"".join(streams[1].parts()),
+                stdout_total=streams[0].total,
+                stderr_total=streams[1].total,
+            )
+
+    def _start(self, operation: int, inputs: list[int], outputs: list[int]) -> subprocess.Popen[bytes]:
+        limits = self._limits
+        body, stdin = inputs
+        config = {
+            "direct": operation,
+            "body": body,
+            "uid": None,
+            "work": str(self._root / "work"),
+            "rlimits": {
+                "RLIMIT_CORE": 0,
+                "RLIMIT_NOFILE": limits.open_files,
+                "RLIMIT_FSIZE": limits.disk_bytes,
+                "RLIMIT_DATA": limits.memory_bytes,
+            },
+        }
+        command = [sys.executable, "-I", "-c", runner_source(), json.dumps(config)]
+        variables = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self._root / "work"),
+            "TMPDIR": str(self._root / "tmp"),
+            "LANG": "C.UTF-8",
+        }
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=outputs[0],
+            stderr=outputs[1],
+            pass_fds=[body],
+            env=variables,
+        )
+
+
+async def _watch(process: subprocess.Popen[bytes], streams: list[Stream], end: float) -> bool:
+    """Drain the streams until the process ends or floods; True if the deadline came first."""
+    pause = _POLL_SECONDS
+    while process.poll() is None:
+        for stream in streams:
+            stream.drain(wire.FLOOD * stream.cap)
+            if stream.total > wire.FLOOD * stream.cap:
+                return False
+        if time.monotonic() > end:
+            return True
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 0.02)
+    return False
+
+
+def _memory(stack: contextlib.ExitStack, content: bytes) -> int:
+    descriptor = os.memfd_create("input")
+    stack.callback(os.close, descriptor)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    stack.callback(os.close, reading)
+    stack.callback(os.close, writing)
+    os.set_blocking(reading, False)
+    return reading, writing
