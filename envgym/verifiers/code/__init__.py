@@ -1,13 +1,15 @@
 """Judge programs by running them in a sandbox and deciding outside it."""
 
-from envgym.verifiers.code.asserts import AssertSuite, TestResult, check_asserts, record_calls
+from envgym.verifiers.code.asserts import AssertSuite, Recording, TestResult, check_asserts, record_calls
 from envgym.verifiers.code.programs import Call, Died, Raised, Result, Returned, call_program, equal
+from envgym.verifiers.code.stdio import same_output
 
 __all__ = [
     "AssertSuite",
     "Call",
     "Died",
     "Raised",
+    "Recording",
     "Result",
     "Returned",
     "TestResult",
@@ -15,4 +17,5 @@ __all__ = [
     "check_asserts",
     "equal",
     "record_calls",
+    "same_output",
 ]

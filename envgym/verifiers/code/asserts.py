@@ -21,13 +21,14 @@ from envgym.verifiers.code.programs import (
     Raised,
     Result,
     Returned,
+    answers,
     call_program,
     guest_source,
     tagged_call,
 )
 from envgym.verifiers.code.wire import decode, encode
 
-__all__ = ["AssertSuite", "TestResult", "check_asserts", "record_calls"]
+__all__ = ["AssertSuite", "Recording", "TestResult", "check_asserts", "record_calls"]
 
 ROUNDS = 4
 
@@ -54,34 +55,35 @@ class TestResult:
     """Why not."""
 
 
-Recording = Mapping[int, Sequence[Call]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What running the tests on the reference solution showed."""
+
+    calls: Mapping[int, Sequence[Call]]
+    """The calls that each test makes."""
+    failures: Mapping[int, str]
+    """Tests that the reference itself does not pass, and why: they can judge nothing."""
 
 
 async def record_calls(checker: Sandbox, suite: AssertSuite) -> Recording:
-    """The calls that each test makes of the reference solution.
+    """Run every test on the reference solution.
 
     Raises:
-        VerifierError: the reference does not pass its own tests.
         SandboxError: the sandbox failed.
     """
     done = await _run_tests(checker, suite, "record", range(len(suite.tests)), [])
     calls: dict[int, list[Call]] = {number: [] for number in range(len(suite.tests))}
-    passed = set()
-    reason = f"the run ended with status {done.status}"
-    for parts in _lines(done):
+    last_words = done.error_text.strip().splitlines()[-1:]
+    failures = dict.fromkeys(calls, "; ".join([f"the run ended with status {done.status}", *last_words]))
+    for parts in answers(done):
         match parts:
             case [int(number), "call", arguments, keywords] if number in calls:
                 calls[number].append(_call(arguments, keywords))
             case [int(number), "passed"]:
-                passed.add(number)
-            case [int(), "failed", kind, text]:
-                reason = f"{kind}: {text}"
-    failed = [n for n in calls if n not in passed]
-    if failed:
-        last_words = done.error_text.strip().splitlines()[-1:]
-        why = "; ".join([reason, *last_words])
-        raise VerifierError(f"{suite.entry_point!r}: the reference fails test {failed[0]} ({why})")
-    return calls
+                failures.pop(number, None)
+            case [int(number), "failed", kind, text]:
+                failures[number] = f"{kind}: {text}"
+    return Recording(calls=calls, failures=failures)
 
 
 async def check_asserts(
@@ -102,16 +104,21 @@ async def check_asserts(
         suite: the tests.
         recording: from ``record_calls``.
         program: source text.
-        tests: which of the suite's tests to run.
+        tests: which of the suite's tests to run; the reference must pass them.
         call_seconds: deadline of each call, in seconds.
 
     Returns:
         one result per test asked for.
 
     Raises:
+        VerifierError: the reference does not pass one of them.
         SandboxError: a sandbox failed, not the program.
     """
-    calls = [call for number in tests for call in recording[number]]
+    for number in tests:
+        if number in recording.failures:
+            reason = recording.failures[number]
+            raise VerifierError(f"{suite.entry_point!r}: the reference fails test {number} ({reason})")
+    calls = [call for number in tests for call in recording.calls[number]]
     table: list[tuple[Call, Result]] = []
     for _ in range(ROUNDS):
         results = await call_program(
@@ -119,11 +126,11 @@ async def check_asserts(
         )
         table += zip(calls, results, strict=True)
         done = await _run_tests(checker, suite, "replay", tests, table)
-        answers = {p[0]: p for p in _lines(done) if p and isinstance(p[0], int)}
-        calls = [_call(p[2], p[3]) for p in answers.values() if p[1:2] == ["needs"] and len(p) == 4]
+        replies = {p[0]: p for p in answers(done) if p and isinstance(p[0], int)}
+        calls = [_call(p[2], p[3]) for p in replies.values() if p[1:2] == ["needs"] and len(p) == 4]
         if not calls:
             break
-    return [_result(answers.get(number), done) for number in tests]
+    return [_result(replies.get(number), done) for number in tests]
 
 
 async def _run_tests(
@@ -137,14 +144,6 @@ async def _run_tests(
         "table": [[*tagged_call(call), _tagged_result(result)] for call, result in table],
     }
     return await checker.run_python(guest_source("guest_tests.py"), stdin=json.dumps(request).encode())
-
-
-def _lines(done: ExecResult) -> list[list[Any]]:
-    """The answers of a run of test code, in order."""
-    parsed = [
-        json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"[") and line.endswith(b"]")
-    ]
-    return [parts for parts in parsed if isinstance(parts, list) and len(parts) > 1]
 
 
 def _call(arguments: Any, keywords: Any) -> Call:

@@ -6,14 +6,25 @@ import functools
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from envgym.sandbox import ExecResult, Sandbox, Status
 from envgym.verifiers.code.wire import MalformedError, Opaque, decode, encode
 
-__all__ = ["Call", "Died", "Raised", "Result", "Returned", "call_program", "equal", "guest_source", "tagged_call"]
+__all__ = [
+    "Call",
+    "Died",
+    "Raised",
+    "Result",
+    "Returned",
+    "answers",
+    "call_program",
+    "equal",
+    "guest_source",
+    "tagged_call",
+]
 
 MAX_PROGRAM_CHARS = 65_536
 
@@ -154,14 +165,21 @@ def _equal_numbers(expected: Any, actual: Any, tolerance: float) -> bool:
         return False
 
 
-def _read(done: ExecResult) -> dict[int, Result]:
-    """Read the answers; the first for an index counts, and what is no answer is passed over."""
-    answered: dict[int, Result] = {}
+def answers(done: ExecResult) -> Iterator[list[Any]]:
+    """What a guest wrote, line by line; what is no answer is passed over, since programs can write there too."""
     for line in done.stdout.splitlines():
         try:
             parts = json.loads(line)
         except (ValueError, RecursionError):
             continue
+        if isinstance(parts, list):
+            yield parts
+
+
+def _read(done: ExecResult) -> dict[int, Result]:
+    """Read the results by index; the first for an index counts."""
+    answered: dict[int, Result] = {}
+    for parts in answers(done):
         match parts:
             case [int(index), "value", data]:
                 answered.setdefault(index, _value(data))

@@ -22,8 +22,8 @@ class MalformedError(ValueError):
 
 
 class Opaque:
-    """Stands for an object of a class that does not cross; equal to nothing, itself included, and neither true
-    nor false."""
+    """Stands for an object of a class that does not cross, such as a regular expression's match: true, and equal
+    to nothing, itself included."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -32,9 +32,6 @@ class Opaque:
         return False
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        raise TypeError(f"an object of class {self.kind} has no truth value here")
 
     def __repr__(self) -> str:
         return f"<{self.kind} object>"
