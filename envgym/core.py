@@ -82,7 +82,7 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         self.services = services or Services()
         self._owns_services = services is None
         self.settings = validate_settings(self.Settings, settings, type(self).__name__)
-        self.tools: dict[str, Tool] = collect_tools(self)
+        self.tools: dict[str, Tool] = self.make_tools()
         self._specs = tuple(t.spec for t in self.tools.values())
         self.observation_space = ObservationSpace()
         self.action_space = ActionSpace(self._specs)
@@ -118,6 +118,10 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
             return Reply(done=True)
         messages, metrics = await run_calls(self.tools, action.tool_calls)
         return Reply(messages=messages, metrics=metrics)
+
+    def make_tools(self) -> dict[str, Tool]:
+        """The tools on offer under ``self.settings``: by default, every method that ``@tool`` marked."""
+        return collect_tools(self)
 
     # -- the machinery --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from envgym.data import Split, Task, content_hash
 from envgym.errors import DataError, UnknownNameError
 from envgym.seeding import derive_rng
 
-__all__ = ["ProceduralTasks", "check_split", "data_path", "read_rows"]
+__all__ = ["ProceduralTasks", "check_split", "data_path", "read_rows", "split_of", "stable_id"]
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 _MAX_REDRAWS = 2000
@@ -69,12 +69,13 @@ class ProceduralTasks(Sequence[Task]):
         rng = derive_rng("task", self._seed, self._split, index % self._size)
         for _ in range(_MAX_REDRAWS):
             task = self._generate(rng, self._split)
-            if _side(task) == self._split:
+            if split_of(task) == self._split:
                 return task
         raise DataError(f"no {self._split} task in {_MAX_REDRAWS} draws: the generator makes too few problems")
 
 
-def _side(task: Task) -> Split:
+def split_of(task: Task) -> Split:
+    """The split that the task's content belongs to: one problem in five is held out."""
     return "held_out" if int(content_hash(task)[:8], 16) % _HELD_OUT_SHARE == 0 else "train"
 
 

@@ -1,0 +1,81 @@
+"""``envgym train``: run a recipe, or go on with a run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from envgym.cli.options import Settings
+from envgym.config import load_recipe
+from envgym.errors import RecipeError, UserError
+from envgym.progress import Reporter, duration
+from envgym.record import RunFolder
+from envgym.registry import stages
+from envgym.report import render_report, summary_table
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command("train")(train_command)
+    app.command("report")(report_command)
+
+
+def train_command(
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.toml")] = None,
+    set_: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder; runs/NAME-TIME by default")] = None,
+    resume: Annotated[Path | None, typer.Option(help="go on with the run in this folder")] = None,
+) -> None:
+    """Train as a recipe says, and measure on held-out tasks before and after.
+
+    Ctrl-C ends the run after the step in hand and keeps it; a second Ctrl-C ends it at once. Either way, and
+    after a crash, --resume goes on from the last checkpoint.
+    """
+    if (recipe is None) == (resume is None):
+        raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
+    if resume is not None:
+        if set_ or out:
+            raise UserError("--resume goes on with the run's own recipe: --set and --out do not apply")
+        folder = RunFolder.existing(resume)
+        stage, loaded = _load(folder.path / "recipe.toml", [])
+    else:
+        path = recipe or Path()
+        stage, loaded = _load(path, set_ or [])
+        place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = RunFolder.create(place, loaded, loaded.seed)
+    started = time.monotonic()
+    with Reporter() as reporter:
+        reporter.say(f"run folder: {folder.path}")
+        summary = asyncio.run(stage(loaded, folder, reporter).run())
+    if summary is None:
+        sys.exit(130)
+    report = render_report(folder)
+    print(summary_table(summary))
+    print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(help="a run's folder, finished or not")],
+) -> None:
+    """Write the report of a run: one self-contained HTML file."""
+    print(render_report(RunFolder.existing(run)))
+
+
+def _load(path: Path, overrides: list[str]) -> tuple[Any, Any]:
+    """The stage's class and the validated recipe."""
+    try:
+        name = tomllib.loads(path.read_text(encoding="utf-8")).get("stage", "rl")
+    except FileNotFoundError:
+        raise RecipeError(f"no recipe at {path}; the shipped ones are in recipes/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not a readable TOML file ({error})") from None
+    stage = stages.load(str(name))
+    return stage, load_recipe(stage.Recipe, path, overrides)

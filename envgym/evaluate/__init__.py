@@ -1,0 +1,6 @@
+"""Held-out evaluation, with intervals over problems and paired comparisons."""
+
+from envgym.evaluate.intervals import Interval, mean_interval, mean_of_means, paired_gain
+from envgym.evaluate.run import EnvScores, evaluate
+
+__all__ = ["EnvScores", "Interval", "evaluate", "mean_interval", "mean_of_means", "paired_gain"]

@@ -1,0 +1,76 @@
+"""95% confidence intervals over problems.
+
+Binary scores get Wilson's interval (Wilson 1927), which stays honest at 0 and 1; everything else a percentile
+bootstrap over problems (Efron 1979), resampled with a fixed seed. Gains are paired: the same problem before and
+after, so that the spread between problems cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+__all__ = ["Interval", "mean_interval", "mean_of_means", "paired_gain"]
+
+_Z = 1.959963984540054  # 97.5% quantile of the standard normal
+_RESAMPLES = 4000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean with its 95% interval over ``n`` problems; all NaN where there are none."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON; NaN becomes null there."""
+        values = asdict(self)
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean of one score per problem."""
+    if values and all(v in (0.0, 1.0) for v in values):
+        return _wilson(sum(values), len(values))
+    return mean_of_means([values])
+
+
+def paired_gain(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Mean of ``after - before``, problem by problem.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    return mean_of_means([[b - a for a, b in zip(before, after, strict=True)]])
+
+
+def mean_of_means(strata: Sequence[Sequence[float]]) -> Interval:
+    """Mean over environments of the mean over problems; problems are resampled within their environment."""
+    present = [np.asarray(values, dtype=np.float64) for values in strata if len(values)]
+    n = sum(len(values) for values in present)
+    if not present:
+        return Interval(mean=math.nan, low=math.nan, high=math.nan, n=0)
+    rng = np.random.default_rng(0)
+    draws = np.zeros(_RESAMPLES)
+    for values in present:
+        picks = rng.integers(len(values), size=(_RESAMPLES, len(values)))
+        draws += values[picks].mean(axis=1) / len(present)
+    mean = float(np.mean([values.mean() for values in present]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(mean=mean, low=float(low), high=float(high), n=n)
+
+
+def _wilson(successes: float, n: int) -> Interval:
+    share = successes / n
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    return Interval(mean=share, low=max(0.0, centre - half), high=min(1.0, centre + half), n=n)

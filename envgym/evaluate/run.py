@@ -1,0 +1,79 @@
+"""Evaluate a policy on the first tasks of a split, through the same rollouts that training uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from envgym.collect import Collector
+from envgym.data import Split, Task, Trajectory
+
+__all__ = ["EnvScores", "evaluate"]
+
+
+@dataclass(slots=True, kw_only=True)
+class EnvScores:
+    """Scores of one environment, averaged over the samples of each task."""
+
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Mean reward by task id; a task all of whose episodes failed is absent."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    failed: int = 0
+    """Episodes that are missing data."""
+    tokens: int = 0
+    turns: int = 0
+    episodes: int = 0
+
+
+async def evaluate(
+    collector: Collector,
+    labels: Sequence[str],
+    *,
+    split: Split,
+    limit: int,
+    samples: int = 1,
+    on_episode: Callable[[Trajectory], None] = lambda _: None,
+) -> dict[str, EnvScores]:
+    """Play the first ``limit`` tasks of each environment ``samples`` times.
+
+    The episodes' seeds depend on nothing but the run's seed, the task and the sample: two policies evaluated
+    this way are paired.
+
+    Raises:
+        UserError: data is missing or malformed.
+        TooManyFailures: more episodes failed than the collector allows.
+    """
+    scores = {label: EnvScores() for label in labels}
+    jobs = [
+        (label, task, sample)
+        for label in labels
+        for task in collector.tasks(label, split)[:limit]
+        for sample in range(samples)
+    ]
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(_play(collector, on_episode, *job)) for job in jobs]
+    by_task: dict[tuple[str, str], list[Trajectory]] = {}
+    for job in running:
+        trajectory = job.result()
+        into = scores[trajectory.env]
+        into.episodes += 1
+        into.tokens += trajectory.sampled_tokens
+        into.turns += len(trajectory.turns)
+        if trajectory.failed:
+            into.failed += 1
+        else:
+            by_task.setdefault((trajectory.env, trajectory.task.id), []).append(trajectory)
+    for (label, task_id), played in by_task.items():
+        scores[label].rewards[task_id] = sum(t.reward for t in played) / len(played)
+        accuracies = [t.score.accuracy for t in played if t.score is not None]
+        scores[label].accuracies[task_id] = sum(accuracies) / len(accuracies)
+    return scores
+
+
+async def _play(
+    collector: Collector, on_episode: Callable[[Trajectory], None], label: str, task: Task, sample: int
+) -> Trajectory:
+    trajectory = await collector.episode(label, task, sample)
+    on_episode(trajectory)
+    return trajectory

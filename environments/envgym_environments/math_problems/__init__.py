@@ -1,0 +1,5 @@
+"""Mathematics problems: procedural families, GSM8K and files, with an exact calculator."""
+
+from envgym_environments.math_problems.env import MathProblems, MathSettings
+
+__all__ = ["MathProblems", "MathSettings"]

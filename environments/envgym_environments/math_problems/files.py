@@ -1,0 +1,61 @@
+"""Problems from files: GSM8K, or any JSON lines with a question and an answer column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from envgym.data import Message, Split, Task
+from envgym.errors import DataError
+from envgym.verifiers import check_gold
+from envgym_environments.file_tasks import load_split, text_of
+
+__all__ = ["GSM8K", "FileProblems"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProblems:
+    """Where problems are and how to read a row."""
+
+    train_file: str
+    held_out_file: str = ""
+    question_column: str = "question"
+    answer_column: str = "answer"
+    answer_marker: str = ""
+    """The answer is what follows the last occurrence; ``""``: the whole column."""
+
+    def load(self, split: Split, system: Message) -> Sequence[Task]:
+        """Read the tasks of a split.
+
+        Raises:
+            DataError: see ``load_split``; also a gold that cannot be read. The message names file and row.
+        """
+
+        def make(where: str, row: dict[str, Any], split: Split) -> Task:
+            question = Message(role="user", content=text_of(where, row, self.question_column))
+            return Task(
+                id=where.replace(", row ", "/"),
+                split=split,
+                messages=(system, question),
+                reference={"answer": self._gold(where, row)},
+            )
+
+        columns = (self.question_column, self.answer_column)
+        return load_split(split, self.train_file, self.held_out_file, columns, make)
+
+    def _gold(self, where: str, row: dict[str, Any]) -> str:
+        text = text_of(where, row, self.answer_column)
+        if self.answer_marker:
+            _, marker, text = text.rpartition(self.answer_marker)
+            if not marker:
+                raise DataError(f"{where}: no {self.answer_marker!r} in column {self.answer_column!r}")
+        try:
+            check_gold(text.strip())
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        return text.strip()
+
+
+GSM8K = FileProblems(train_file="gsm8k_train.jsonl", held_out_file="gsm8k_test.jsonl", answer_marker="####")
+"""Cobbe et al. 2021 (arXiv 2110.14168): 7,473 training and 1,319 test problems."""

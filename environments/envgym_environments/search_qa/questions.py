@@ -1,0 +1,76 @@
+"""Questions about a world: a chain of relations from one entity to the answer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from envgym_environments.search_qa.world import RELATIONS, SET_RELATIONS, Relation, World
+
+__all__ = ["UNKNOWN", "Question", "draw_question"]
+
+UNKNOWN = "unknown"
+"""The right answer where no document tells it."""
+_MAX_DRAWS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question with its answers, and the entities on the way to them."""
+
+    text: str
+    answers: tuple[str, ...]
+    """Every answer of a set; one answer otherwise."""
+    path: tuple[str, ...]
+    """The entities to look up, in order. [hops]"""
+
+
+def draw_question(rng: random.Random, world: World, hops: int, *, kind: str = "single") -> Question:
+    """Draw a question.
+
+    Args:
+        rng: draws.
+        world: what it is about.
+        hops: how many facts lead to the answer.
+        kind: ``"single"``, ``"set"`` (the last relation holds several entities) or ``"unanswerable"`` (the last
+            fact is withheld).
+
+    Raises:
+        ValueError: the world has no such question, in ``10,000`` draws.
+    """
+    for _ in range(_MAX_DRAWS):
+        found = _walk(rng, world, hops, kind)
+        if found is not None:
+            return found
+    raise ValueError(f"no {kind} question of {hops} hops in this world")
+
+
+def _walk(rng: random.Random, world: World, hops: int, kind: str) -> Question | None:
+    """One attempt. No entity comes up twice, so that the question never holds its own answer."""
+    source = rng.choice(RELATIONS).kind
+    path = [rng.choice(world.names[source])]
+    chain: list[Relation] = []
+    for hop in range(hops):
+        last = hop == hops - 1
+        candidates = [r for r in (SET_RELATIONS if last and kind == "set" else RELATIONS) if r.kind == source]
+        if not candidates:
+            return None
+        relation = rng.choice(candidates)
+        chain.append(relation)
+        values = world.facts[path[-1]].get(relation.name, ())
+        if last:
+            return _finish(path, chain, values, kind)
+        if not values or values[0] in path:
+            return None
+        path.append(values[0])
+        source = relation.target
+    return None
+
+
+def _finish(path: list[str], chain: list[Relation], values: tuple[str, ...], kind: str) -> Question | None:
+    if (kind == "unanswerable") != (not values) or set(values) & set(path):
+        return None
+    wh = "Who" if chain[-1].target == "person" else "What"
+    verb = "are" if kind == "set" else "is"
+    steps = " of ".join(f"the {relation.name}" for relation in reversed(chain))
+    return Question(text=f"{wh} {verb} {steps} of {path[0]}?", answers=values or (UNKNOWN,), path=tuple(path))

@@ -1,0 +1,51 @@
+"""Makers of samples and a tiny language model, shared by the trainer's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from envgym_trainers.batch import Sample
+
+MakeSample = Callable[..., Sample]
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> MakeSample:
+    """``make_sample([0, 1, 1], advantage=…, seed=…)``: random ids below 97 and log-probs under that mask."""
+
+    def make(mask: list[int], *, advantage: float = 1.0, seed: int = 0, **extra: torch.Tensor) -> Sample:
+        generator = torch.Generator().manual_seed(seed)
+        sampled = torch.tensor(mask, dtype=torch.bool)
+        logprobs = -torch.rand(len(mask), generator=generator)
+        return Sample(
+            ids=torch.randint(0, 97, (len(mask),), generator=generator),
+            mask=sampled,
+            logprobs=torch.where(sampled, logprobs, torch.nan),
+            advantage=advantage,
+            group="g",
+            version=0,
+            **extra,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> LlamaForCausalLM:
+    """A random two-layer Llama in float64 with a vocabulary of 97, which no other dimension equals."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        initializer_range=0.5,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).double()

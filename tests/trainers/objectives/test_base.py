@@ -1,0 +1,59 @@
+"""A researcher's objective in one class, and how metrics of micro-batches merge."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import Field, ValidationError
+
+from envgym_trainers.advantages import group_centred
+from envgym_trainers.aggregate import Totals, token_mean
+from envgym_trainers.objectives import Needs, Objective, merge_metrics
+
+
+class Reinforce(Objective):
+    """−A·ℓ, as a third party would write it."""
+
+    scale: float = Field(default=1.0, gt=0)
+    """Factor of the loss."""
+
+    def advantages(self, rewards):
+        return group_centred(rewards)
+
+    def loss(self, batch, logprobs, entropy, totals):
+        loss = token_mean(-self.scale * batch.advantages * logprobs, batch.mask, totals)
+        return loss, {"entropy": token_mean(entropy, batch.mask, totals)}
+
+
+def test_an_objective_is_its_settings(random_batch):
+    """Two methods are enough; settings are validated, unknown ones refused, and the rest has a default."""
+    objective = Reinforce.model_validate({"scale": 2.0})
+    batch, values = random_batch()
+    loss, _ = objective.loss(batch, values, values, Totals(tokens=2, sequences=1))
+    assert loss.item() == pytest.approx(-(batch.advantages * values)[batch.mask].sum().item())
+    assert objective.needs() == Needs()
+    with pytest.raises(ValidationError, match="scael"):
+        Reinforce.model_validate({"scael": 2.0})
+    with pytest.raises(ValidationError):
+        Reinforce.model_validate({"scale": 0.0})
+
+
+def test_an_objective_without_a_loss_cannot_be_made():
+    """What a subclass must set is enforced."""
+
+    class Half(Objective):
+        def advantages(self, rewards):
+            return rewards
+
+    with pytest.raises(TypeError, match="loss"):
+        Half()
+
+
+def test_metrics_add_up_and_maxima_stay_maxima():
+    """Shares are summed; a name that ends in ``_max`` takes the largest."""
+    parts = [
+        {"entropy": torch.tensor(0.5), "ratio_max": torch.tensor(3.0)},
+        {"entropy": torch.tensor(0.25), "ratio_max": torch.tensor(2.0)},
+    ]
+    assert merge_metrics(parts) == {"entropy": 0.75, "ratio_max": 3.0}
+    assert merge_metrics([]) == {}

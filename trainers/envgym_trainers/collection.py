@@ -1,0 +1,117 @@
+"""Collect the groups of one step: exact quotas per environment, refilled until they have a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from envgym.collect import Group
+from envgym.controls import controlled
+from envgym.data import OutcomeKind, Trajectory
+from envgym.mix import Mix
+from envgym_trainers.dynamic_sampling import DynamicSampling, Refill
+from envgym_trainers.objectives import Objective
+from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.workbench import Workbench
+
+__all__ = ["GroupSource", "StepGroups"]
+
+
+@dataclass(slots=True, kw_only=True)
+class StepGroups:
+    """What one step collected."""
+
+    groups: list[Group] = field(default_factory=list)
+    """To train on, those carried over from an earlier step included."""
+    generated: list[Group] = field(default_factory=list)
+    """Every group played in this step, in the order they were finished."""
+    counters: dict[str, Counter[str]] = field(default_factory=dict)
+    """Per environment: groups generated, kept, all_solved, all_failed, missing, surplus."""
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Every trajectory played in this step."""
+        return [t for group in self.generated for t in group.trajectories]
+
+    def mean_rewards(self) -> dict[str, float]:
+        """Mean reward of the trajectories played, per environment, before any control replaced it."""
+        rewards: dict[str, list[float]] = {}
+        for group in self.generated:
+            rewards.setdefault(group.env, []).extend(r for r in group.rewards if not math.isnan(r))
+        return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
+
+    def metrics(self) -> dict[str, float]:
+        """Everything counted, by flat name."""
+        played = self.trajectories
+        row = {f"reward/{label}": value for label, value in self.mean_rewards().items()}
+        for label, counts in self.counters.items():
+            row |= {f"groups/{label}/{name}": float(n) for name, n in counts.items()}
+        row["episodes"] = float(len(played))
+        row["episodes_failed"] = float(sum(t.failed for t in played))
+        row["episodes_truncated"] = float(sum(t.outcome.kind is OutcomeKind.TRUNCATED for t in played))
+        row["turns_mean"] = sum(len(t.turns) for t in played) / max(1, len(played))
+        for name in ("tool_calls", "tool_errors", "tool_malformed"):
+            row[name] = sum(turn.metrics.get(name, 0.0) for t in played for turn in t.turns)
+        return row
+
+
+class GroupSource:
+    """Draws tasks from the mix and plays groups of them.
+
+    With dynamic sampling every environment is refilled for itself, so that the mix keeps its quotas; what it
+    has too much of is carried to the next step.
+    """
+
+    def __init__(self, recipe: ReinforcementRecipe, objective: Objective, bench: Workbench, mix: Mix) -> None:
+        self._recipe = recipe
+        self._collector = bench.collector
+        self._settings = objective.needs().dynamic_sampling
+        self.mix = mix
+        self.carried: dict[str, list[Group]] = {label: [] for label in bench.labels}
+
+    async def collect(self, step: int) -> StepGroups:
+        """Play the groups of one step.
+
+        Raises:
+            UserError: dynamic sampling spent its attempts and its setting says raise.
+            TooManyFailures: more episodes failed than the recipe allows.
+        """
+        result = StepGroups()
+        quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
+        async with asyncio.TaskGroup() as tasks:
+            filled = {
+                label: tasks.create_task(self._fill(label, quota, step, result)) for label, quota in quotas.items()
+            }
+        for task in filled.values():
+            result.groups += task.result()
+        return result
+
+    async def _fill(self, label: str, quota: int, step: int, result: StepGroups) -> list[Group]:
+        if self._settings is None:
+            groups = await self._play(label, quota, step, result)
+            result.counters[label] = Counter(generated=quota, kept=quota)
+            return groups
+        return await self._refill(label, quota, step, result, self._settings)
+
+    async def _refill(
+        self, label: str, quota: int, step: int, result: StepGroups, settings: DynamicSampling
+    ) -> list[Group]:
+        refill = Refill(quota, settings, carried=self.carried[label])
+        while refill.wanted:
+            for group in await self._play(label, refill.wanted, step, result):
+                success = [controlled(self._recipe.reward.control, t)[1] for t in group.trajectories]
+                refill.offer(group, success)
+        groups, counters = refill.take()
+        self.carried[label] = list(refill.carried)
+        result.counters[label] = Counter(asdict(counters))
+        return groups
+
+    async def _play(self, label: str, count: int, step: int, result: StepGroups) -> list[Group]:
+        tasks = self._collector.tasks(label, "train")
+        drawn = [tasks[self.mix.draw(label)] for _ in range(count)]
+        size = self._recipe.group_size
+        played = await asyncio.gather(*(self._collector.group(label, task, size, step) for task in drawn))
+        result.generated += played
+        return list(played)

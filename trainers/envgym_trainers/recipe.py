@@ -1,0 +1,97 @@
+"""The sections of a training recipe. Defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+
+from envgym.config import Section
+from envgym.controls import Control
+from envgym.mix import MixEntry
+from envgym_trainers.models import ModelConfig
+
+__all__ = [
+    "EvaluateConfig",
+    "OptimizerConfig",
+    "ReinforcementRecipe",
+    "SamplingConfig",
+    "StageRecipe",
+    "SupervisedRecipe",
+]
+
+
+class SamplingConfig(Section):
+    """How completions are sampled, in training and in evaluation alike."""
+
+    temperature: float = pydantic.Field(default=1.0, gt=0)
+    max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
+    concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
+    deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
+    retries: int = pydantic.Field(default=1, ge=0, description="further attempts at a failed episode")
+    failure_limit: float = pydantic.Field(
+        default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW with a linear warm-up and a constant or linearly falling rate."""
+
+    learning_rate: float = pydantic.Field(default=1e-6, gt=0)
+    warmup_steps: int = pydantic.Field(default=0, ge=0)
+    decay: Literal["constant", "linear"] = "constant"
+    weight_decay: float = pydantic.Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
+    micro_batch_tokens: int = pydantic.Field(
+        default=8192, ge=1, description="tokens per forward pass, padding included"
+    )
+
+
+class EvaluateConfig(Section):
+    """Held-out evaluation, before and after."""
+
+    tasks: int = pydantic.Field(default=64, ge=1, description="held-out tasks per environment")
+    samples: int = pydantic.Field(default=1, ge=1, description="episodes per task")
+
+
+class RewardConfig(Section):
+    """What training is rewarded for."""
+
+    control: Control = "none"
+
+
+class StageRecipe(Section):
+    """What every stage needs."""
+
+    stage: Literal["rl", "sft"] = "rl"
+    seed: int = pydantic.Field(default=0, ge=0)
+    threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
+    sandbox: str = pydantic.Field(default="auto", description="sandbox backend; auto is the best isolated one")
+    model: ModelConfig = ModelConfig()
+    mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
+    sampling: SamplingConfig = SamplingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint_every: int = pydantic.Field(default=10, ge=1, description="steps between checkpoints")
+
+
+class ReinforcementRecipe(StageRecipe):
+    """Reinforcement learning over a mix of environments."""
+
+    steps: int = pydantic.Field(default=100, ge=1)
+    groups: int = pydantic.Field(default=8, ge=1, description="groups per step, over the whole mix")
+    group_size: int = pydantic.Field(default=8, ge=2, description="trajectories per group")
+    updates: int = pydantic.Field(default=1, ge=1, description="optimizer updates per step")
+    objective: dict[str, Any] = pydantic.Field(
+        default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
+    )
+    reward: RewardConfig = RewardConfig()
+
+
+class SupervisedRecipe(StageRecipe):
+    """Imitation of the environments' scripted experts."""
+
+    examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
+    epochs: int = pydantic.Field(default=1, ge=1)
+    batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")

@@ -1,0 +1,177 @@
+"""The supervised stage: imitate the environments' scripted experts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from envgym.data import Split, Trajectory, TurnTokens
+from envgym.errors import DataError
+from envgym.evaluate import mean_interval
+from envgym.mix import Mix
+from envgym.parsing import HermesFormat, ToolFormat
+from envgym.policy import GoldPolicy
+from envgym.progress import Reporter
+from envgym.record import RunFolder
+from envgym.seeding import derive_seed
+from envgym_trainers.aggregate import Totals, token_mean
+from envgym_trainers.batch import Batch, Sample
+from envgym_trainers.checkpoint import latest_checkpoint, save_checkpoint
+from envgym_trainers.engine.conversation import Conversation, stop_ids
+from envgym_trainers.measurement import measure
+from envgym_trainers.models import LanguageModel, load_model
+from envgym_trainers.objectives import Metrics
+from envgym_trainers.recipe import SupervisedRecipe
+from envgym_trainers.samples import samples_of
+from envgym_trainers.stopping import StopRequest
+from envgym_trainers.tiny import new_model
+from envgym_trainers.update import Updater
+from envgym_trainers.workbench import Site, open_collector, open_site, open_workbench
+
+__all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
+
+
+def negative_log_likelihood(
+    batch: Batch, logprobs: torch.Tensor, entropy: torch.Tensor, totals: Totals
+) -> tuple[torch.Tensor, Metrics]:
+    """Mean over the policy's tokens of −log π, over the whole optimizer batch."""
+    return token_mean(-logprobs, batch.mask, totals), {"entropy": token_mean(entropy, batch.mask, totals)}
+
+
+def write_tokens(
+    trajectory: Trajectory, language_model: LanguageModel, tool_format: ToolFormat | None = None
+) -> None:
+    """Give every turn the tokens with which the model would have to write its action, in place."""
+    tokenizer = language_model.tokenizer
+    writer = tool_format or HermesFormat()
+    conversation = Conversation(tokenizer, trajectory.tools)
+    stops = stop_ids(tokenizer)
+    for turn in trajectory.turns:
+        prompt_ids, fork = conversation.prompt(turn.messages)
+        ids = [*conversation.encode(writer.render(turn.action)), stops[0]]
+        conversation.sampled(ids, stops)
+        turn.tokens = TurnTokens(
+            prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
+        )
+
+
+class SupervisedStage:
+    """Trains on gold trajectories, and measures the result on held-out tasks."""
+
+    Recipe: ClassVar[type[SupervisedRecipe]] = SupervisedRecipe
+
+    def __init__(self, recipe: SupervisedRecipe, folder: RunFolder, reporter: Reporter) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._reporter = reporter
+
+    async def run(self) -> dict[str, Any] | None:
+        """Run to the end, or until asked to stop; goes on from the newest checkpoint in the folder.
+
+        Returns:
+            the summary, or ``None`` if the run was stopped before its end.
+
+        Raises:
+            UserError: the recipe cannot be carried out here.
+        """
+        recipe = self._recipe
+        with StopRequest() as stop:
+            async with open_site(recipe, self._reporter) as site:
+                gold = await self._gold(site)
+                language_model = self._language_model(gold)
+                for trajectory in gold:
+                    write_tokens(trajectory, language_model)
+                samples = [s for t in gold for s in samples_of(t, 1.0, t.env)]
+                started = time.monotonic()
+                finished = await asyncio.to_thread(self._train, language_model, samples, stop)
+                if not finished:
+                    self._reporter.say(f"stopped; go on with: envgym train --resume {self._folder.path}")
+                    return None
+                async with open_workbench(recipe, site, language_model) as bench:
+                    after = await measure(bench, self._folder, "after", self._reporter)
+                environments = {
+                    label: {"after": mean_interval(list(s.rewards.values())).as_dict()}
+                    for label, s in after.items()
+                }
+                return self._folder.write_summary(
+                    {"environments": environments, "seconds": {"training": round(time.monotonic() - started, 1)}}
+                )
+
+    async def _gold(self, site: Site) -> list[Trajectory]:
+        """Gold trajectories of training tasks.
+
+        Raises:
+            DataError: an expert failed its own task, which would teach the wrong thing.
+        """
+        split: Split = "train"
+        async with open_collector(self._recipe, site, GoldPolicy()) as collector:
+            sizes = {entry.label: len(collector.tasks(entry.label, split)) for entry in site.entries}
+            mix = Mix(site.entries, sizes, self._recipe.seed)
+            quotas = mix.quotas(self._recipe.examples)
+            self._reporter.begin("gold trajectories", self._recipe.examples)
+            tasks = [
+                (n, collector.tasks(n, split)[mix.draw(n)]) for n, count in quotas.items() for _ in range(count)
+            ]
+
+            async def play(label: str, index: int) -> Trajectory:
+                trajectory = await collector.episode(label, tasks[index][1], index)
+                self._reporter.advance()
+                return trajectory
+
+            gold = await asyncio.gather(*(play(label, i) for i, (label, _) in enumerate(tasks)))
+            self._reporter.end()
+        for trajectory in gold:
+            if trajectory.score is None or trajectory.score.accuracy < 1:
+                raise DataError(
+                    f"the expert of {trajectory.env} did not solve task {trajectory.task.id!r}: "
+                    f"{trajectory.outcome.kind} {trajectory.outcome.reason}"
+                )
+        return list(gold)
+
+    def _language_model(self, gold: Sequence[Trajectory]) -> LanguageModel:
+        config = self._recipe.model
+        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        if checkpoint and not config.lora_rank:
+            return load_model(config.model_copy(update={"path": str(checkpoint.model)}))
+        if config.new is None:
+            return load_model(config)
+        writer = HermesFormat()
+        texts = [writer.render(m) if m.role == "assistant" else m.content for t in gold for m in t.messages]
+        texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in gold for spec in t.tools]
+        return new_model(config.new, texts, config.context)
+
+    def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
+        """Run the epochs; whether they were all run."""
+        recipe = self._recipe
+        per_epoch = -(-len(samples) // recipe.batch_size)
+        total = per_epoch * recipe.epochs
+        updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
+        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        done = 0
+        if checkpoint:
+            done = checkpoint.state()["updates"]
+            updater.restore(checkpoint.tensors())
+        self._folder.forget_after(done)
+        self._reporter.begin("update", total, done)
+        while done < total and not stop.requested:
+            epoch, place = divmod(done, per_epoch)
+            order = list(range(len(samples)))
+            random.Random(derive_seed("epoch", recipe.seed, epoch)).shuffle(order)
+            picked = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+            metrics = updater.update([samples[i] for i in picked], negative_log_likelihood)
+            done += 1
+            self._folder.append_metrics({"step": done, **metrics})
+            self._reporter.advance(f"loss {metrics['loss']:.3f}")
+            if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
+                save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), {"updates": done})
+        self._reporter.end()
+        return done == total
+
+
+def _names(parameters: dict[str, Any]) -> list[str]:
+    return list(parameters.get("properties", {}))
