@@ -1,5 +1,21 @@
-"""Judge programs by running them in a sandbox and comparing results outside it."""
+"""Judge programs by running them in a sandbox and deciding outside it."""
 
+from envgym.verifiers.code.asserts import AssertSuite, Recording, TestResult, check_asserts, record_calls
 from envgym.verifiers.code.programs import Call, Died, Raised, Result, Returned, call_program, equal
+from envgym.verifiers.code.stdio import same_output
 
-__all__ = ["Call", "Died", "Raised", "Result", "Returned", "call_program", "equal"]
+__all__ = [
+    "AssertSuite",
+    "Call",
+    "Died",
+    "Raised",
+    "Recording",
+    "Result",
+    "Returned",
+    "TestResult",
+    "call_program",
+    "check_asserts",
+    "equal",
+    "record_calls",
+    "same_output",
+]

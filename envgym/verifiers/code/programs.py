@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from envgym.sandbox import ExecResult, Sandbox, Status
 from envgym.verifiers.code.wire import MalformedError, Opaque, decode, encode
 
-__all__ = ["Call", "Died", "Raised", "Result", "Returned", "call_program", "equal", "guest_source"]
+__all__ = [
+    "Call",
+    "Died",
+    "Raised",
+    "Result",
+    "Returned",
+    "answers",
+    "call_program",
+    "equal",
+    "guest_source",
+    "tagged_call",
+]
 
 MAX_PROGRAM_CHARS = 65_536
 
@@ -50,10 +62,17 @@ class Died:
 Result = Returned | Raised | Died
 
 
+@functools.cache
 def guest_source(name: str) -> str:
-    """The text that runs in the sandbox: ``wire.py``, then the guest file ``name``."""
+    """The text that runs in the sandbox: what all guests share, then the guest file ``name``."""
     folder = importlib.resources.files("envgym.verifiers.code")
-    return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in ("wire.py", name))
+    parts = ("wire.py", "guest_channel.py", name)
+    return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
+
+
+def tagged_call(call: Call) -> list[Any]:
+    """A call as tagged JSON: its arguments, and its keywords."""
+    return [encode(list(call.arguments)), encode(dict(call.keywords))]
 
 
 async def call_program(
@@ -62,6 +81,7 @@ async def call_program(
     entry_point: str,
     calls: Sequence[Call],
     *,
+    preamble: str = "",
     call_seconds: float = 2.0,
     restarts: int = 0,
 ) -> list[Result]:
@@ -74,6 +94,7 @@ async def call_program(
         program: source text; one that is too long, or is not Python, raises in every call.
         entry_point: name of the function.
         calls: what to call it with.
+        preamble: source that runs before the program, in the same module.
         call_seconds: deadline of each call, in seconds.
         restarts: how often to go on with the calls after one that killed the process.
 
@@ -90,11 +111,11 @@ async def call_program(
         todo = [i for i in range(len(calls)) if i not in results]
         if not todo:
             break
-        tagged = [[i, encode(list(calls[i].arguments)), encode(dict(calls[i].keywords))] for i in todo]
         request = {
+            "preamble": preamble,
             "program": program,
             "entry_point": entry_point,
-            "calls": tagged,
+            "calls": [[i, *tagged_call(calls[i])] for i in todo],
             "call_seconds": call_seconds,
         }
         done = await sandbox.run_python(guest_source("guest_program.py"), stdin=json.dumps(request).encode())
@@ -133,10 +154,10 @@ def equal(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
     return bool(expected == actual)
 
 
-def _equal_numbers(expected: int | float, actual: int | float, tolerance: float) -> bool:
+def _equal_numbers(expected: Any, actual: Any, tolerance: float) -> bool:
     if expected == actual or (expected != expected and actual != actual):
         return True
-    if not tolerance:
+    if not tolerance or not (isinstance(expected, float) or isinstance(actual, float)):
         return False
     try:
         return math.isclose(expected, actual, rel_tol=tolerance, abs_tol=tolerance)
@@ -144,14 +165,21 @@ def _equal_numbers(expected: int | float, actual: int | float, tolerance: float)
         return False
 
 
-def _read(done: ExecResult) -> dict[int, Result]:
-    """Read the answers; the first for an index counts, and what is no answer is passed over."""
-    answered: dict[int, Result] = {}
+def answers(done: ExecResult) -> Iterator[list[Any]]:
+    """What a guest wrote, line by line; what is no answer is passed over, since programs can write there too."""
     for line in done.stdout.splitlines():
         try:
             parts = json.loads(line)
         except (ValueError, RecursionError):
             continue
+        if isinstance(parts, list):
+            yield parts
+
+
+def _read(done: ExecResult) -> dict[int, Result]:
+    """Read the results by index; the first for an index counts."""
+    answered: dict[int, Result] = {}
+    for parts in answers(done):
         match parts:
             case [int(index), "value", data]:
                 answered.setdefault(index, _value(data))

@@ -7,6 +7,7 @@ alone, because its text is also sent into the sandbox.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 __all__ = ["MalformedError", "Opaque", "decode", "encode"]
@@ -21,7 +22,8 @@ class MalformedError(ValueError):
 
 
 class Opaque:
-    """Stands for an object of a class that does not cross; equal to nothing, itself included."""
+    """Stands for an object of a class that does not cross, such as a regular expression's match: true, and equal
+    to nothing, itself included."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -46,7 +48,7 @@ class _Budget:
 
 
 def encode(value: Any) -> Any:
-    """Turn a value into what ``json.dumps`` accepts.
+    """Turn a value into what ``json.dumps`` accepts; equal sets give equal text.
 
     Raises:
         MalformedError: it is too large or too deep, e.g. because it contains itself.
@@ -82,16 +84,18 @@ def _encode(value: Any, budget: _Budget, depth: int) -> Any:
         return {"c": [float.hex(value.real), float.hex(value.imag)]}
     if isinstance(value, list):
         return items(value)
+    for tag, kind in (("s", set), ("z", frozenset)):
+        if isinstance(value, kind):
+            return {tag: sorted(items(value), key=json.dumps)}
     if isinstance(value, dict):
         return {"d": [items(pair) for pair in value.items()]}
     if isinstance(value, (bytes, bytearray)):
         return {"b" if isinstance(value, bytes) else "a": value.hex()}
     if isinstance(value, range):
         return {"r": [{"i": hex(n)} for n in (value.start, value.stop, value.step)]}
-    for tag, kind in (("t", tuple), ("s", set), ("z", frozenset)):
-        if isinstance(value, kind):
-            return {tag: items(value)}
-    return {"x": type(value).__name__[:80]}
+    if isinstance(value, tuple):
+        return {"t": items(value)}
+    return {"x": value.kind if isinstance(value, Opaque) else type(value).__name__[:80]}
 
 
 def _decode(data: Any, budget: _Budget, depth: int) -> Any:

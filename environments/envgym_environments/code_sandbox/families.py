@@ -27,6 +27,8 @@ class Problem:
     apply: Callable[[Any], Any]
     draw: Callable[[random.Random], Any]
     """Draws an argument."""
+    whole_program: bool = False
+    """The program reads its argument and prints the result, rather than define a function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,10 +169,25 @@ def _branches(rng: random.Random, steps: int) -> Problem:
     )
 
 
+def _programs(rng: random.Random, steps: int) -> Problem:
+    problem = _numbers(rng, steps)
+    ways = problem.statement.partition(": ")[2]
+    expression = problem.solution.partition("return ")[2]
+    return Problem(
+        statement=f"Write a program that reads a number x and prints the result: {ways}",
+        entry_point="",
+        solution=f"x = int(input())\nprint({expression})",
+        apply=problem.apply,
+        draw=_draw_number,
+        whole_program=True,
+    )
+
+
 FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {
     "numbers": _numbers,
     "strings": _strings,
     "lists": _lists,
     "branches": _branches,
+    "programs": _programs,
 }
 """Makes a problem of a given number of steps."""

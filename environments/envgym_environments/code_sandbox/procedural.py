@@ -1,4 +1,4 @@
-"""Tasks from problem families: arguments drawn, expected results worked out, tests split into visible and hidden."""
+"""Tasks from problem families: arguments drawn, expected results worked out, tests made."""
 
 from __future__ import annotations
 
@@ -6,34 +6,15 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import pydantic
-from pydantic import JsonValue
-
 from envgym.data import Message, Split, Task
 from envgym.tasks import stable_id
 from envgym.verifiers.code.wire import encode
 from envgym_environments.code_sandbox.families import FAMILIES, Problem
+from envgym_environments.code_sandbox.suites import StdioTest, StdioTests, Suite, ValueTest, ValueTests
 
-__all__ = ["ValueTest", "ValueTests", "make_task"]
+__all__ = ["SYSTEM", "make_task"]
 
 SYSTEM = "Write a Python function. Test it, then submit it."
-
-
-class ValueTest(pydantic.BaseModel):
-    """One call and what it must return, both as tagged JSON."""
-
-    arguments: list[JsonValue]
-    expected: JsonValue
-
-
-class ValueTests(pydantic.BaseModel):
-    """The reference of a task whose tests are calls with expected results."""
-
-    entry_point: str
-    solution: str
-    visible: list[ValueTest]
-    hidden: list[ValueTest]
-    tolerance: float = 0.0
 
 
 def make_task(
@@ -42,28 +23,35 @@ def make_task(
     """Draw a problem and its tests."""
     family = rng.choice(families)
     problem = FAMILIES[family](rng, steps)
-    tests = _draw_tests(rng, problem, visible + hidden)
-    reference = ValueTests(
-        entry_point=problem.entry_point,
-        solution=problem.solution,
-        visible=tests[:visible],
-        hidden=tests[visible:],
-    )
+    arguments = _draw_arguments(rng, problem, visible + hidden)
+    suite = _stdio(problem, arguments, visible) if problem.whole_program else _values(problem, arguments, visible)
     return Task(
-        id=f"{family}-{stable_id(problem.statement, repr(tests))}",
+        id=f"{family}-{stable_id(problem.statement, repr(arguments))}",
         split=split,
         messages=(Message(role="system", content=SYSTEM), Message(role="user", content=problem.statement)),
-        reference=reference.model_dump(mode="json"),
+        reference=suite.model_dump(mode="json"),
         difficulty=float(steps),
         metadata={"family": family},
     )
 
 
-def _draw_tests(rng: random.Random, problem: Problem, count: int) -> list[ValueTest]:
+def _draw_arguments(rng: random.Random, problem: Problem, count: int) -> list[Any]:
     """Different arguments, so that no hidden test repeats a visible one."""
     arguments: list[Any] = []
     while len(arguments) < count:
         argument = problem.draw(rng)
         if argument not in arguments:
             arguments.append(argument)
-    return [ValueTest(arguments=[encode(a)], expected=encode(problem.apply(a))) for a in arguments]
+    return arguments
+
+
+def _values(problem: Problem, arguments: Sequence[Any], visible: int) -> Suite:
+    tests = [ValueTest(arguments=[encode(a)], expected=encode(problem.apply(a))) for a in arguments]
+    return ValueTests(
+        entry_point=problem.entry_point, solution=problem.solution, visible=tests[:visible], hidden=tests[visible:]
+    )
+
+
+def _stdio(problem: Problem, arguments: Sequence[Any], visible: int) -> Suite:
+    tests = [StdioTest(stdin=f"{a}\n", stdout=f"{problem.apply(a)}\n") for a in arguments]
+    return StdioTests(solution=problem.solution, visible=tests[:visible], hidden=tests[visible:])

@@ -59,6 +59,11 @@ class World(pydantic.BaseModel):
     """Owner to balance."""
     forms: list[str] = []
 
+    def look(self, place: str) -> str:
+        """The names of what there is in a place."""
+        places = {"inbox": [*self.inbox], "files": self.items, "bank": [*self.accounts], "forms": self.forms}
+        return ", ".join(places[_find(place, places, "place")]) or "nothing"
+
     def read_mail(self, sender: str) -> str:
         """The text of the mail from ``sender``."""
         return self.inbox[_find(sender, self.inbox, "mail from")]

@@ -1,0 +1,41 @@
+"""Runs inside the sandbox, after ``wire.py``: where answers go, and how an exception is described."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+SOURCE = "<solution>"
+TEXT_LIMIT = 300
+
+
+class CallTimeout(BaseException):
+    """A call that ran past its deadline."""
+
+
+def describe(error: BaseException) -> list[str]:
+    """The type and the text of an exception, with the line of the program that raised it."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == SOURCE]
+    where = f" (line {lines[-1]})" if lines else ""
+    kind = "TimeoutError" if isinstance(error, CallTimeout) else type(error).__name__
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return [kind, f"{text}"[:TEXT_LIMIT] + where]
+
+
+def open_channel() -> tuple[dict[str, Any], Callable[..., None]]:
+    """Read the request from standard input, and keep standard output for answers alone.
+
+    Returns:
+        the request, and a function that writes its arguments as one line of JSON.
+    """
+    request = json.load(sys.stdin)
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def answer(*parts: Any) -> None:
+        answers.write("\n" + json.dumps(parts) + "\n")
+        answers.flush()
+
+    return request, answer

@@ -1,0 +1,81 @@
+"""Tasks in pairs, so that harmful and benign requests balance exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+from envgym.data import Message, Split, Task
+from envgym.errors import EnvironmentFailure
+from envgym.tasks import stable_id
+from envgym_environments.refusal_safety.scenarios import SCENARIOS, Slots
+from envgym_environments.refusal_safety.setting import surround
+
+__all__ = ["Twins", "make_request", "make_twin"]
+
+
+class Twins(Sequence[Task]):
+    """Tasks in pairs: every even one is harmful, the one after it is its benign twin.
+
+    Args:
+        requests: from ``make_request``; their bare prompts have decided on the split.
+        size: how many tasks to hold, of both kinds.
+    """
+
+    def __init__(self, requests: Sequence[Task], size: int) -> None:
+        self._requests = requests
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._size))]
+        if not -self._size <= index < self._size:
+            raise IndexError(f"task {index} of {self._size}")
+        pair, benign = divmod(index % self._size, 2)
+        return make_twin(self._requests[pair], harmful=not benign)
+
+
+def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
+    """What both twins of a request have in common, with the harmful one's prompt, free of its surroundings.
+
+    Args:
+        family: a key of ``SCENARIOS``.
+        slots: drawn for that scenario, with its surroundings.
+        split: of both twins.
+        system: the system message.
+    """
+    prompt = SCENARIOS[family].build(slots, True).prompt
+    return Task(
+        id=family,
+        split=split,
+        messages=(Message(role="system", content=system), Message(role="user", content=prompt)),
+        metadata={"family": family, "slots": slots},
+    )
+
+
+def make_twin(request: Task, *, harmful: bool) -> Task:
+    """One twin of a request, complete with its world and what is right.
+
+    Raises:
+        EnvironmentFailure: the request was not made by ``make_request``.
+    """
+    family, slots = request.metadata.get("family"), request.metadata.get("slots")
+    if not isinstance(family, str) or not isinstance(slots, dict):
+        raise EnvironmentFailure(f"request {request.id!r} does not say which scenario it came from")
+    case = surround(SCENARIOS[family].build(slots, harmful), slots)
+    kind = "harmful" if harmful else "benign"
+    return Task(
+        id=f"{family}-{kind}-{stable_id(case.prompt, case.world.model_dump_json())}",
+        split=request.split,
+        messages=(request.messages[0], Message(role="user", content=case.prompt)),
+        reference=case.reference.model_dump(mode="json"),
+        difficulty=0.5 if case.reference.reads else 0.0,
+        metadata={"family": family, "world": case.world.model_dump(mode="json")},
+    )
