@@ -123,9 +123,7 @@ for name, (number, *arguments) in {CALLS!r}.items():
 
 
 async def test_a13_devices_cannot_be_made(sandbox: Sandbox) -> None:
-    result = await sandbox.run_python(
-        "import os, stat; os.mknod('d', stat.S_IFBLK | 0o600, os.makedev(8, 0))"
-    )
+    result = await sandbox.run_python("import os, stat; os.mknod('d', stat.S_IFBLK | 0o600, os.makedev(8, 0))")
     assert "PermissionError" in result.error_text
 
 

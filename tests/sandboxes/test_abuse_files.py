@@ -126,9 +126,7 @@ async def test_a31_unusual_sources_run(name: str, sandbox: Sandbox) -> None:
     assert (result.status, result.text) == (Status.OK, output)
 
 
-@pytest.mark.parametrize(
-    "source", ["print(1)\0", "print('\udcff')", "x = (", "# coding: latin-9000\nprint(1)"]
-)
+@pytest.mark.parametrize("source", ["print(1)\0", "print('\udcff')", "x = (", "# coding: latin-9000\nprint(1)"])
 async def test_a31_impossible_sources_are_the_programs_error(source: str, sandbox: Sandbox) -> None:
     result = await sandbox.run_python(source)
     assert result.status is Status.NONZERO

@@ -57,9 +57,7 @@ for folder in ("/tmp", "/dev/shm", "/work"):
 
 
 async def test_a5_there_is_no_swap(sandbox: Sandbox) -> None:
-    result = await sandbox.run_python(
-        "print(open('/proc/self/status').read().split('VmSwap:')[1].split()[0])"
-    )
+    result = await sandbox.run_python("print(open('/proc/self/status').read().split('VmSwap:')[1].split()[0])")
     assert result.text == "0\n"
 
 

@@ -43,9 +43,7 @@ def _mutations(gold: str) -> Iterator[str]:
     text = str(value)
     yield text + "1"
     yield from (
-        text[:i] + text[i + 1] + text[i] + text[i + 2 :]
-        for i in range(len(text) - 1)
-        if text[i] != text[i + 1]
+        text[:i] + text[i + 1] + text[i] + text[i + 2 :] for i in range(len(text) - 1) if text[i] != text[i + 1]
     )
     yield from (text[:i] + text[i + 1 :] for i in range(len(text)) if text.isdecimal() and len(text) > 1)
 

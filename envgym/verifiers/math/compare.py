@@ -70,8 +70,7 @@ class Comparison:
             return False
         if prediction.kind == gold.kind and prediction.kind not in _UNORDERED:
             return len(prediction.items) == len(gold.items) and all(
-                self._same_value(left, right)
-                for left, right in zip(prediction.items, gold.items, strict=True)
+                self._same_value(left, right) for left, right in zip(prediction.items, gold.items, strict=True)
             )
         if kinds == {"{}"}:
             return self._covers(prediction, gold) and self._covers(gold, prediction, swapped=True)

@@ -14,9 +14,7 @@ from envgym.verifiers.math.tree import Add, Call, Const, Mul, Num, Pow, Sym, Tre
 
 __all__ = ["undone", "unevaluated_commands"]
 
-_COMMANDS = re.compile(
-    r"\\(sum|int|iint|iiint|oint|prod|lim|binom|max|min|gcd|lcm|det|bmod|pmod|mod)(?![a-zA-Z])"
-)
+_COMMANDS = re.compile(r"\\(sum|int|iint|iiint|oint|prod|lim|binom|max|min|gcd|lcm|det|bmod|pmod|mod)(?![a-zA-Z])")
 _CALLS = frozenset({"factorial", "binom", "max", "min", "gcd", "lcm"})
 _MINUS_ONE = Num(Fraction(-1))
 

@@ -42,9 +42,7 @@ _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _SPACES = re.compile(r"\\[,;:! >]|~|&nbsp;")
 _DELIMITERS = re.compile(r"\\[()\[\]]|\\?\$")
 _LEFT_DOT = re.compile(r"\\(?:left|right)\s*\.")
-_WRAPPERS = re.compile(
-    r"\\(?:text(?:rm|bf|it|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*\{([^{}]*)\}"
-)
+_WRAPPERS = re.compile(r"\\(?:text(?:rm|bf|it|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname)\s*\{([^{}]*)\}")
 _REALS = re.compile(r"\\mathbb\s*(?:\{\s*R\s*\}|R(?![a-zA-Z]))")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
 _GROUPED = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:\{,\}|,?\\!|\\,|[ ])[0-9]{3})+(?![0-9])")

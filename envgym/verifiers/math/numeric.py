@@ -20,10 +20,7 @@ __all__ = ["equal"]
 _PRECISIONS = ((50, 100), (600, 1200))
 """Digits: a cheap pair that tells most differences, and a pair that is hard to fool."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{
-        name: getattr(mpmath, name)
-        for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
-    },
+    **{name: getattr(mpmath, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{"a" + name: getattr(mpmath, "a" + name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
     **{"a" + name: getattr(mpmath, "a" + name) for name in ("sinh", "cosh", "tanh")},
     "ln": mpmath.ln,

@@ -51,9 +51,7 @@ class BubblewrapBackend(Backend):
         command += ["--ro-bind", "/", "/", "--", "/bin/sh", "-c", ":"]
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
         if tried.returncode:
-            return (
-                f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
-            )
+            return f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
         missing = missing_controllers()
         if missing:
             return (

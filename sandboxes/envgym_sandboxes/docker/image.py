@@ -64,9 +64,7 @@ def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Im
     try:
         client.images.get(reference)
     except ImageNotFound as error:
-        raise UserError(
-            f"image {reference!r} is not on this machine; run: docker pull {reference}"
-        ) from error
+        raise UserError(f"image {reference!r} is not on this machine; run: docker pull {reference}") from error
     return Image(reference, python)
 
 

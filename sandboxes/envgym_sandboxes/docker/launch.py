@@ -78,9 +78,7 @@ def launch(
     Raises:
         SandboxError: the daemon is gone, or refuses, or a limit that is not in ``degraded`` is not in effect.
     """
-    config = container_config(
-        limits, image=image.reference, python=image.python, labels=labels, runtime=runtime
-    )
+    config = container_config(limits, image=image.reference, python=image.python, labels=labels, runtime=runtime)
     try:
         created = client.api.create_container_from_config(config, f"envgym-{secrets.token_hex(8)}")
         identity = created["Id"]
