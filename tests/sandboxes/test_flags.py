@@ -79,7 +79,7 @@ def test_an_image_without_a_digest_is_refused(reference: str) -> None:
 INTERPRETER = Interpreter(
     python="/p/bin/python3",
     site="/p/lib/site-packages",
-    trees={"/p/bin/python3": Path("/p/bin/python3"), "/p/lib": Path("/p/lib")},
+    trees={path: Path(path) for path in ("/p/bin/python3", "/p/lib", "/p/lib/site-packages/numpy")},
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -88,6 +89,8 @@ async def test_a27_frozen_container_is_a_sandbox_error(
         await asyncio.to_thread(container.unpause)
 
 
+# The Docker client leaves a socket to the garbage collector when it cannot connect.
+@pytest.mark.filterwarnings("ignore:unclosed <socket", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.docker
 async def test_a27_missing_image_and_daemon_are_said(
     monkeypatch: pytest.MonkeyPatch, docker_backend: Backend, limits: Limits
@@ -103,6 +106,7 @@ async def test_a27_missing_image_and_daemon_are_said(
     with pytest.raises(SandboxError):
         await backend.open(limits)
     await backend.close()
+    gc.collect()
 
 
 async def test_a27_bubblewrap_killed_from_outside_is_a_sandbox_error(
