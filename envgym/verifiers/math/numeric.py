@@ -36,7 +36,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "binom": mpmath.binomial,
     "factorial": mpmath.factorial,
 }
+_EXPONENTIAL = frozenset({"sinh", "cosh", "binom"})
 _LARGEST_FACTORIAL = 10_000
+_LARGEST_ARGUMENT = 1_000_000
+_LARGEST_MAGNITUDE = 1_000_000
 
 
 def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
@@ -110,8 +113,15 @@ def _value(node: Node, point: dict[str, Fraction]) -> Any:
     if kind == "mul":
         return mpmath.fprod(parts)
     if kind == "pow":
-        return mpmath.power(*parts)
+        return _power(*parts)
     return _call(str(rest[0]), parts, point)
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """Return the power; raise ``ValueError`` where it has more than a million digits."""
+    if base and abs(exponent) * abs(mpmath.log10(abs(base))) > _LARGEST_MAGNITUDE:
+        raise ValueError("a power too large to be an answer")
+    return mpmath.power(base, exponent)
 
 
 def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
@@ -125,6 +135,8 @@ def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
         return mpmath.ln(parts[0]) / mpmath.ln(base)
     if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
         raise ValueError("a factorial of something that is no small natural number")
+    if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
+        raise ValueError("a value too large to be an answer")
     if name not in _FUNCTIONS:
         raise ValueError(f"{name} has no numeric value")
     return _FUNCTIONS[name](*parts)
