@@ -2,7 +2,7 @@
 
 Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
 precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
-of both signs.
+of both signs, at the first of them with all digits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
             with mpmath.workdps(30):
                 if mpmath.im(_value(right, point)):
                     continue
-            if not _equal_at(point, left, right, tolerance):
+            precisions = _PRECISIONS[:1] if tried else _PRECISIONS
+            if not _equal_at(point, left, right, tolerance, precisions):
                 return False
             tried += 1
         except (ZeroDivisionError, OverflowError):
@@ -65,12 +66,18 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
     return tried > 1
 
 
-def _equal_at(point: dict[str, Fraction], left: Node, right: Node, tolerance: Fraction | None) -> bool:
+def _equal_at(
+    point: dict[str, Fraction],
+    left: Node,
+    right: Node,
+    tolerance: Fraction | None,
+    precisions: tuple[tuple[int, int], ...] = _PRECISIONS,
+) -> bool:
     if tolerance is not None:
         with mpmath.workdps(_PRECISIONS[0][1]):
             gap = abs(_value(left, point) - _value(right, point))
             return bool(gap <= mpmath.mpf(tolerance.numerator) / tolerance.denominator)
-    return all(_is_noise(point, left, right, digits, more) for digits, more in _PRECISIONS)
+    return all(_is_noise(point, left, right, digits, more) for digits, more in precisions)
 
 
 def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
