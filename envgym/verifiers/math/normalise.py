@@ -21,7 +21,7 @@ _CHARACTERS = {
     "。": ".", "（": "(", "）": ")", "＝": "=", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}",
     "⅛": r"\frac{1}{8}", "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\reals ", "’": "'", "′": "'",
-    "¢": " cent ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "",
+    "¢": " cent ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": " ", "\ufeff": " ",
 }  # fmt: skip
 _CHARACTERS |= {chr(0xFF10 + digit): str(digit) for digit in range(10)}
 _TRANSLATION = str.maketrans(_CHARACTERS)

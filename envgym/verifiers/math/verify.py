@@ -53,7 +53,7 @@ def verify_math(
         percent: whether the task asks for a percentage, so that ``50`` means ``50\%``; otherwise ``50\%``
             is 1/2.
         rounded: whether a decimal gold accepts every value that rounds to it (within half its last digit).
-        timeout: seconds of computer algebra at most; waiting for a worker process to start is not part of it.
+        timeout: processor seconds of computer algebra at most; starting a worker is not among them.
     """
     start = time.perf_counter()
     decision, stage, reason = _decide(prediction, gold, Policy(unit, percent, rounded), timeout)

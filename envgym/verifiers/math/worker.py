@@ -1,7 +1,7 @@
 """The program that runs computer algebra: ``python -m envgym.verifiers.math.worker``.
 
 One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
-answered in a child that is forked for it, limited in memory and processor time, and killed at its deadline;
+answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
 so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
 ends with its parent: at the end of standard input.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import resource
 import select
@@ -52,25 +51,26 @@ def _serve(request: dict[str, Any]) -> dict[str, str]:
         os.close(reading)
         _answer_and_exit(request, writing)
     os.close(writing)
-    try:
-        ready, _, _ = select.select([reading], [], [], request["seconds"])
-        text = os.read(reading, _REPLY_BYTES) if ready else None
-    finally:
+    ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
+    text = os.read(reading, _REPLY_BYTES) if ready else b""
+    if not ready:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reading)
-    if text is None:
+    _, status, usage = os.wait4(child, 0)
+    os.close(reading)
+    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF):
         return {"status": "timeout", "reason": f"no result within {request['seconds']:.2f} s"}
     if not text:
-        return {"status": "error", "reason": "computer algebra died, out of memory or processor time"}
-    reply: dict[str, str] = json.loads(text)
-    return reply
+        return {
+            "status": "error",
+            "reason": f"computer algebra died with status {status}, likely out of memory",
+        }
+    seconds = usage.ru_utime + usage.ru_stime
+    return {**json.loads(text), "seconds": f"{seconds:.6f}"}
 
 
 def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    seconds = math.ceil(request["seconds"]) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     try:
         reply = _answer(request)
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
