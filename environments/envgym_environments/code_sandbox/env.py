@@ -135,7 +135,8 @@ class CodeSandbox(ChatEnv):
             results = await read_suite(self._record.task.reference).run("visible", code, boxes)
         for result in results:
             if not result.passed:
-                return result.text[: self.settings.feedback_chars]
+                # An exception's text may hold lone surrogates, which no tokenizer and no file takes.
+                return result.text[: self.settings.feedback_chars].encode(errors="replace").decode()
         return "passed" if results else "there are no visible tests"
 
     @tool(concurrent=False)

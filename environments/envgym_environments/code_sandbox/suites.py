@@ -65,12 +65,12 @@ class ValueTests(pydantic.BaseModel):
 
     def _judge(self, test: ValueTest, result: Result) -> TestResult:
         expected = decode(test.expected)
-        call = f"{self.entry_point}({', '.join(repr(decode(a)) for a in test.arguments)})"
+        call = f"{self.entry_point}({', '.join(_show(decode(a)) for a in test.arguments)})"
         match result:
             case Returned(value) if equal(expected, value, self.tolerance):
                 return TestResult(passed=True)
             case Returned(value):
-                return TestResult(passed=False, text=f"{call} gave {value!r}, not {expected!r}")
+                return TestResult(passed=False, text=f"{call} gave {_show(value)}, not {_show(expected)}")
             case Raised(kind, text):
                 return TestResult(passed=False, text=f"{call} raised {kind}: {text}")
             case Died(status):
@@ -149,6 +149,14 @@ class StdioTests(pydantic.BaseModel):
             text = f"for input {test.stdin!r} it printed {done.text!r}, not {test.stdout!r}"
             results.append(TestResult(passed=False, text="; ".join([text, f"status {done.status}", *last_words])))
         return results
+
+
+def _show(value: object) -> str:
+    """A value as the policy sees it; Python refuses to write out very large integers."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a very large number"
 
 
 Suite = ValueTests | AssertTests | StdioTests
