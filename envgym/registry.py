@@ -174,6 +174,7 @@ def register(name: str, entry_point: str) -> None:
     if not _VERSION.match(name):
         raise UserError(f"environment id {name!r} must end in a version, e.g. {name + '-v1'!r}")
     environments.register(name, entry_point)
+    register_in_gymnasium()
 
 
 def make(name: str, **settings: Any) -> ChatEnv:
@@ -192,8 +193,10 @@ def list_envs() -> list[str]:
 
 
 def register_in_gymnasium() -> None:
-    """Register every environment with Gymnasium, which calls this through its plugin entry point."""
+    """Register every environment with Gymnasium, whose own plugin entry points ended with version 1.0."""
     import gymnasium
 
     for plugin in environments.plugins().values():
-        gymnasium.register(id=plugin.name, entry_point=plugin.entry_point, disable_env_checker=True)
+        name = _NAMESPACE + plugin.name
+        if name not in gymnasium.registry:
+            gymnasium.register(id=name, entry_point=plugin.entry_point, disable_env_checker=True)

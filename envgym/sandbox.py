@@ -92,9 +92,7 @@ class Sandbox(abc.ABC):
     """One isolated place with its own files and processes. Use as an async context manager."""
 
     @abc.abstractmethod
-    async def run_python(
-        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
-    ) -> ExecResult:
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         """Run ``code`` as a fresh ``__main__`` in the work folder; this is the fast path.
 
         Raises:

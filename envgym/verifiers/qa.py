@@ -1,8 +1,8 @@
 """Question answering: exact match and token F1 after the SQuAD normalisation.
 
-Source: the evaluation scripts of SQuAD 1.1 (Rajpurkar et al. 2016) and HotpotQA (Yang et al. 2018). Deviations:
-Unicode punctuation goes too; text is brought to NFKC first; an answer that consists of articles alone
-(vitamin "A") keeps them; and an empty answer matches nothing, not even an empty gold.
+Source: the evaluation scripts of SQuAD 1.1 (Rajpurkar et al. 2016) and HotpotQA (Yang et al. 2018).
+    Deviations: Unicode punctuation goes too; text is brought to NFKC first; an answer that consists of
+    articles alone (vitamin "A") keeps them; and an empty answer matches nothing, not even an empty gold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-r"""What the environments whose answer is a short text share: the fence, the script of an expert, the rubric.
+r"""What the environments whose answer is a short text share: reading the answer, and an expert's messages.
 
 The final answer is what the last assistant message puts into ``<answer>...</answer>`` or ``\boxed{...}``; text
-outside a fence, earlier messages and tool output never count.
+outside a fence, earlier messages and tool output never count. Of several fences the last one does, and a
+``####`` line after one is a fence too.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from envgym.data import Split, Task, content_hash
 from envgym.errors import DataError
 from envgym.tasks import read_rows, split_of
 
-__all__ = ["load_split", "text_of"]
+__all__ = ["load_split", "row_id", "text_of"]
 
 MakeTask = Callable[[str, dict[str, Any], Split], Task]
 """Makes a task of ``(where, row, split)``; ``where`` names the file and the row for error messages."""
@@ -48,6 +48,11 @@ def load_split(
     if not tasks:
         raise DataError(f"{train_file}: no {split} task")
     return tasks
+
+
+def row_id(where: str, split: Split) -> str:
+    """A task id that names split, file and row: two files may share a name."""
+    return f"{split}/{where.replace(', row ', '/')}"
 
 
 def text_of(where: str, row: dict[str, Any], column: str) -> str:

@@ -6,6 +6,7 @@ The Docker image is made of these files and bubblewrap binds them, so programs f
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ _LEFT_OUT = {
     "turtledemo",
     "ensurepip",
 }
+_TEXTS = {".py", ".pyi", ".txt", ".h", ".pyx", ".pxd"}
 _LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -46,14 +48,20 @@ class Interpreter:
     """Absolute path inside → file or folder on this machine; a later one may lie within an earlier one."""
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """Yield every file that programs need: absolute path inside, file on this machine, links resolved."""
+        """Yield every file that programs need: absolute path inside, file on this machine, links resolved.
+
+        Compiled modules are not among them: which of those exist changes from day to day.
+        """
         for inside, source in self.trees.items():
             if source.is_file():
                 yield inside, source.resolve()
                 continue
-            for file in sorted(source.rglob("*")):
-                if _needed(file.relative_to(source).parts) and file.is_file():
-                    yield f"{inside}/{file.relative_to(source)}", file.resolve()
+            for folder, below, names in os.walk(source):
+                below[:] = sorted(name for name in below if name not in _LEFT_OUT and "config-" not in name)
+                for name in sorted(names):
+                    if not name.startswith("_tkinter."):
+                        file = Path(folder, name)
+                        yield f"{inside}/{file.relative_to(source)}", file.resolve()
 
 
 @functools.cache
@@ -78,12 +86,6 @@ def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
         trees["/bin/sh"] = Path(shell).resolve()
     bare = Interpreter(python=str(executable), site=site, trees=trees)
     return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare))
-
-
-def _needed(parts: tuple[str, ...]) -> bool:
-    return not (
-        _LEFT_OUT & set(parts[:-1]) or parts[0].startswith("config-") or parts[-1].startswith("_tkinter.")
-    )
 
 
 def _site_folder(executable: Path) -> str:
@@ -127,8 +129,8 @@ def _package_trees(distribution: str, site: str) -> dict[str, Path]:
 def _shared_libraries(interpreter: Interpreter) -> dict[str, Path]:
     """Every library that ``ldd`` names for the interpreter's binaries, at the path where it is looked for."""
     present = {source for _, source in interpreter.files()}
-    binaries = [source for source in present if source.suffix not in (".py", ".pyc") and _is_elf(source)]
-    named = subprocess.run(["ldd", *sorted(binaries)], capture_output=True, text=True, check=False).stdout
+    binaries = [str(source) for source in present if source.suffix not in _TEXTS and _is_elf(source)]
+    named = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
     found = {where: Path(where).resolve() for where in sorted(_LIBRARY.findall(named))}
     return {where: source for where, source in found.items() if source not in present}
 

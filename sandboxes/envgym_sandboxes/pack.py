@@ -38,9 +38,7 @@ def check_name(path: str) -> bytes:
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") or part.startswith("-") for part in parts) or not path.isprintable():
-        raise ValueError(
-            f"file name {path!r:.100} must be relative, of plain parts: no '..', '-' or controls"
-        )
+        raise ValueError(f"file name {path!r:.100} must be relative, of plain parts: no '..', '-' or controls")
     name = path.encode("utf-8")
     longest = max(len(part.encode("utf-8")) for part in parts)
     if len(name) > _MAX_NAME_BYTES or longest > _MAX_PART_BYTES or len(parts) > _MAX_DEPTH:

@@ -42,9 +42,7 @@ class RunnerSandbox(Sandbox):
         self._broken = False
         self._turn: asyncio.Lock = asyncio.Lock()
 
-    async def run_python(
-        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
-    ) -> ExecResult:
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         """Run ``code`` as a fresh ``__main__``; see ``Sandbox.run_python``."""
         return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
 
@@ -87,9 +85,7 @@ class RunnerSandbox(Sandbox):
         if gone is not None:
             await asyncio.shield(asyncio.wrap_future(gone))
 
-    async def _execute(
-        self, operation: int, body: bytes, stdin: bytes, wall_seconds: float | None
-    ) -> ExecResult:
+    async def _execute(self, operation: int, body: bytes, stdin: bytes, wall_seconds: float | None) -> ExecResult:
         wall = self._limits.wall_seconds if wall_seconds is None else wall_seconds
         asked = time.monotonic()
         async with self._turn:
@@ -115,9 +111,7 @@ class RunnerSandbox(Sandbox):
                 raise OSError(errno.EIO, "the program broke its sandbox")
             return reply
 
-    async def _request(
-        self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes
-    ) -> Reply | None:
+    async def _request(self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes) -> Reply | None:
         """Ask the runner; ``None`` if the program has left it unable to answer."""
         worker = self._worker
         if worker is None:

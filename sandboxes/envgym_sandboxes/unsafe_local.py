@@ -72,9 +72,7 @@ class _LocalSandbox(Sandbox):
         self._turn = asyncio.Lock()
         self.closed = False
 
-    async def run_python(
-        self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None
-    ) -> ExecResult:
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
 
     async def exec(

@@ -36,6 +36,10 @@ from envgym_trainers.workbench import Site, open_collector, open_site, open_work
 __all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
 
 
+_MIN_SOLVED = 0.98
+"""Share of gold trajectories that must solve their task; a busy machine may lose a few to deadlines."""
+
+
 def negative_log_likelihood(
     batch: Batch, logprobs: torch.Tensor, entropy: torch.Tensor, totals: Totals
 ) -> tuple[torch.Tensor, Metrics]:
@@ -106,7 +110,7 @@ class SupervisedStage:
         """Gold trajectories of training tasks.
 
         Raises:
-            DataError: an expert failed its own task, which would teach the wrong thing.
+            DataError: experts failed so many of their own tasks that an environment must be broken.
         """
         split: Split = "train"
         async with open_collector(self._recipe, site, GoldPolicy()) as collector:
@@ -125,13 +129,17 @@ class SupervisedStage:
 
             gold = await asyncio.gather(*(play(label, i) for i, (label, _) in enumerate(tasks)))
             self._reporter.end()
-        for trajectory in gold:
-            if trajectory.score is None or trajectory.score.accuracy < 1:
-                raise DataError(
-                    f"the expert of {trajectory.env} did not solve task {trajectory.task.id!r}: "
-                    f"{trajectory.outcome.kind} {trajectory.outcome.reason}"
-                )
-        return list(gold)
+        solved = [t for t in gold if t.score is not None and t.score.accuracy == 1]
+        if len(solved) < len(gold):
+            lost = next(t for t in gold if t.score is None or t.score.accuracy < 1)
+            text = (
+                f"{len(gold) - len(solved)} of {len(gold)} gold trajectories did not solve their task, e.g. "
+                f"{lost.env} {lost.task.id!r}: {lost.outcome.kind} {lost.outcome.reason}"
+            )
+            if len(solved) < _MIN_SOLVED * len(gold):
+                raise DataError(text)
+            self._reporter.say(f"left out: {text}")
+        return solved
 
     def _language_model(self, gold: Sequence[Trajectory]) -> LanguageModel:
         config = self._recipe.model

@@ -14,7 +14,7 @@ class Decision(enum.StrEnum):
     CORRECT = "correct"
     INCORRECT = "incorrect"
     UNPARSEABLE = "unparseable"
-    """No answer can be read from the prediction, or it is over a cap. A wrong answer, told apart for counting."""
+    """No answer can be read, or it is over a cap. A wrong answer, told apart for counting."""
     TIMEOUT = "timeout"
     """Computer algebra ran out of time. Missing data, not a wrong answer."""
     GOLD_ERROR = "gold_error"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -65,7 +64,6 @@ class CodeSandbox(ChatEnv):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._boxes: Boxes | None = None
         self._recordings: dict[str, Recording] = {}
 
     def tasks(self, split: Split) -> Sequence[Task]:
@@ -92,16 +90,6 @@ class CodeSandbox(ChatEnv):
         if isinstance(other, CodeSandbox):
             self._recordings = other._recordings
 
-    async def start(self, task: Task) -> None:
-        """Get the sandboxes ready; they open when first needed."""
-        self._boxes = self._make_boxes()
-
-    async def finish(self) -> None:
-        """Close the episode's sandboxes."""
-        if self._boxes is not None:
-            boxes, self._boxes = self._boxes, None
-            await boxes.close()
-
     async def respond(self, action: Message) -> Reply:
         """Run the calls; a submission, or a message without a call, ends the episode."""
         if not action.tool_calls:
@@ -115,7 +103,7 @@ class CodeSandbox(ChatEnv):
         if not isinstance(code, str) or trajectory.outcome.kind is OutcomeKind.TRUNCATED:
             return Score(value=0.0, accuracy=0.0, components={"hidden_tests": 0.0}, metrics={"submitted": 0.0})
         suite = read_suite(trajectory.task.reference)
-        async with self._open(trajectory) as boxes:
+        async with self._make_boxes() as boxes:
             results = await suite.run("hidden", code, boxes)
         share = sum(r.passed for r in results) / len(results)
         accuracy = float(share == 1)
@@ -131,7 +119,7 @@ class CodeSandbox(ChatEnv):
     @tool(concurrent=False, timeout=120.0)
     async def run_tests(self, code: str) -> str:
         """Run the visible tests on the code."""
-        async with self._open(self._record) as boxes:
+        async with self._make_boxes() as boxes:
             results = await read_suite(self._record.task.reference).run("visible", code, boxes)
         for result in results:
             if not result.passed:
@@ -152,17 +140,9 @@ class CodeSandbox(ChatEnv):
         return self.trajectory
 
     def _make_boxes(self) -> Boxes:
+        """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
         limits = Limits(wall_seconds=self.settings.wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
         return Boxes(self.services, limits, self.settings.call_seconds, self._recordings)
-
-    @contextlib.asynccontextmanager
-    async def _open(self, trajectory: Trajectory) -> AsyncIterator[Boxes]:
-        """The running episode's sandboxes, or some for this trajectory alone."""
-        if self._boxes is not None and trajectory is self.trajectory:
-            yield self._boxes
-            return
-        async with self._make_boxes() as boxes:
-            yield boxes
 
 
 def _say(name: str, code: str) -> Message:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import pydantic
 
 from envgym.core import ChatEnv, EnvSettings
 from envgym.data import Message, Score, Split, Task, Trajectory
-from envgym.errors import VerifierError
 from envgym.rubric import Reward, Rubric
+from envgym.sandbox import Limits, Sandbox, Status
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
-from envgym.verifiers import verify_math
-from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, fenced_answer, has_format, reference_of, script
+from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
 from envgym_environments.math_problems.arithmetic import arithmetic, fractions, modular
 from envgym_environments.math_problems.calculator import CalculatorError, calculate
+from envgym_environments.math_problems.checking import is_correct
 from envgym_environments.math_problems.files import GSM8K, FileProblems
 from envgym_environments.math_problems.problem import Family
 from envgym_environments.math_problems.stories import word_problems
@@ -57,6 +56,8 @@ class MathSettings(EnvSettings):
         default=(1,), min_length=1, description="difficulties, drawn equally often"
     )
     calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
+    python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
+    python_seconds: float = pydantic.Field(default=10.0, gt=0, le=60, description="deadline of one Python program")
     format_weight: float = pydantic.Field(
         default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
     )
@@ -69,20 +70,30 @@ class MathSettings(EnvSettings):
         default="", description="the answer is what follows it; '' is the whole column"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _file_settings_go_with_a_file(self) -> Self:
+        names = ("held_out_file", "question_column", "answer_column", "answer_marker")
+        given = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
+        if self.source in ("procedural", "gsm8k") and given:
+            raise ValueError(f"{', '.join(given)}: only for a source that is a file, not {self.source!r}")
+        return self
+
 
 class MathProblems(ChatEnv):
     """Solve a problem, with a calculator on the way; the last message's answer is compared exactly.
 
-    A step that leaves the division to the verifier (``12/4`` for 3) is not an answer.
+    Only what the last message fences counts, and work left to the verifier (``12/4`` for 3) is no answer.
     """
 
     Settings = MathSettings
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     settings: MathSettings
+    _sandbox: Sandbox | None = None
 
     def make_tools(self) -> dict[str, Tool]:
-        """The calculator, where the settings offer it."""
-        return collect_tools(self) if self.settings.calculator else {}
+        """The tools that the settings offer."""
+        offered = {"calculator": self.settings.calculator, "python": self.settings.python}
+        return {name: made for name, made in collect_tools(self).items() if offered[name]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems made on demand, or the rows of the source.
@@ -106,18 +117,24 @@ class MathProblems(ChatEnv):
         )
         return files.load(split, _SYSTEM)
 
+    async def finish(self) -> None:
+        """Close the episode's sandbox, if Python was used."""
+        if self._sandbox is not None:
+            sandbox, self._sandbox = self._sandbox, None
+            await sandbox.close()
+
     def gold(self, task: Task) -> Sequence[Message]:
         """One calculation where a calculator is on offer, then the answer."""
         reference = reference_of(task)
         expression = reference.get("expression")
-        calls = [call("calculator", expression=expression)] if expression and self.tools else []
+        calls = [call("calculator", expression=expression)] if expression and "calculator" in self.tools else []
         return script(calls, str(reference["answer"]))
 
     async def score(self, trajectory: Trajectory) -> Score:
         """1 for the right answer; a wrong one earns at most ``format_weight``."""
         share = self.settings.format_weight
         rubric = Rubric(
-            Reward(name="correct", function=_correct, weight=1 - share),
+            Reward(name="correct", function=is_correct, weight=1 - share),
             Reward(name="format", function=has_format, weight=share),
         )
         return await rubric.score(trajectory)
@@ -130,6 +147,17 @@ class MathProblems(ChatEnv):
         except CalculatorError as error:
             raise ToolInputError(str(error)) from None
 
+    @tool(concurrent=False, timeout=120.0)
+    async def python(self, code: str) -> str:
+        """Run a Python program and return what it prints."""
+        if self._sandbox is None:
+            self._sandbox = await self.services.open_sandbox(Limits(wall_seconds=self.settings.python_seconds))
+        result = await self._sandbox.run_python(code)
+        if result.status is not Status.OK:
+            last_line = result.error_text.strip().rpartition("\n")[2]
+            raise ToolInputError(f"{result.status}: {last_line}"[:400])
+        return result.text.strip() or "nothing was printed"
+
     def _generate(self, rng: random.Random, split: Split) -> Task:
         family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)
         problem = FAMILIES[family](rng, level)
@@ -141,20 +169,3 @@ class MathProblems(ChatEnv):
             difficulty=float(level),
             metadata={"family": family},
         )
-
-
-async def _correct(trajectory: Trajectory) -> float:
-    answer = fenced_answer(trajectory)
-    gold = str(reference_of(trajectory.task)["answer"])
-    if answer is None or _undone(answer, gold):
-        return 0.0
-    # A thread, because computer algebra may take its whole time limit.
-    verdict = await asyncio.to_thread(verify_math, f"<answer>{answer}</answer>", gold)
-    if not verdict.decided:
-        raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
-    return float(verdict.correct)
-
-
-def _undone(answer: str, gold: str) -> bool:
-    """Whether ``answer`` leaves a division to be done that the gold has done."""
-    return any(sign in answer and sign not in gold for sign in ("/", "\\frac", "\\div"))

@@ -9,7 +9,7 @@ from typing import Any
 from envgym.data import Message, Split, Task
 from envgym.errors import DataError
 from envgym.verifiers import check_gold
-from envgym_environments.file_tasks import load_split, text_of
+from envgym_environments.file_tasks import load_split, row_id, text_of
 
 __all__ = ["GSM8K", "FileProblems"]
 
@@ -35,7 +35,7 @@ class FileProblems:
         def make(where: str, row: dict[str, Any], split: Split) -> Task:
             question = Message(role="user", content=text_of(where, row, self.question_column))
             return Task(
-                id=where.replace(", row ", "/"),
+                id=row_id(where, split),
                 split=split,
                 messages=(system, question),
                 reference={"answer": self._gold(where, row)},

@@ -1,4 +1,4 @@
-"""What every family of problems makes, and the numbers they draw from."""
+"""What every family of problems makes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,23 @@ from dataclasses import dataclass
 
 from envgym_environments.math_problems.calculator import calculate
 
-__all__ = ["LEVELS", "Family", "Problem", "join"]
+__all__ = ["THINGS", "Family", "Problem"]
 
-LEVELS = (1, 2, 3, 4, 5)
+THINGS = (
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "cups",
+    "eggs",
+    "keys",
+    "nuts",
+    "pens",
+    "rings",
+    "shells",
+    "stamps",
+)
+"""What problems count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +43,3 @@ class Problem:
 
 Family = Callable[[random.Random, int], Problem]
 """Draws a problem of a level from 1 to 5."""
-
-
-def join(items: list[str]) -> str:
-    """``a``, ``a and b`` or ``a, b and c``."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

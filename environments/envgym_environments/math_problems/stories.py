@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import random
 
-from envgym_environments.math_problems.problem import Problem
+from envgym_environments.math_problems.problem import THINGS, Problem
 
 __all__ = ["word_problems"]
 
 _NAMES = ("Ana", "Ben", "Eva", "Ira", "Kim", "Lee", "Max", "Mia", "Noa", "Sam", "Tom", "Zoe")
-_THINGS = (
-    "apples",
-    "books",
-    "cards",
-    "coins",
-    "cups",
-    "eggs",
-    "keys",
-    "nuts",
-    "pens",
-    "rings",
-    "shells",
-    "stamps",
-)
 
 
 def word_problems(rng: random.Random, level: int) -> Problem:
     """A chain of ``level`` events; every number on the way is a whole number above 0."""
-    name, things = rng.choice(_NAMES), rng.choice(_THINGS)
+    name, things = rng.choice(_NAMES), rng.choice(THINGS)
     count = rng.randint(4, 99)
     sentences, expression = [f"{name} has {count} {things}."], str(count)
     for _ in range(level):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from envgym_environments.math_problems.problem import Problem
+from envgym_environments.math_problems.problem import THINGS, Problem
 
 __all__ = ["combinatorics", "linear_equations", "sequences"]
 
@@ -62,19 +62,20 @@ def sequences(rng: random.Random, level: int) -> Problem:
 
 def combinatorics(rng: random.Random, level: int) -> Problem:
     """Choices, orders, subsets, words with repeated letters, and sharing out equal things."""
-    total = rng.randint(4, 6 + 2 * level)
-    part = rng.randint(2, total - 2)
+    things = rng.choice(THINGS)
+    total = rng.randint(5, 18)
     match level:
         case 1:
             a, b, c = (rng.randint(2, 12) for _ in range(3))
             question = f"A menu has {a} soups, {b} mains and {c} desserts. How many meals of one each are there?"
             expression = f"{a}*{b}*{c}"
         case 2:
-            prizes = rng.randint(2, 4)
-            question = f"{total} runners race. In how many ways can the first {prizes} places be taken?"
-            expression = _falling(total, prizes)
+            part = rng.randint(2, 4)
+            question = f"In how many ways can {part} of {total} {things} be put in a row?"
+            expression = _falling(total, part)
         case 3:
-            question = f"In how many ways can a team of {part} be chosen from {total} people?"
+            part = rng.randint(2, total - 2)
+            question = f"In how many ways can {part} of {total} {things} be chosen?"
             expression = f"{_falling(total, part)}/({_falling(part, part)})"
         case 4:
             word = "".join(rng.choice("ABC") for _ in range(rng.randint(5, 8)))
@@ -83,7 +84,7 @@ def combinatorics(rng: random.Random, level: int) -> Problem:
             expression = f"{_falling(len(word), len(word))}/({repeats})"
         case _:
             bars = rng.randint(2, 4)
-            question = f"In how many ways can {total} equal coins be shared among {bars + 1} people?"
+            question = f"In how many ways can {total} equal {things} be shared among {bars + 1} people?"
             expression = f"{_falling(total + bars, bars)}/({_falling(bars, bars)})"
     return Problem(question=question, expression=expression)
 

@@ -7,64 +7,83 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-import pydantic
-
-from envgym.core import ChatEnv, EnvSettings
+from envgym.core import ChatEnv
 from envgym.data import Message, Score, Split, Task, Trajectory
 from envgym.rubric import Reward, Rubric
 from envgym.tasks import ProceduralTasks, stable_id
-from envgym.tools import ToolInputError, tool
-from envgym.verifiers import exact_match, f1_score
-from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, fenced_answer, has_format, reference_of, script
+from envgym.tools import Tool, ToolInputError, collect_tools, tool
+from envgym_environments.answers import call, fenced_answer, has_format, reference_of, script
+from envgym_environments.search_qa.files import file_index, file_questions
 from envgym_environments.search_qa.index import Index
-from envgym_environments.search_qa.questions import draw_question
-from envgym_environments.search_qa.world import World, make_world
+from envgym_environments.search_qa.matching import score_answer
+from envgym_environments.search_qa.questions import QuestionKind, draw_question
+from envgym_environments.search_qa.remote import RemoteRetriever
+from envgym_environments.search_qa.settings import SearchSettings
+from envgym_environments.search_qa.world import Document, World, make_world
 
-__all__ = ["SearchQA", "SearchSettings"]
+__all__ = ["SearchQA"]
 
-_SYSTEM = Message(role="system", content="Search, then answer. Put the answer in <answer></answer>.")
-
-
-class SearchSettings(EnvSettings):
-    """Settings of ``SearchQA``."""
-
-    documents: int = pydantic.Field(default=500, ge=20, le=100_000, description="entities of the fictional world")
-    world_seed: int = pydantic.Field(default=0, description="names the fictional world")
-    hops: tuple[int, ...] = pydantic.Field(
-        default=(1, 2), min_length=1, description="facts that lead to an answer, 1 to 5, drawn equally often"
-    )
-    top_k: int = pydantic.Field(default=1, ge=1, le=20, description="documents that a search returns")
-    f1_weight: float = pydantic.Field(default=0.0, ge=0, le=1, description="share of the reward for token F1")
-    format_weight: float = pydantic.Field(
-        default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
-    )
+_WITHHELD = 0.1
+"""Share of facts that no document tells, where unanswerable questions are asked."""
 
 
 class SearchQA(ChatEnv):
-    """Look facts up in a corpus, follow them from document to document, and answer."""
+    """Look facts up in a corpus, follow them from document to document, and answer.
+
+    Only what the last message fences counts. One answer is compared by exact match, a set entity by entity.
+    """
 
     Settings = SearchSettings
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     settings: SearchSettings
+    _remote: RemoteRetriever | None = None
+
+    def make_tools(self) -> dict[str, Tool]:
+        """Every tool; a remote retriever cannot open a document by its title."""
+        tools = collect_tools(self)
+        if self.settings.retriever_url:
+            del tools["open_document"]
+        return tools
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Questions about the fictional world, made on demand."""
-        return ProceduralTasks(self._generate, split, self.settings.size, self.settings.task_seed)
+        """Questions about the fictional world, made on demand, or those of the files.
+
+        Raises:
+            DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
+        """
+        s = self.settings
+        if not s.retriever_url:
+            self._index()
+        if s.question_file:
+            return file_questions(split, s.question_file, s.held_out_file, self._system())
+        return ProceduralTasks(self._generate, split, s.size, s.task_seed)
+
+    async def start(self, task: Task) -> None:
+        """Open the connection to a remote retriever."""
+        if self.settings.retriever_url:
+            self._remote = RemoteRetriever(self.settings.retriever_url, self.settings.retriever_seconds)
+
+    async def finish(self) -> None:
+        """Close the connection to a remote retriever."""
+        if self._remote is not None:
+            remote, self._remote = self._remote, None
+            await remote.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """A search for each entity on the way, then the answer."""
-        reference = reference_of(task)
-        path, answers = reference.get("path"), reference["answers"]
-        assert isinstance(answers, list)
+        """A search for each entity on the way, where that is known, then the answer."""
+        golds, all_of = _golds(task)
+        path = reference_of(task).get("path")
         searches = [call("search", query=entity) for entity in path] if isinstance(path, list) else []
-        return script(searches, "; ".join(map(str, answers)))
+        return script(searches, "; ".join(golds) if all_of else golds[0])
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for an exact match."""
+        """1 for an exact match; ``f1_weight`` and ``format_weight`` move shares of it to the other components."""
         s = self.settings
+        golds, all_of = _golds(trajectory.task)
+        exact, f1 = score_answer(fenced_answer(trajectory) or "", golds, all_of=all_of)
         rubric = Rubric(
-            Reward(name="exact_match", function=_exact, weight=1 - s.f1_weight - s.format_weight),
-            Reward(name="f1", function=_f1, weight=s.f1_weight),
+            Reward(name="exact_match", function=lambda _: exact, weight=1 - s.f1_weight - s.format_weight),
+            Reward(name="f1", function=lambda _: f1, weight=s.f1_weight),
             Reward(name="format", function=has_format, weight=s.format_weight),
         )
         return await rubric.score(trajectory)
@@ -72,45 +91,74 @@ class SearchQA(ChatEnv):
     @tool
     async def search(self, query: str) -> str:
         """Find documents by their words."""
-        found = _corpus(self.settings.world_seed, self.settings.documents)[1].search(query, self.settings.top_k)
-        return "\n".join(map(str, found)) or "no document matches"
+        top_k = self.settings.top_k
+        if self._remote is not None:
+            found = await self._remote.search(query, top_k)
+        else:
+            found = self._index().search(query, top_k)
+        return "\n".join(map(self._snippet, found)) or "no document matches"
 
     @tool
     async def open_document(self, title: str) -> str:
         """Read the document of that title."""
-        found = _corpus(self.settings.world_seed, self.settings.documents)[1].by_title(title)
-        if found is None:
+        found = self._index().by_title(title)
+        if not found:
             raise ToolInputError(f"no document has the title {title[:80]!r}")
-        return found.text
+        return "\n".join(document.text for document in found)
+
+    def _snippet(self, document: Document) -> str:
+        limit = self.settings.snippet_chars
+        text = document.text if len(document.text) <= limit else document.text[:limit].rstrip() + " ..."
+        return f"{document.title}: {text}"
+
+    def _index(self) -> Index:
+        return file_index(self.settings.corpus_file) if self.settings.corpus_file else self._fiction()[1]
+
+    def _fiction(self) -> tuple[World, Index]:
+        s = self.settings
+        withheld = _WITHHELD if s.unanswerable_share else 0.0
+        return _fictional_world(s.world_seed, s.documents, s.set_share > 0, withheld, s.distractors)
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        world, _ = _corpus(self.settings.world_seed, self.settings.documents)
-        hops = rng.choice(self.settings.hops)
-        question = draw_question(rng, world, hops)
+        s = self.settings
+        hops, draw = rng.choice(s.hops), rng.random()
+        kind: QuestionKind = "single"
+        if draw < s.set_share + s.unanswerable_share:
+            kind = "set" if draw < s.set_share else "unanswerable"
+        question = draw_question(rng, self._fiction()[0], hops, kind)
         return Task(
             id=f"{hops}-hop/{stable_id(question.text)}",
             split=split,
-            messages=(_SYSTEM, Message(role="user", content=question.text)),
-            reference={"answers": list(question.answers), "path": list(question.path)},
+            messages=(self._system(), Message(role="user", content=question.text)),
+            reference={
+                "answers": list(question.answers),
+                "all_of": kind == "set",
+                "path": list(question.path),
+            },
             difficulty=float(hops),
+            metadata={"kind": kind},
         )
+
+    def _system(self) -> Message:
+        text = "Search, then answer. Put the answer in <answer></answer>."
+        if self.settings.set_share:
+            text += " Put ; between several answers."
+        if self.settings.unanswerable_share:
+            text += " Answer unknown if no document tells."
+        return Message(role="system", content=text)
 
 
 @functools.lru_cache(maxsize=4)
-def _corpus(seed: int, documents: int) -> tuple[World, Index]:
-    world = make_world(seed, documents)
+def _fictional_world(
+    seed: int, documents: int, set_relations: bool, withheld: float, distractors: int
+) -> tuple[World, Index]:
+    """Shared by every instance in this process: neither the world nor its index ever changes."""
+    world = make_world(seed, documents, set_relations=set_relations, withheld=withheld, distractors=distractors)
     return world, Index(world.documents)
 
 
-def _golds(trajectory: Trajectory) -> list[str]:
-    answers = reference_of(trajectory.task)["answers"]
-    return [str(a) for a in answers] if isinstance(answers, list) else []
-
-
-def _exact(trajectory: Trajectory) -> float:
-    answer = fenced_answer(trajectory)
-    return float(answer is not None and exact_match(answer, _golds(trajectory)))
-
-
-def _f1(trajectory: Trajectory) -> float:
-    return f1_score(fenced_answer(trajectory) or "", _golds(trajectory))
+def _golds(task: Task) -> tuple[list[str], bool]:
+    """The golds, and whether all of them are asked for."""
+    reference = reference_of(task)
+    answers = reference["answers"]
+    return [str(a) for a in answers] if isinstance(answers, list) else [], bool(reference.get("all_of"))

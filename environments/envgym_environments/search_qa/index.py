@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from envgym.errors import DataError
 from envgym_environments.search_qa.world import Document
 
 __all__ = ["Index"]
@@ -21,7 +22,10 @@ class Index:
     """Finds documents by words (BM25 as in Lucene, through ``bm25s``) or by title.
 
     Args:
-        documents: what to search; not empty, titles unique but for their case.
+        documents: what to search.
+
+    Raises:
+        DataError: no document has a word in it.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
@@ -29,9 +33,13 @@ class Index:
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         self.documents = documents
-        self._by_title = {d.title.casefold(): d for d in documents}
-        self._bm25 = bm25s.BM25()
+        self._by_title: dict[str, list[Document]] = {}
+        for document in documents:
+            self._by_title.setdefault(document.title.strip().casefold(), []).append(document)
         words = [_words(d.title) * _TITLE_WEIGHT + _words(d.text) for d in documents]
+        if not any(words):
+            raise DataError("the corpus holds no words")
+        self._bm25 = bm25s.BM25()
         self._bm25.index(words, show_progress=False)
 
     def search(self, query: str, top_k: int) -> list[Document]:
@@ -44,9 +52,9 @@ class Index:
         best = hits[numpy.argsort(-scores[hits], kind="stable")[:top_k]]
         return [self.documents[i] for i in best]
 
-    def by_title(self, title: str) -> Document | None:
-        """The document of that title, whatever its case."""
-        return self._by_title.get(title.strip().casefold())
+    def by_title(self, title: str) -> list[Document]:
+        """Every document of that title, whatever its case, in corpus order."""
+        return self._by_title.get(title.strip().casefold(), [])
 
 
 def _words(text: str) -> list[str]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
+from envgym.errors import DataError
 from envgym_environments.search_qa.world import RELATIONS, SET_RELATIONS, Relation, World
 
-__all__ = ["UNKNOWN", "Question", "draw_question"]
+__all__ = ["UNKNOWN", "Question", "QuestionKind", "draw_question"]
+
+QuestionKind = Literal["single", "set", "unanswerable"]
 
 UNKNOWN = "unknown"
 """The right answer where no document tells it."""
@@ -25,7 +29,7 @@ class Question:
     """The entities to look up, in order. [hops]"""
 
 
-def draw_question(rng: random.Random, world: World, hops: int, *, kind: str = "single") -> Question:
+def draw_question(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Question:
     """Draw a question.
 
     Args:
@@ -36,16 +40,16 @@ def draw_question(rng: random.Random, world: World, hops: int, *, kind: str = "s
             fact is withheld).
 
     Raises:
-        ValueError: the world has no such question, in ``10,000`` draws.
+        DataError: 10,000 draws found no such question in this world.
     """
     for _ in range(_MAX_DRAWS):
         found = _walk(rng, world, hops, kind)
         if found is not None:
             return found
-    raise ValueError(f"no {kind} question of {hops} hops in this world")
+    raise DataError(f"no {kind} question of {hops} hops in this world; more documents or fewer hops would help")
 
 
-def _walk(rng: random.Random, world: World, hops: int, kind: str) -> Question | None:
+def _walk(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Question | None:
     """One attempt. No entity comes up twice, so that the question never holds its own answer."""
     source = rng.choice(RELATIONS).kind
     path = [rng.choice(world.names[source])]
@@ -67,7 +71,9 @@ def _walk(rng: random.Random, world: World, hops: int, kind: str) -> Question | 
     return None
 
 
-def _finish(path: list[str], chain: list[Relation], values: tuple[str, ...], kind: str) -> Question | None:
+def _finish(
+    path: list[str], chain: list[Relation], values: tuple[str, ...], kind: QuestionKind
+) -> Question | None:
     if (kind == "unanswerable") != (not values) or set(values) & set(path):
         return None
     wh = "Who" if chain[-1].target == "person" else "What"

@@ -23,9 +23,6 @@ class Document:
     title: str
     text: str
 
-    def __str__(self) -> str:
-        return f"{self.title}: {self.text}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
@@ -62,7 +59,7 @@ SET_RELATIONS: tuple[Relation, ...] = (
 _INVERSE = {"staff": "employer", "books": "author"}
 
 _SHARES = {"person": 0.4, "firm": 0.2, "town": 0.15, "book": 0.25}
-_ENDINGS = {"given": "", "family": "n", "firm": "x", "town": "l", "region": "s"}
+_ENDINGS = {"given": "", "family": "n", "firm": "x", "town": "l", "region": "s", "noun": "m"}
 _SYLLABLES = tuple(c + v for c in "bdfklmrt" for v in "aeiou")
 _ADJECTIVES = ("Blue", "Cold", "Dark", "Gold", "Gray", "High", "Long", "Lost", "Old", "Pale", "Red", "Wild")
 _NOUNS = ("Bird", "Boat", "Door", "Fire", "Gate", "Hill", "Lake", "Lamp", "Moon", "Road", "Rose", "Star")
@@ -106,7 +103,7 @@ def make_world(
         _add_inverses(facts)
     relations = {r.name: r for r in (*RELATIONS, *SET_RELATIONS)}
     written = [_describe(entity, facts[entity], relations) for entity in facts]
-    notes = [_note(rng, names, number) for number in range(1, distractors + 1)]
+    notes = _notes(rng, names, distractors)
     return World(names=names, facts=facts, documents=(*written, *notes))
 
 
@@ -128,10 +125,16 @@ def _describe(entity: str, facts: Mapping[str, tuple[str, ...]], relations: Mapp
     return Document(title=entity, text=f"{entity} {_list(phrases) or 'is little known'}.")
 
 
-def _note(rng: random.Random, names: Mapping[str, Sequence[str]], number: int) -> Document:
-    person, other = rng.choice(names["person"]), rng.choice([*names["town"], *names["firm"], *names["person"]])
-    verb = rng.choice(("once saw", "has heard of", "wants to see", "does not like"))
-    return Document(title=f"Note {number}", text=f"{person} {verb} {other}.")
+def _notes(rng: random.Random, names: Mapping[str, Sequence[str]], count: int) -> list[Document]:
+    others = [*names["person"], *names["firm"], *names["town"]]
+    verbs = ("once saw", "has heard of", "wants to see", "does not like")
+    return [
+        Document(
+            title=f"Note {number}",
+            text=f"{rng.choice(names['person'])} {rng.choice(verbs)} {rng.choice(others)}.",
+        )
+        for number in range(1, count + 1)
+    ]
 
 
 def _list(items: Sequence[str]) -> str:
@@ -164,8 +167,7 @@ def _words(rng: random.Random, kind: str, count: int) -> list[str]:
 
 
 def _titles(rng: random.Random, count: int) -> list[str]:
-    """Book titles; two nouns where one does not suffice."""
-    nouns = list(_NOUNS)
-    while len(_ADJECTIVES) * len(nouns) < count:
-        nouns = [f"{first} {second}" for first in nouns for second in _NOUNS]
+    """Book titles; made-up nouns where the plain ones do not suffice. No two titles hold the same words."""
+    missing = -(-count // len(_ADJECTIVES)) - len(_NOUNS)
+    nouns = [*_NOUNS, *_words(rng, "noun", max(0, missing))]
     return rng.sample([f"The {adjective} {noun}" for adjective in _ADJECTIVES for noun in nouns], count)

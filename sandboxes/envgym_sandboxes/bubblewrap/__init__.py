@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Collection
 
 from envgym.sandbox import Backend, Limits
 from envgym_sandboxes.bubblewrap.cgroup import missing_controllers, sweep
+from envgym_sandboxes.bubblewrap.flags import isolation
 from envgym_sandboxes.bubblewrap.launch import Namespace, launch
 from envgym_sandboxes.interpreter import this_interpreter
 from envgym_sandboxes.pool import Pool, default_capacity
@@ -16,28 +18,16 @@ from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["BubblewrapBackend"]
 
-_TRY = [
-    "--unshare-all",
-    "--unshare-user",
-    "--disable-userns",
-    "--ro-bind",
-    "/",
-    "/",
-    "--",
-    "/bin/sh",
-    "-c",
-    ":",
-]
-
 
 class BubblewrapBackend(Backend):
-    """Runs programs in user, process, network, mount and IPC namespaces of their own; each is used once.
+    """Runs programs in process, network, mount and IPC namespaces of their own; each is used once.
 
     Args:
         packages: installed distributions that programs may import, with what they require.
         capacity: sandboxes alive at once; two a core, at most 16, by default.
         degraded: names of limits to go without. Where no control groups can be made, ``memory_bytes``,
-            ``swap``, ``processes`` and ``cpus`` must all stand here; a program can then exhaust the machine.
+            ``swap``, ``processes`` and ``cpus`` must all stand here; memory and processes are
+            then limited by rlimits, so that many processes together can exhaust the machine.
     """
 
     def __init__(
@@ -58,11 +48,11 @@ class BubblewrapBackend(Backend):
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             return "bwrap is not installed; install bubblewrap 0.8 or newer"
-        tried = subprocess.run([bwrap, *_TRY], capture_output=True, text=True, check=False)
+        command = [bwrap, *isolation(as_root=os.geteuid() == 0)]
+        command += ["--ro-bind", "/", "/", "--", "/bin/sh", "-c", ":"]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
         if tried.returncode:
-            return (
-                f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
-            )
+            return f"bwrap cannot make namespaces ({tried.stderr.strip()}); allow user namespaces for this user"
         missing = missing_controllers()
         if missing:
             return (

@@ -108,7 +108,7 @@ def _start(limits: Limits, interpreter: Interpreter, group: Group | None) -> Nam
         os.lseek(filter_file, 0, os.SEEK_SET)
         entrances = group.entrances if group else []
         binds = group.binds() if group else []
-        command = bwrap_command(limits, interpreter, binds, filter_file)
+        command = bwrap_command(limits, interpreter, binds, filter_file, as_root=os.geteuid() == 0)
         process = subprocess.Popen(
             ["/bin/sh", "-c", _ENTER, "enter", *entrances, "--", *command],
             stdin=theirs.fileno(),

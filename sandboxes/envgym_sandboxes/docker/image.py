@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
+import functools
 import hashlib
-import io
 import logging
 import os
+import py_compile
 import re
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -26,13 +29,13 @@ __all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
 REPOSITORY = "envgym-sandbox"
 _LOG = logging.getLogger("envgym.sandbox")
 _PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
-_LAYOUT = 1
+_LAYOUT = 2
 """Raise it when the image's own files change, so that an old image is not taken for a new one."""
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\nprogram:x:61000:61000:program:/work:/bin/sh\n",
     "/etc/group": b"root:x:0:\nprogram:x:61000:\n",
 }
-_FOLDERS = ("/dev", "/proc", "/sys", "/tmp", "/work")
+_FOLDERS = ("dev", "proc", "sys", "tmp", "work")
 
 
 class Image:
@@ -61,20 +64,18 @@ def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Im
     try:
         client.images.get(reference)
     except ImageNotFound as error:
-        raise UserError(
-            f"image {reference!r} is not on this machine; run: docker pull {reference}"
-        ) from error
+        raise UserError(f"image {reference!r} is not on this machine; run: docker pull {reference}") from error
     return Image(reference, python)
 
 
 def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image:
-    """Build the image of this machine's own interpreter, or find it built; about ten seconds the first time.
+    """Build the image of this machine's own interpreter, or find it built; half a minute the first time.
 
     Raises:
         UserError: the interpreter cannot be packed; see ``this_interpreter``.
     """
     interpreter = this_interpreter(packages)
-    reference = f"{REPOSITORY}:py{sys.version_info.major}.{sys.version_info.minor}-{_digest(interpreter)}"
+    reference = f"{REPOSITORY}:py{sys.version_info.major}.{sys.version_info.minor}-{_digest(packages)}"
     with _one_builder():
         try:
             client.images.get(reference)
@@ -83,9 +84,10 @@ def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image
     return Image(reference, interpreter.python)
 
 
-def _digest(interpreter: Interpreter) -> str:
+@functools.cache
+def _digest(packages: tuple[str, ...]) -> str:
     digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
-    for inside, source in interpreter.files():
+    for inside, source in this_interpreter(packages).files():
         with source.open("rb") as file:
             digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:12]
@@ -101,35 +103,44 @@ def _one_builder() -> Iterator[None]:
 
 
 def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str) -> None:
-    size = sum(source.stat().st_size for _, source in interpreter.files())
-    _LOG.info("building sandbox image %s from this interpreter (%d MB)", reference, size // 10**6)
+    _LOG.info("building sandbox image %s from this interpreter; once, about half a minute", reference)
     repository, _, tag = reference.partition(":")
-    with tempfile.NamedTemporaryFile(prefix="envgym-image-", suffix=".tar") as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            _fill(archive, interpreter)
-        file.flush()
-        client.api.import_image_from_file(file.name, repository=repository, tag=tag)
+    with tempfile.TemporaryDirectory(prefix="envgym-image-") as scratch:
+        root = Path(scratch, "root")
+        _stage(root, interpreter)
+        with tarfile.open(Path(scratch, "image.tar"), mode="w") as archive:
+            archive.add(root, arcname=".", filter=_as_root)
+        client.api.import_image_from_file(str(Path(scratch, "image.tar")), repository=repository, tag=tag)
     _LOG.info("built sandbox image %s", reference)
 
 
-def _fill(archive: tarfile.TarFile, interpreter: Interpreter) -> None:
-    files = dict(interpreter.files())
-    paths = [*files, *_ACCOUNTS]
-    parents = {str(parent) for path in paths for parent in Path(path).parents}
-    for folder in sorted(parents | set(_FOLDERS)):
-        entry = tarfile.TarInfo(folder.lstrip("/") or ".")
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(entry)
+def _stage(root: Path, interpreter: Interpreter) -> None:
+    """Lay the image's files out under ``root``, modules compiled: inside, nothing can be written."""
+    for folder in _FOLDERS:
+        (root / folder).mkdir(parents=True)
     for inside, content in _ACCOUNTS.items():
-        entry = tarfile.TarInfo(inside.lstrip("/"))
-        entry.size, entry.mode = len(content), 0o644
-        archive.addfile(entry, io.BytesIO(content))
-    for inside, source in files.items():
-        entry = archive.gettarinfo(source, inside.lstrip("/"))
-        entry.type, entry.linkname = tarfile.REGTYPE, ""
-        entry.size = source.stat().st_size
-        entry.mode = 0o755 if entry.mode & 0o100 else 0o644
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = "root"
-        with source.open("rb") as content_file:
-            archive.addfile(entry, content_file)
+        _place(root, inside).write_bytes(content)
+    for inside, source in interpreter.files():
+        shutil.copy(source, _place(root, inside))
+    compileall.compile_dir(
+        root,
+        maxlevels=64,
+        quiet=2,
+        stripdir=str(root),
+        prependdir="/",
+        workers=0,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+def _place(root: Path, inside: str) -> Path:
+    target = root / inside.lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    return entry

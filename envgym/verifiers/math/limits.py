@@ -1,0 +1,47 @@
+"""Caps on what is read at all, checked before anything is parsed.
+
+They bound time and memory in the caller's process; an answer over a cap is no answer.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "MAX_CHARS",
+    "MAX_DEPTH",
+    "MAX_DIGITS",
+    "MAX_EXPONENT",
+    "OverCapError",
+    "UnreadableError",
+    "check_caps",
+]
+
+MAX_CHARS = 512
+"""Characters of one answer."""
+MAX_DEPTH = 32
+"""Brackets, arguments and exponents open at once."""
+MAX_DIGITS = 200
+"""Digits of one number."""
+MAX_EXPONENT = 10_000
+"""Absolute value of a numeric exponent."""
+
+
+class UnreadableError(ValueError):
+    """Text that is not an answer in the notation that is understood."""
+
+
+class OverCapError(UnreadableError):
+    """Text, or the value it stands for, that is over a cap."""
+
+
+def check_caps(text: str) -> None:
+    """Raise ``OverCapError`` when ``text`` is over the caps on length or nesting. Linear."""
+    if len(text) > MAX_CHARS:
+        raise OverCapError(f"{len(text)} characters, the cap is {MAX_CHARS}")
+    depth = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise OverCapError(f"brackets are nested deeper than the cap of {MAX_DEPTH}")
+        elif character in ")]}":
+            depth = max(depth - 1, 0)

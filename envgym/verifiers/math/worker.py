@@ -1,0 +1,102 @@
+"""The program that runs computer algebra: ``python -m envgym.verifiers.math.worker``.
+
+One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
+answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
+so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
+ends with its parent: at the end of standard input.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from fractions import Fraction
+from typing import Any
+
+__all__ = ["main"]
+
+_MEMORY_BYTES = 2 * 2**30
+_REPLY_BYTES = 1 << 16
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    importlib.import_module("envgym.verifiers.math.numeric")
+    _send(replies, {"status": "ready"})
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["op"] == "load":
+            importlib.import_module("envgym.verifiers.math.cas").warm_up()
+            _send(replies, {"status": "ready"})
+        else:
+            _send(replies, _serve(request))
+
+
+def _send(replies: Any, reply: dict[str, str]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
+
+
+def _serve(request: dict[str, Any]) -> dict[str, str]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _answer_and_exit(request, writing)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
+    text = os.read(reading, _REPLY_BYTES) if ready else b""
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    os.close(reading)
+    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF):
+        return {"status": "timeout", "reason": f"no result within {request['seconds']:.2f} s"}
+    if not text:
+        return {
+            "status": "error",
+            "reason": f"computer algebra died with status {status}, likely out of memory",
+        }
+    seconds = usage.ru_utime + usage.ru_stime
+    return {**json.loads(text), "seconds": f"{seconds:.6f}"}
+
+
+def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+    try:
+        reply = _answer(request)
+    except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
+        reply = {"status": "error", "reason": f"{type(error).__name__}: {error}"[:500]}
+    os.write(writing, json.dumps(reply).encode())
+    os._exit(0)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, str]:
+    if request["op"] == "scalars":
+        from envgym.verifiers.math import numeric
+
+        tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
+        try:
+            same: bool | None = numeric.equal(request["prediction"], request["gold"], tolerance)
+        except (ValueError, ZeroDivisionError, OverflowError) as error:
+            return {"status": "unequal", "reason": f"no numeric value: {error}"}
+        return {"status": "equal" if same else "unequal", "reason": "600 and 1200 digits"}
+    from envgym.verifiers.math import cas
+
+    if request["op"] == "readable":
+        return {"status": "equal" if cas.readable(request["gold"]) else "unequal", "reason": "Math-Verify"}
+    same = cas.equal(request["prediction"], request["gold"])
+    status = {True: "equal", False: "unequal", None: "unreadable"}[same]
+    return {"status": status, "reason": "Math-Verify"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Is the final answer right, and is it an answer?"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from envgym.data import Trajectory
+from envgym.errors import VerifierError
+from envgym.verifiers import verify_math
+from envgym_environments.answers import fenced_answer, reference_of
+
+__all__ = ["is_correct", "leaves_work"]
+
+_PLAIN = re.compile(r"\$?-?[\d,]+(\.\d+)?(/\d+)?", re.ASCII)
+_TIMES_TEN = re.compile(r"(?:\\times|\\cdot|[*×·])\s*10\s*(?:\^|\*\*)\s*\{?[+-]?\d+\}?", re.ASCII)
+_BARS = re.compile(r"/|\\[dt]?frac|\\div|[÷∕⁄]")
+_POWERS = re.compile(r"\^|\*\*|\\sqrt|[√²³]")
+
+
+async def is_correct(trajectory: Trajectory) -> float:
+    """1 where the last message's fenced answer equals the gold and leaves no work undone, else 0.
+
+    Raises:
+        VerifierError: the verifier could not decide; the episode is missing data.
+    """
+    answer = fenced_answer(trajectory)
+    gold = str(reference_of(trajectory.task)["answer"])
+    if answer is None or leaves_work(answer, gold):
+        return 0.0
+    # A thread, because computer algebra may take its whole time limit.
+    verdict = await asyncio.to_thread(verify_math, f"<answer>{answer}</answer>", gold)
+    if not verdict.decided:
+        raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
+    return float(verdict.correct)
+
+
+def leaves_work(answer: str, gold: str) -> bool:
+    """Whether ``answer`` restates the problem of a plain number: ``12/4`` for 3, ``2^10`` for 1024.
+
+    A fraction may have one bar, and a power of ten may follow a number.
+    """
+    if not _PLAIN.fullmatch(gold):
+        return False
+    rest = _TIMES_TEN.sub("", answer)
+    return len(_BARS.findall(rest)) > gold.count("/") or bool(_POWERS.search(rest))

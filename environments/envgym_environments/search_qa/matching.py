@@ -1,0 +1,34 @@
+"""Does an answer match? Exact match and F1, of one answer or of a set.
+
+A set is matched entity by entity, in any order; nothing is gained by naming entities that do not belong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from envgym.verifiers.qa import exact_match, f1_score, normalise_answer
+
+__all__ = ["score_answer"]
+
+_SEPARATOR = re.compile(r"[;,\n]")
+
+
+def score_answer(prediction: str, golds: Sequence[str], *, all_of: bool) -> tuple[float, float]:
+    """Compare a final answer with the golds.
+
+    Args:
+        prediction: what the model answered.
+        golds: every spelling of the one answer, or with ``all_of`` every member of the set.
+        all_of: whether the whole set is asked for.
+
+    Returns:
+        exact match, 0 or 1, and F1 in [0, 1]: over words for one answer, over entities for a set.
+    """
+    if not all_of:
+        return float(exact_match(prediction, golds)), f1_score(prediction, golds)
+    given = {normalise_answer(part) for part in _SEPARATOR.split(prediction)} - {""}
+    wanted = {normalise_answer(gold) for gold in golds}
+    shared = len(given & wanted)
+    return float(bool(given) and given == wanted), 2 * shared / max(1, len(given) + len(wanted))

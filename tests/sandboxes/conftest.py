@@ -1,0 +1,91 @@
+"""Backends shared by a whole worker process, and a fresh sandbox for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from envgym.registry import sandboxes
+from envgym.sandbox import Backend, Limits, Sandbox
+
+LIMITS = Limits(
+    wall_seconds=10.0,
+    total_seconds=60.0,
+    memory_bytes=128 * 2**20,
+    disk_bytes=8 * 2**20,
+    output_bytes=64 * 2**10,
+    processes=32,
+    open_files=64,
+)
+ISOLATED = [pytest.param("docker", marks=pytest.mark.docker), "bubblewrap"]
+
+
+def make_backend(name: str) -> Backend:
+    """Make a backend, or skip with the reason why it does not work here; fail where CI promises it."""
+    kind: type[Backend] = sandboxes.load(name)
+    reason = kind.unavailable()
+    if reason is not None:
+        if os.environ.get(f"ENVGYM_REQUIRE_{name.upper()}") == "1":
+            pytest.fail(f"{name} is required here: {reason}")
+        pytest.skip(reason)
+    return kind()
+
+
+@pytest.fixture(scope="session")
+def limits() -> Limits:
+    """Small limits that most tests share, so that they share warm sandboxes, too."""
+    return LIMITS
+
+
+def _shared(name: str) -> Iterator[Backend]:
+    backend = make_backend(name)
+    yield backend
+    asyncio.run(backend.close())
+
+
+@pytest.fixture(scope="session")
+def docker_backend() -> Iterator[Backend]:
+    yield from _shared("docker")
+
+
+@pytest.fixture(scope="session")
+def bubblewrap_backend() -> Iterator[Backend]:
+    yield from _shared("bubblewrap")
+
+
+@pytest.fixture(params=ISOLATED)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each isolated backend in turn."""
+    shared: Backend = request.getfixturevalue(f"{request.param}_backend")
+    return shared
+
+
+@pytest.fixture
+async def sandbox(backend: Backend, limits: Limits) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox of each isolated backend."""
+    async with await backend.open(limits) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def docker_sandbox_and_container(limits: Limits) -> AsyncIterator[tuple[Sandbox, Any]]:
+    """A sandbox of a backend of its own, and its container as the Docker client sees it."""
+    import docker
+
+    from envgym_sandboxes.docker.sweep import labels
+
+    own = make_backend("docker")
+    client = docker.from_env()
+    try:
+        async with await own.open(limits) as opened:
+            marks = [f"{name}={value}" for name, value in own._labels.items()]  # type: ignore[attr-defined]
+            assert set(own._labels) == set(labels())  # type: ignore[attr-defined]
+            (container,) = client.containers.list(filters={"label": marks})
+            yield opened, container
+    finally:
+        await own.close()
+        client.close()
