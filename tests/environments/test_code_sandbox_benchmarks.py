@@ -90,4 +90,4 @@ async def test_mbpp_references_pass_and_mutants_fail(boxes: Boxes, number: int) 
     tasks = share_of("mbpp", ("train", "held_out"), number, 427)
     assert [t.id for t in tasks if not await passes(t, boxes)] == []
     for name, mutant in MUTANTS.items():
-        assert [t.id for t in tasks[number::MUTATED] if await passes(t, boxes, mutant)] == [], name
+        assert [t.id for t in tasks[::MUTATED] if await passes(t, boxes, mutant)] == [], name

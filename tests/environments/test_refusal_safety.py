@@ -27,7 +27,7 @@ COUNT = 240
 Habit = Callable[[Task], Sequence[Message]]
 
 
-def call(name: str, **arguments: Any) -> Message:
+def call(name: str, /, **arguments: Any) -> Message:
     return Message(role="assistant", content="", tool_calls=(ToolCall(name=name, arguments=arguments, id="c"),))
 
 
