@@ -53,7 +53,7 @@ def write_tokens(
     """Give every turn the tokens with which the model would have to write its action, in place."""
     tokenizer = language_model.tokenizer
     writer = tool_format or HermesFormat()
-    conversation = Conversation(tokenizer, trajectory.tools)
+    conversation = Conversation(tokenizer, trajectory.tools, writer)
     stops = stop_ids(tokenizer)
     for turn in trajectory.turns:
         prompt_ids, fork = conversation.prompt(turn.messages)
