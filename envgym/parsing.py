@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
-from envgym.data import Message, ToolCall
+from envgym.data import Message, ToolCall, ToolSpec
 
 __all__ = ["HermesFormat", "ToolFormat"]
 
@@ -26,6 +27,10 @@ class ToolFormat(Protocol):
 
     def render(self, message: Message) -> str:
         """Write an assistant message as the text that parses to it."""
+        ...
+
+    def describe(self, tools: Sequence[ToolSpec]) -> str:
+        """Tell a model what tools there are and how to call them, where its chat template does not."""
         ...
 
 
@@ -51,6 +56,16 @@ class HermesFormat:
             for c in message.tool_calls
         ]
         return "\n".join([part for part in (message.content, *blocks) if part])
+
+    def describe(self, tools: Sequence[ToolSpec]) -> str:
+        """Names, descriptions and parameters as JSON, and the form of a call."""
+        listed = "\n".join(
+            json.dumps({"name": t.name, "description": t.description, "parameters": t.parameters}) for t in tools
+        )
+        return (
+            f"You may call tools:\n{listed}\n"
+            'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call> and wait for the answer.'
+        )
 
     def _call(self, block: str, call_id: str) -> ToolCall:
         try:

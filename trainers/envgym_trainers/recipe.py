@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -87,6 +87,12 @@ class ReinforcementRecipe(StageRecipe):
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )
     reward: RewardConfig = RewardConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _needs_a_model(self) -> Self:
+        if self.model.new is not None:
+            raise ValueError("model.new is for supervised stages (stage = 'sft'); name a model with model.path")
+        return self
 
 
 class SupervisedRecipe(StageRecipe):

@@ -66,7 +66,11 @@ class _Worker:
         self._requests, self._replies = self._process.stdin, self._process.stdout
         self._buffer = b""
         self._loaded = False
-        self._await_ready()
+        try:
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def prepare(self, request: dict[str, Any]) -> None:
         """Have the worker import what ``request`` needs."""
@@ -98,11 +102,8 @@ class _Worker:
     def _await_ready(self) -> None:
         try:
             self._receive(_START_SECONDS)
-        except BaseException as error:
-            self.kill()
-            if isinstance(error, AlgebraTimeoutError):
-                raise AlgebraFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
-            raise
+        except AlgebraTimeoutError as error:
+            raise AlgebraFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
 
     def _send(self, request: dict[str, Any]) -> None:
         try:

@@ -8,6 +8,7 @@ ends with its parent: at the end of standard input.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,7 @@ import select
 import signal
 import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["main"]
 
@@ -29,17 +30,22 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     importlib.import_module("envgym.verifiers.math.numeric")
-    _send(replies, {"status": "ready"})
+    _ready(replies)
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "load":
             importlib.import_module("envgym.verifiers.math.cas").warm_up()
-            _send(replies, {"status": "ready"})
+            _ready(replies)
         else:
             _send(replies, _serve(request))
 
 
-def _send(replies: Any, reply: dict[str, str]) -> None:
+def _ready(replies: TextIO) -> None:
+    gc.freeze()  # a collection in a forked child would copy every page of the imported libraries
+    _send(replies, {"status": "ready"})
+
+
+def _send(replies: TextIO, reply: dict[str, str]) -> None:
     replies.write(json.dumps(reply) + "\n")
     replies.flush()
 
