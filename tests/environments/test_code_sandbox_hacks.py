@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 
@@ -157,7 +158,7 @@ def env() -> Iterator[ChatEnv]:
             pytest.fail(f"Docker is required here: {reason}")
         pytest.skip(reason)
     services = Services("docker")
-    yield make("code_sandbox-v1", services=services, call_seconds=5.0, wall_seconds=10.0)
+    yield make("code_sandbox-v1", services=services, call_seconds=2.0, wall_seconds=6.0, run_python=True)
     run_sync(services.close())
 
 
@@ -218,9 +219,13 @@ def test_the_search_finds_what_is_there(submit: Submit) -> None:
         del SUITES["planted"]
 
 
-def test_a_tests_time_is_its_own(submit: Submit, env: ChatEnv) -> None:
-    """A call that does not end fails its own test; so does one that kills the process."""
-    for bad in ("while True:\n            pass", "import os\n        os._exit(0)"):
+def test_a_tests_time_is_its_own(submit: Submit) -> None:
+    """A call that does not end fails its own test; so does one that sleeps, or kills the process."""
+    for bad in (
+        "while True:\n            pass",
+        "import time\n        time.sleep(99)",
+        "import os\n        os._exit(0)",
+    ):
         code = f"def f(x):\n    if x == 2:\n        {bad}\n    return 'three'"
         trajectory = submit("values", code)
         assert trajectory.score is not None
@@ -229,6 +234,21 @@ def test_a_tests_time_is_its_own(submit: Submit, env: ChatEnv) -> None:
 
 def test_rescoring_needs_no_episode(submit: Submit, env: ChatEnv) -> None:
     trajectory = submit("asserts", SUITES["asserts"].solution)
-    score = env.score(trajectory)
-    assert not isinstance(score, type(trajectory.score))
-    assert run_sync(score) == trajectory.score  # type: ignore[arg-type]
+    again = env.score(trajectory)
+    assert inspect.iscoroutine(again)
+    assert run_sync(again) == trajectory.score
+
+
+def test_python_can_be_run(env: ChatEnv) -> None:
+    env.reset(seed=0)
+    for code, answer in (
+        ("print(1 + 1)", "2"),
+        ("x = 1", "nothing was printed"),
+        ("1 / 0", "error: nonzero: ZeroDivisionError: division by zero"),
+        ("while True: pass", "error: timeout: "),
+        ("print('x' * 999)", "x" * 300),
+    ):
+        call = ToolCall(name="run_python", arguments={"code": code}, id="c")
+        observation, *_ = env.step(Message(role="assistant", content="", tool_calls=(call,)))
+        assert observation.messages[0].content == answer
+    assert "run_python" not in make("code_sandbox-v1").tools

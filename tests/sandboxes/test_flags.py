@@ -105,9 +105,7 @@ def test_bubblewrap_flags(as_root: bool) -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_filter_is_a_whole_program_whose_jumps_stay_inside(
-    machine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_filter_is_a_whole_program_whose_jumps_stay_inside(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
     program = list(seccomp._INSTRUCTION.iter_unpack(seccomp.filter_program()))
     assert len(program) < 4096

@@ -137,9 +137,7 @@ def test_hostile_predictions_are_answered_in_time_and_never_correct() -> None:
     assert len(found) == len(_HOSTILE) * len(_GOLDS)
     late = [(text[:60], gold, seconds) for text, gold, _, seconds in found if seconds > _LIMIT]
     assert late == []
-    odd = [
-        (t[:60], g, v) for t, g, v, _ in found if v.verdict not in (Decision.INCORRECT, Decision.UNPARSEABLE)
-    ]
+    odd = [(t[:60], g, v) for t, g, v, _ in found if v.verdict not in (Decision.INCORRECT, Decision.UNPARSEABLE)]
     assert odd == []
 
 

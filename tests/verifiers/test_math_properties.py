@@ -181,7 +181,5 @@ def test_equivalent_labelled_pairs_survive_respelling(
         options = {name: row[name] for name in ("unit", "percent", "rounded") if name in row}
         if any(mark in row["prediction"] for mark in ("boxed", "answer", "think", "####", "fbox")):
             continue
-        verdict = verify_math(
-            rf"thus \boxed{{ $ {row['prediction']} $ }}", row["gold"], timeout=10.0, **options
-        )
+        verdict = verify_math(rf"thus \boxed{{ $ {row['prediction']} $ }}", row["gold"], timeout=10.0, **options)
         assert verdict.correct, (row, verdict)

@@ -11,9 +11,9 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.errors import EnvironmentFailure
-from envgym.sandbox import Limits
+from envgym.sandbox import Limits, Status
 from envgym.tasks import ProceduralTasks
-from envgym.tools import run_calls, tool
+from envgym.tools import Tool, ToolInputError, run_calls, tool
 from envgym.verifiers.code import Recording
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.procedural import make_task
@@ -23,7 +23,8 @@ from envgym_environments.code_sandbox.suites import read_suite
 __all__ = ["CodeSandbox", "CodeSettings"]
 
 Family = Literal["numbers", "strings", "lists", "branches", "programs"]
-_SANDBOX_LIFE_SECONDS = 1800.0
+_SANDBOX_LIFE_SECONDS = 600.0
+_TOOL_SECONDS = 900.0
 
 
 class CodeSettings(EnvSettings):
@@ -47,9 +48,12 @@ class CodeSettings(EnvSettings):
     reward: Literal["all", "fraction"] = pydantic.Field(
         default="all", description="1 when every hidden test passes, or the share that does"
     )
-    call_seconds: float = pydantic.Field(default=5.0, gt=0, description="deadline of one call of the function")
+    call_seconds: float = pydantic.Field(
+        default=5.0, gt=0, description="processor time of one call of the function"
+    )
     wall_seconds: float = pydantic.Field(default=20.0, gt=0, description="deadline of one execution")
-    feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of run_tests")
+    feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of a tool")
+    run_python: bool = pydantic.Field(default=False, description="offer to run a program and show what it prints")
 
 
 class CodeSandbox(ChatEnv):
@@ -65,6 +69,11 @@ class CodeSandbox(ChatEnv):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._recordings: dict[str, Recording] = {}
+
+    def make_tools(self) -> dict[str, Tool]:
+        """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
+        tools = super().make_tools()
+        return {name: made for name, made in tools.items() if name != "run_python" or self.settings.run_python}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems, or those of a file."""
@@ -116,7 +125,8 @@ class CodeSandbox(ChatEnv):
         code = read_suite(task.reference).solution
         return [_say("run_tests", code), _say("submit", code)]
 
-    @tool(concurrent=False, timeout=120.0)
+    # The sandbox's own deadlines end every run long before the tool's; to cut one short would break its sandbox.
+    @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_tests(self, code: str) -> str:
         """Run the visible tests on the code."""
         async with self._make_boxes() as boxes:
@@ -126,6 +136,16 @@ class CodeSandbox(ChatEnv):
                 # An exception's text may hold lone surrogates, which no tokenizer and no file takes.
                 return result.text[: self.settings.feedback_chars].encode(errors="replace").decode()
         return "passed" if results else "there are no visible tests"
+
+    @tool(concurrent=False, timeout=_TOOL_SECONDS)
+    async def run_python(self, code: str) -> str:
+        """Run a Python program and return what it prints."""
+        async with self._make_boxes() as boxes:
+            done = await (await boxes.program()).run_python(code, wall_seconds=self.settings.call_seconds)
+        if done.status is not Status.OK:
+            last_line = done.error_text.strip().rpartition("\n")[2]
+            raise ToolInputError(f"{done.status}: {last_line}"[: self.settings.feedback_chars])
+        return done.text.strip()[: self.settings.feedback_chars] or "nothing was printed"
 
     @tool(concurrent=False)
     async def submit(self, code: str) -> str:
