@@ -129,7 +129,7 @@ class Registry:
         if self._base:
             base = _import_attribute(self._base, self._base)
             if not (isinstance(found, type) and issubclass(found, base)):
-                raise UserError(f"{plugin.entry_point} is not a {self.kind}: it must derive from {self._base}")
+                raise UserError(f"{plugin.entry_point} is no {self.kind}: it must derive from {self._base}")
         return found
 
 
@@ -149,8 +149,8 @@ def _import_attribute(name: str, entry_point: str) -> Any:
     except ImportError as error:
         raise UserError(f"{name!r} cannot be imported: {error}") from error
     if not hasattr(module, attribute):
-        classes = [n for n, value in vars(module).items() if isinstance(value, type)]
-        raise UnknownNameError(f"class of the module {module_name!r}", attribute, classes)
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
+        raise UnknownNameError(f"name in {module_name}:", attribute, own)
     return getattr(module, attribute)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import json
 import os
 import random
 import zlib
@@ -15,6 +14,7 @@ from typing import Any, overload
 
 from envgym.data import Split, Task, content_hash
 from envgym.errors import DataError, UnknownNameError
+from envgym.parsing import parse_json
 from envgym.seeding import derive_rng
 
 __all__ = ["ProceduralTasks", "check_split", "data_path", "read_rows", "split_of", "stable_id"]
@@ -109,10 +109,9 @@ def read_rows(name: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
         DataError: the file is missing or not UTF-8, a row is not a JSON object, or it lacks one of ``columns``.
     """
     path = data_path(name)
-    is_list = path.name.removesuffix(".gz").endswith(".json")
-    rows = [path_text] if (path_text := _text(path)) and is_list else path_text.split("\n")
-    numbered = _items(path.name, rows[0]) if is_list else _lines(path.name, rows)
-    for where, row in numbered:
+    read = _items if path.name.removesuffix(".gz").endswith(".json") else _lines
+    for number, row in read(path.name, _text(path)):
+        where = f"{path.name}, row {number}"
         if not isinstance(row, dict):
             raise DataError(f"{where}: expected an object, got {type(row).__name__}")
         missing = [c for c in columns if c not in row]
@@ -127,6 +126,26 @@ def _text(path: Path) -> str:
         return raw.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path.name}: cannot be read ({error})") from None
+
+
+def _items(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    values = _decode(name, text)
+    if not isinstance(values, list):
+        raise DataError(f"{name}: expected a list of objects, got {type(values).__name__}; one a line is .jsonl")
+    yield from enumerate(values, 1)
+
+
+def _lines(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _decode(f"{name}, row {number}", line)
+
+
+def _decode(where: str, text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from None
 
 
 def stable_id(*parts: str) -> str:

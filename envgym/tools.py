@@ -159,8 +159,7 @@ async def run_calls(
                 task.cancel()
             await asyncio.wait(pending, timeout=_GRACE_SECONDS)
     answers = [
-        Message(role="tool", content=text, tool_call_id=call.id)
-        for text, call in zip(texts, calls, strict=True)
+        Message(role="tool", content=text, tool_call_id=call.id) for text, call in zip(texts, calls, strict=True)
     ]
     return tuple(answers), {name: float(count) for name, count in counts.items()}
 
