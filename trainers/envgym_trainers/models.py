@@ -111,9 +111,10 @@ def _locate(path: str) -> tuple[str, str | None]:
         return str(place.parent), place.name
     if (place / "config.json").is_file():
         return str(place), None
-    newest = place / "checkpoints" / "model"
-    if (newest / "config.json").is_file():
-        return str(newest), None
+    # Six digits: a checkpoint that is being written is called step-000010.draft.
+    saved = sorted(place.glob("checkpoints/step-??????/model/config.json"))
+    if saved:
+        return str(saved[-1].parent), None
     raise UserError(
         f"no model at {path!r}: expected a folder with config.json, a run folder, a .gguf file, "
         "builtin:tiny or builtin:smollm2"
