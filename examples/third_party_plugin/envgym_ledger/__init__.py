@@ -1,0 +1,1 @@
+"""An environment for envgym, in a distribution of its own."""
