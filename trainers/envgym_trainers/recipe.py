@@ -99,5 +99,5 @@ class SupervisedRecipe(StageRecipe):
     """Imitation of the environments' scripted experts."""
 
     examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
-    epochs: int = pydantic.Field(default=1, ge=1)
+    epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; parts of one count")
     batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")

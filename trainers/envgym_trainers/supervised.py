@@ -176,7 +176,7 @@ class SupervisedStage:
         """Run the epochs; whether they were all run."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
-        total = per_epoch * recipe.epochs
+        total = max(1, round(per_epoch * recipe.epochs))
         updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
         checkpoint = latest_checkpoint(self._folder.checkpoints)
         done = 0
