@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 SHARES = 4
 """Tests that divide the work, so that they can run side by side."""
 MUTATED = 8
-"""One in how many MBPP tasks is mutated. Of all 427, only tasks 82 and 85 let a mutant by: their own tolerance does."""
+"""One in how many MBPP tasks is mutated. Of all 427, tasks 82 and 85 alone let a mutant by, within a tolerance."""
 MUTANTS = {
     "constant": "def {f}(*a, **k):\n    return None",
     "exception": "def {f}(*a, **k):\n    raise ValueError('mutant')",

@@ -38,7 +38,8 @@ def say(text: str) -> Message:
 def play(env: ChatEnv, task: Task, actions: Sequence[Message]) -> dict[str, Any]:
     """Act until the episode ends, with empty messages when there is nothing left to do."""
     env.reset(seed=0, options={"task": task})
-    waiting, ended, info = list(actions), False, {}
+    waiting, ended = list(actions), False
+    info: dict[str, Any] = {}
     while not ended:
         *_, terminated, truncated, info = env.step(waiting.pop(0) if waiting else say(""))
         ended = terminated or truncated
@@ -84,7 +85,7 @@ def test_no_fixed_habit_pays_more_than_half_and_the_expert_gets_all(
     tasks = env.task_list(split)[:COUNT]
 
     def average(habit: Habit) -> float:
-        return sum(play(env, task, habit(task))["score"].value for task in tasks) / COUNT
+        return sum(float(play(env, task, habit(task))["score"].value) for task in tasks) / COUNT
 
     for habit in (refuse_everything, comply_with_everything, comply_with_the_user, read_then_refuse, do_both):
         assert average(habit) <= 0.5, habit.__name__
