@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
 from envgym.core import ChatEnv
 from envgym.data import Message, Observation, Task, ToolCall
-from envgym.errors import PolicyError
-from envgym.parsing import HermesFormat
+from envgym.errors import PolicyError, UserError
+from envgym.parsing import MAX_CALLS, HermesFormat, dropped, make_call, parse_json
 from envgym.policy import Completion, ContextFull, Policy, PolicySession
 
 __all__ = ["HttpPolicy"]
@@ -20,6 +22,9 @@ __all__ = ["HttpPolicy"]
 _ATTEMPTS = 4
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 _MAX_BODY = 8 * 2**20
+_TOO_LONG = ("context_length_exceeded", "context length", "context size", "maximum context")
+"""How OpenAI, vLLM, SGLang and llama.cpp say that a conversation is too long."""
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class HttpPolicy(Policy):
@@ -27,21 +32,38 @@ class HttpPolicy(Policy):
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
+    What the server is told of its earlier answers is what was understood of them: a tool call that could not be
+    read goes back without its arguments, because servers refuse histories that they cannot parse.
+
     Args:
         url: base address, e.g. ``http://127.0.0.1:8000/v1``.
         model: name the server knows the model by.
         temperature: of sampling.
         max_tokens: sampled tokens per turn at most.
         timeout: seconds for one request.
+        pause: seconds before the first retry; each further one waits twice as long.
+
+    Raises:
+        UserError: the address is not one of a server, or no header can hold the key.
     """
 
     def __init__(
-        self, url: str, *, model: str, temperature: float, max_tokens: int, timeout: float = 120.0
+        self,
+        url: str,
+        *,
+        model: str,
+        temperature: float,
+        max_tokens: int,
+        timeout: float = 120.0,
+        pause: float = 0.5,
     ) -> None:
-        key = os.environ.get("ENVGYM_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = os.environ.get("ENVGYM_API_KEY", "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise UserError("ENVGYM_API_KEY holds characters that no HTTP header may hold")
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        self._url = _endpoint(url)
         self._client = httpx.AsyncClient(headers=headers, timeout=timeout)
-        self._url = url.rstrip("/") + "/chat/completions"
+        self._pause = pause
         self._body = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
 
     def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
@@ -65,20 +87,31 @@ class HttpPolicy(Policy):
         problem = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
-                await asyncio.sleep(0.5 * 2 ** (attempt - 1))
+                await asyncio.sleep(self._pause * 2 ** (attempt - 1))
             try:
-                response = await self._client.post(self._url, json=body)
+                status, text = await self._post(body)
             except httpx.HTTPError as error:
                 problem = f"{type(error).__name__}: {error}"
                 continue
-            if response.status_code == httpx.codes.OK:
-                return _first_choice(response)
-            problem = f"HTTP {response.status_code}: {response.text[:300]}"
-            if response.status_code not in _RETRIED:
+            if status == httpx.codes.OK:
+                return _first_choice(text)
+            if status in (400, 413, 422) and any(words in text for words in _TOO_LONG):
+                raise ContextFull
+            problem = f"HTTP {status}: {text[:300]}"
+            if status not in _RETRIED:
                 break
-        if "context length" in problem or "maximum context" in problem:
-            raise ContextFull
-        raise PolicyError(f"no completion from {self._url}: {problem}")
+        if self._key:
+            problem = problem.replace(self._key, "[key]")
+        raise PolicyError(f"no completion from {self._url.copy_with(userinfo=b'')}: {problem}")
+
+    async def _post(self, body: dict[str, Any]) -> tuple[int, str]:
+        async with self._client.stream("POST", self._url, json=body) as response:
+            content = bytearray()
+            async for piece in response.aiter_bytes():
+                content += piece
+                if len(content) > _MAX_BODY:
+                    raise PolicyError(f"the server's answer is larger than {_MAX_BODY} bytes")
+            return response.status_code, content.decode("utf-8", "replace")
 
 
 class _HttpSession(PolicySession):
@@ -101,18 +134,24 @@ class _HttpSession(PolicySession):
     async def act(self, observation: Observation) -> Completion:
         self._messages += [_to_openai(m) for m in observation.messages]
         choice = await self._policy.ask(self._messages, self._tools, self._seed + len(self._messages))
-        answer = choice["message"]
-        message = _from_openai(answer, cut=choice.get("finish_reason") == "length")
-        self._messages.append({k: v for k, v in answer.items() if k in ("role", "content", "tool_calls") and v})
-        self._messages[-1].setdefault("content", "")
+        message = _from_openai(choice["message"], cut=choice.get("finish_reason") == "length")
+        self._messages.append(_to_openai(message))
         return Completion(message=message)
 
 
-def _first_choice(response: httpx.Response) -> dict[str, Any]:
-    if len(response.content) > _MAX_BODY:
-        raise PolicyError(f"the server's answer is larger than {_MAX_BODY} bytes")
+def _endpoint(url: str) -> httpx.URL:
     try:
-        choice: dict[str, Any] = response.json()["choices"][0]
+        address = httpx.URL(url.rstrip("/") + "/chat/completions")
+    except httpx.InvalidURL as error:
+        raise UserError(f"no server can have the address {url!r:.200}: {error}") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise UserError(f"a server's address reads http://HOST:PORT/v1, got {url!r:.200}")
+    return address
+
+
+def _first_choice(text: str) -> dict[str, Any]:
+    try:
+        choice: dict[str, Any] = json.loads(text)["choices"][0]
         if not isinstance(choice["message"], dict):
             raise TypeError("message is not an object")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
@@ -121,27 +160,48 @@ def _first_choice(response: httpx.Response) -> dict[str, Any]:
 
 
 def _to_openai(message: Message) -> dict[str, Any]:
-    record = {"role": message.role, "content": message.content}
-    return record | ({"tool_call_id": message.tool_call_id} if message.role == "tool" else {})
+    record: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.role == "tool":
+        record["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        record["tool_calls"] = [_call_to_openai(call) for call in message.tool_calls]
+    return record
+
+
+def _call_to_openai(call: ToolCall) -> dict[str, Any]:
+    name = _NO_NAME.sub("_", call.name)[:64] or "unreadable"
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+    }
 
 
 def _from_openai(answer: dict[str, Any], cut: bool) -> Message:
     content = answer.get("content")
-    text = content if isinstance(content, str) else ""
+    text = content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
     raw = answer.get("tool_calls")
     if not isinstance(raw, list) or not raw:
         # A server without a tool parser leaves the calls in the text.
         parsed = HermesFormat().parse(text)
         return Message(role="assistant", content=parsed.content, tool_calls=parsed.tool_calls, cut=cut)
-    return Message(role="assistant", content=text, tool_calls=tuple(map(_call, raw)), cut=cut)
+    return Message(role="assistant", content=text, tool_calls=_calls(raw), cut=cut)
 
 
-def _call(raw: Any) -> ToolCall:
+def _calls(raw: Sequence[Any]) -> tuple[ToolCall, ...]:
+    calls = [_call(item, f"call_{i}") for i, item in enumerate(raw[:MAX_CALLS])]
+    return (*calls, *dropped(len(raw) - MAX_CALLS))
+
+
+def _call(raw: Any, fallback_id: str) -> ToolCall:
+    call_id = raw.get("id") if isinstance(raw, dict) else None
+    call_id = call_id if isinstance(call_id, str) and call_id.isascii() and call_id else fallback_id
     try:
-        function, call_id = raw["function"], str(raw.get("id") or "")
-        arguments = json.loads(function["arguments"] or "{}")
-        if not isinstance(arguments, dict):
-            raise TypeError("arguments is not an object")
-        return ToolCall(name=str(function["name"]), arguments=arguments, id=call_id)
+        function = raw["function"]
+        arguments = function.get("arguments") or {}
+        if isinstance(arguments, str):
+            arguments = parse_json(arguments)
+        body = {"name": function.get("name"), "arguments": arguments}
+        return make_call(parse_json(json.dumps(body)), call_id)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return ToolCall(name="", error=f"the tool call cannot be read ({error!s:.100})")
+        return ToolCall(name="", id=call_id, error=f"the tool call cannot be read ({error!s:.100})")

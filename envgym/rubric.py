@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 from envgym.data import OutcomeKind, Score, Trajectory
 from envgym.errors import VerifierError
@@ -59,10 +59,10 @@ class Rubric:
         components: dict[str, float] = {}
         for reward in self.rewards:
             result = reward.function(trajectory)
-            value = float(await result if inspect.isawaitable(result) else result)
-            if not math.isfinite(value):
-                raise VerifierError(f"reward {reward.name!r} returned {value}")
-            components[reward.name] = value
+            value = await result if inspect.isawaitable(result) else result
+            if not isinstance(value, SupportsFloat) or not math.isfinite(value):
+                raise VerifierError(f"reward {reward.name!r} returned {value!r:.200}")
+            components[reward.name] = float(value)
         scored = [r for r in self.rewards if not r.gate]
         closed = any(components[r.name] == 0 for r in self.rewards if r.gate)
         cut = trajectory.outcome.kind is OutcomeKind.TRUNCATED and self.truncated == "floor"

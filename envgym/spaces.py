@@ -58,7 +58,12 @@ class ActionSpace(gymnasium.Space[Message]):
         return {name: self._value(schema) for name, schema in names.items()}
 
     def _value(self, schema: Any) -> Any:
-        match schema.get("type") if isinstance(schema, dict) else None:
+        schema = schema if isinstance(schema, dict) else {}
+        if allowed := schema.get("enum"):
+            return allowed[int(self.np_random.integers(len(allowed)))]
+        match schema.get("type"):
+            case "array":
+                return [self._value(schema.get("items"))]
             case "integer":
                 return int(self.np_random.integers(0, 100))
             case "number":
