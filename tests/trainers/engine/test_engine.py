@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
-    LlamaConfig,
     MambaConfig,
     MambaForCausalLM,
     MistralConfig,

@@ -181,16 +181,17 @@ class Scheduler:
     def _prove(self) -> None:
         """Ask the model itself whether it can be run piece by piece: positions and masks go by many conventions.
 
-        A row that is run in two pieces, beside one that is run whole, must end in the logits of a plain pass.
+        Two rows, run in uneven pieces, must end in the logits of a plain forward pass.
         """
         ids = [i % self.model.config.get_text_config().vocab_size for i in range(min(8, self.capacity))]
-        half = len(ids) // 2
         rows = [Row(slot=slot) for slot in range(min(2, self.free_slots))]
+        cuts = [len(ids) - 3, 2][: len(rows)]
         try:
             expected = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1]
-            self._run([ids[:half]], rows[:1])
-            rows[0].cached = half
-            found = self._run([ids[half:], ids][: len(rows)], rows)
+            self._run([ids[:cut] for cut in cuts], rows)
+            for row, cut in zip(rows, cuts, strict=True):
+                row.cached = cut
+            found = self._run([ids[cut:] for cut in cuts], rows)
             gaps = torch.linalg.vector_norm(found - expected, dim=-1)
             gap = gaps.max() / torch.linalg.vector_norm(expected - expected.mean())
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
