@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from envgym_trainers.batch import Sample
 
+torch.set_num_threads(1)  # tests run in parallel processes
+
 MakeSample = Callable[..., Sample]
 
 

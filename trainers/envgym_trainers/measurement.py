@@ -25,6 +25,9 @@ async def measure(bench: Workbench, folder: RunFolder, when: str, reporter: Repo
         folder: keeps the result as ``<when>.json``.
         when: ``before`` or ``after``.
         reporter: shows progress.
+
+    Raises:
+        PolicyError: the engine stopped.
     """
     path = folder.path / f"{when}.json"
     if path.is_file():
@@ -48,6 +51,7 @@ async def measure(bench: Workbench, folder: RunFolder, when: str, reporter: Repo
         on_episode=note,
     )
     reporter.end()
+    bench.engine.check()
     write_atomic(path, json.dumps({label: asdict(s) for label, s in scores.items()}))
     return scores
 

@@ -63,6 +63,7 @@ class ReinforcementStage:
         Raises:
             UserError: the recipe cannot be carried out here.
             TooManyFailures: more episodes failed than the recipe allows.
+            PolicyError: the engine stopped.
         """
         recipe = self._recipe
         checkpoint = latest_checkpoint(self._folder.checkpoints)
@@ -94,6 +95,7 @@ class ReinforcementStage:
             started = time.monotonic()
             tokens = bench.engine.tokens
             collected = await source.collect(self._step + 1)
+            bench.engine.check()
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             bench.engine.weights_changed()
@@ -141,7 +143,7 @@ class ReinforcementStage:
     ) -> None:
         self._step, self._seconds = state["step"], state["seconds"]
         source.mix.restore(state["mix"])
-        source.carried = {
+        source.carried |= {
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()
         }
         learner.updater.restore(tensors)

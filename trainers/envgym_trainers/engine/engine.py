@@ -133,9 +133,13 @@ class Engine:
         request = _Request(row=row, loop=loop, future=loop.create_future())
         self._inbox.put(request)
         # After the put: a request is either seen by the thread's last look at the inbox or refused here.
+        self.check()
+        return await request.future
+
+    def check(self) -> None:
+        """Raise ``PolicyError`` if the engine stopped: every episode from then on would be missing data."""
         if self._stopped is not None:
             raise PolicyError(str(self._stopped))
-        return await request.future
 
     def forget(self, row: Row) -> None:
         """Free what ``row`` holds; used by sessions."""

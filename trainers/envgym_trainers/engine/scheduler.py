@@ -61,6 +61,8 @@ class Scheduler:
         self.stop_ids = stop_ids
         self.device = model.device
         self._cache = SlotCache(model.config, slots, capacity)
+        # Eager attention adds its mask to the scores; the other kinds read a boolean one.
+        self._adds_mask = model.config._attn_implementation == "eager"
         self._free = sorted(range(slots), reverse=True)
         self._prove()
 
@@ -145,11 +147,13 @@ class Scheduler:
     ) -> torch.Tensor:
         """Logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
         positions = positions.to(self.device)
+        mask = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
+        if self._adds_mask:
+            dtype = self.model.dtype
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
         arguments: dict[str, Any] = {
             "input_ids": ids.to(self.device),
-            "attention_mask": self._cache.place(
-                slots.to(self.device), positions, visible=visible, contiguous=contiguous
-            ),
+            "attention_mask": mask,
             "position_ids": positions.clamp(max=self.capacity - 1),
             "past_key_values": self._cache,
             "use_cache": True,
@@ -177,17 +181,19 @@ class Scheduler:
     def _prove(self) -> None:
         """Ask the model itself whether it can be run piece by piece: positions and masks go by many conventions.
 
-        A short row that is run in two pieces must end in the logits of a plain forward pass.
+        Two rows, run in uneven pieces, must end in the logits of a plain forward pass.
         """
-        length = min(8, self.capacity)
-        ids = [i % self.model.config.get_text_config().vocab_size for i in range(length)]
-        row = Row(slot=0)
+        ids = [i % self.model.config.get_text_config().vocab_size for i in range(min(8, self.capacity))]
+        rows = [Row(slot=slot) for slot in range(min(2, self.free_slots))]
+        cuts = [len(ids) - 3, 2][: len(rows)]
         try:
             expected = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1]
-            self._run([ids[: length // 2]], [row])
-            row.cached = length // 2
-            found = self._run([ids[length // 2 :]], [row])[0]
-            gap = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected - expected.mean())
+            self._run([ids[:cut] for cut in cuts], rows)
+            for row, cut in zip(rows, cuts, strict=True):
+                row.cached = cut
+            found = self._run([ids[cut:] for cut in cuts], rows)
+            gaps = torch.linalg.vector_norm(found - expected, dim=-1)
+            gap = gaps.max() / torch.linalg.vector_norm(expected - expected.mean())
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             raise UserError(f"the in-process engine cannot run a {type(self.model).__name__}: {error}") from error
         if not gap < _TOLERANCE:
