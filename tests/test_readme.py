@@ -23,12 +23,8 @@ from envgym.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "examples" / "third_party_plugin"
-DOCUMENTS = (
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    PLUGIN / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-)
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", PLUGIN / "README.md", *GUIDES)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"# (?:.*\btrain )?([\w/]+\.(?:py|toml))\b")
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
