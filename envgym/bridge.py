@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -21,8 +22,26 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+if hasattr(os, "register_at_fork"):  # a forked child inherits the loop but not the thread that runs it
+    os.register_at_fork(after_in_child=_loop.cache_clear)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Run ``work`` to its end and return its result. Interrupting the caller cancels the work."""
+    """Run ``work`` to its end and return its result. Interrupting the caller cancels the work.
+
+    Raises:
+        RuntimeError: called by code that ``run_sync`` itself runs, which would wait for itself.
+    """
+    if _running() is _loop():
+        work.close()
+        raise RuntimeError("asynchronous code that a synchronous call drives must await areset, astep and aclose")
     future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
         return future.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -10,16 +11,17 @@ from dataclasses import dataclass, field
 
 from envgym.core import ChatEnv
 from envgym.data import Split, Task, Trajectory
-from envgym.errors import EnvgymError
+from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError
 from envgym.mix import MixEntry
 from envgym.policy import Policy
-from envgym.rollout import rollout
+from envgym.rollout import rollout, typed_errors
 from envgym.seeding import derive_seed
 from envgym.services import Services
 
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
+_CLOSE_SECONDS = 30.0
 
 
 class TooManyFailures(EnvgymError):
@@ -102,28 +104,48 @@ class Collector:
             sample: which sample of the task this is; seeds the draws.
             round_: which visit to the task this is, so that a second visit draws anew.
 
+        Returns:
+            the first trajectory that did not fail, or the last one that did.
+
         Raises:
+            UserError: the request cannot be carried out as written.
             TooManyFailures: the run's failed share is over the limit.
         """
         async with self._slots:
             for attempt in range(self._retries + 1):
-                seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt)
-                env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
-                trajectory = await rollout(
-                    env, self.policy, task, name=label, seed=seed % 2**32, deadline=self._deadline
-                )
+                seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
+                trajectory = await self._attempt(label, task, seed)
                 self._count(trajectory)
                 if not trajectory.failed:
-                    self._idle[label].append(env)
-                    return trajectory
-                await env.aclose()
+                    break
             return trajectory
+
+    async def _attempt(self, label: str, task: Task, seed: int) -> Trajectory:
+        env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
+        reusable = False
+        try:
+            trajectory = await rollout(env, self.policy, task, name=label, seed=seed, deadline=self._deadline)
+            reusable = not trajectory.failed
+            return trajectory
+        finally:
+            if reusable:
+                self._idle[label].append(env)
+            else:
+                await self._discard(env)
+
+    async def _discard(self, env: ChatEnv) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                with typed_errors(EnvironmentFailure):
+                    await env.aclose()
+        except (EpisodeError, TimeoutError):
+            self.counts["not_closed"] += 1
 
     async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
         """Play ``size`` episodes of one task concurrently.
 
         Raises:
-            TooManyFailures: the run's failed share is over the limit.
+            ExceptionGroup: of what ``episode`` raises.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(self.episode(label, task, i, round_)) for i in range(size)]
@@ -131,8 +153,10 @@ class Collector:
 
     async def close(self) -> None:
         """Close every environment instance. The policy and the services stay the caller's."""
-        for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
-            await env.aclose()
+        async with contextlib.AsyncExitStack() as every_one:
+            for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
+                every_one.push_async_callback(env.aclose)
+            self._idle = {label: [] for label in self._entries}
 
     def _fresh(self, label: str) -> ChatEnv:
         env = self._entries[label].make(self._services)

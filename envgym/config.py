@@ -12,7 +12,7 @@ import pydantic
 
 from envgym.errors import RecipeError
 
-__all__ = ["Section", "apply_overrides", "load_recipe", "parse_overrides", "validate_settings"]
+__all__ = ["Section", "apply_overrides", "load_recipe", "parse_overrides", "read_recipe", "validate_settings"]
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -32,7 +32,11 @@ def validate_settings(model: type[Model], values: dict[str, Any], owner: str) ->
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        raise RecipeError(f"{owner}: " + "; ".join(_explain(model, e) for e in error.errors())) from None
+        faults = error.errors()
+        # A list all of whose items are wrong is reported as too short as well.
+        inner = {fault["loc"][:-1] for fault in faults}
+        told = [_explain(model, f) for f in faults if f["type"] != "too_short" or f["loc"] not in inner]
+        raise RecipeError(f"{owner}: " + "\n  and ".join(told)) from None
 
 
 def load_recipe(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
@@ -41,6 +45,15 @@ def load_recipe(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
     Raises:
         RecipeError: the file is missing, is not TOML, or does not validate.
     """
+    return validate_settings(model, read_recipe(path, overrides), path.name)
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a TOML recipe with ``a.b=c`` overrides, not validated.
+
+    Raises:
+        RecipeError: the file is missing or not TOML, or an override is malformed.
+    """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -48,7 +61,7 @@ def load_recipe(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: not a readable TOML file ({error})") from None
     apply_overrides(values, parse_overrides(overrides))
-    return validate_settings(model, values, path.name)
+    return values
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -63,9 +76,12 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         if not sign or not key.strip():
             raise RecipeError(f"override {item!r} must read key=value, e.g. train.steps=20")
         try:
-            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+            parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            values[key.strip()] = text
+            parsed = {}
+        # Dates and what spreads over more than the one key were not meant as TOML.
+        whole = parsed.keys() == {"value"} and isinstance(parsed["value"], bool | int | float | str | list | dict)
+        values[key.strip()] = parsed["value"] if whole else text
     return values
 
 
@@ -88,20 +104,30 @@ def apply_overrides(values: dict[str, Any], overrides: dict[str, Any]) -> None:
 
 
 def _item(place: Any, name: str, dotted: str) -> Any:
-    if isinstance(place, list) and name.isdigit() and int(name) < len(place):
+    if not isinstance(place, list):
+        raise RecipeError(f"override {dotted!r}: there is no {name!r} inside {place!r:.80}, which is not a table")
+    if name.isdecimal() and int(name) < len(place):
         return place[int(name)]
-    raise RecipeError(f"override {dotted!r}: {name!r} is not a table or an index here")
+    raise RecipeError(f"override {dotted!r}: {name!r} is not an index; here 0 to {len(place) - 1} are")
 
 
 def _explain(model: type[pydantic.BaseModel], error: Any) -> str:
     path = [str(p) for p in error["loc"]]
     where = ".".join(path)
+    if error["type"] == "value_error":  # a validator's own words
+        return f"{where}: {error['ctx']['error']}".removeprefix(": ")
+    if error["type"] == "missing":
+        return f"{where}: is missing"
+    if error["type"] in ("model_type", "dict_type"):
+        return f"{where}: must be a table (got {error['input']!r:.80})"
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"{where}: must be a list, e.g. [{error['input']!r:.80}]"
     if error["type"] != "extra_forbidden":
         return f"{where or 'value'}: {error['msg']} (got {error['input']!r:.80})"
     known = _fields_at(model, path[:-1])
     near = difflib.get_close_matches(path[-1], known, n=1)
-    suggestion = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {where!r}{suggestion} allowed here: {', '.join(known)}"
+    suggestion = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown key {where!r}; {suggestion}allowed here: {', '.join(known) or 'none'}"
 
 
 def _fields_at(model: type[pydantic.BaseModel], path: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ Three levels of authoring, each a superset of the one before:
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import pydantic
 from envgym.bridge import run_sync
 from envgym.config import validate_settings
 from envgym.data import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
+from envgym.errors import DataError, EnvironmentFailure, VerifierError
 from envgym.services import Services
 from envgym.spaces import ActionSpace, ObservationSpace
 from envgym.tasks import check_split
@@ -90,7 +92,9 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         self.trajectory: Trajectory | None = None
         self._pending: tuple[Message, ...] = ()
         self._started = 0.0
+        self._unfinished = False
         self.running = False
+        """Whether an episode is begun and not over: ``step`` may be called."""
 
     # -- what an author writes ------------------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         """Prepare an episode of ``task``. The base class has nothing to prepare."""
 
     async def finish(self) -> None:
-        """Free what ``start`` took; called once per episode, however it ended."""
+        """Free what ``start`` took; called once per episode, however it ended, also when ``start`` failed."""
 
     async def respond(self, action: Message) -> Reply:
         """Answer an action. By default: run its tool calls; a message without one is the final answer."""
@@ -126,9 +130,16 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
     # -- the machinery --------------------------------------------------------------------------------------
 
     def task_list(self, split: Split) -> Sequence[Task]:
-        """``tasks(split)``, kept."""
+        """``tasks(split)``, kept.
+
+        Raises:
+            DataError: there are none, or the data is missing or malformed.
+        """
         if split not in self._tasks:
-            self._tasks[split] = self.tasks(split)
+            tasks = self.tasks(split)
+            if not len(tasks):
+                raise DataError(f"{type(self).__name__} has no {split} task")
+            self._tasks[split] = tasks
         return self._tasks[split]
 
     def share_tasks(self, other: ChatEnv) -> None:
@@ -154,8 +165,9 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
             env=type(self).__name__, task=task, seed=-1 if seed is None else seed, tools=self._specs
         )
         self._started = time.monotonic()
-        self.running = True
+        self._unfinished = True
         await self.start(task)
+        self.running = True
         self._pending = task.messages
         return self._observe(), {"task_id": task.id}
 
@@ -172,9 +184,12 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none was begun.
+            gymnasium.error.InvalidAction: the action is not an assistant message.
             EpisodeError: infrastructure failed; the episode is missing data.
         """
         trajectory = self._current()
+        if not isinstance(action, Message) or action.role != "assistant":
+            raise gymnasium.error.InvalidAction(f"an action is an assistant Message, got {action!r:.200}")
         turn = Turn(messages=self._pending, action=action, tokens=tokens)
         trajectory.turns.append(turn)
         self._pending = ()
@@ -200,8 +215,9 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
 
     async def end_episode(self) -> None:
         """Free what the running episode took, however it ended. Safe to call twice."""
-        if self.running:
-            self.running = False
+        self.running = False
+        if self._unfinished:
+            self._unfinished = False
             await self.finish()
 
     async def aclose(self) -> None:
@@ -241,12 +257,21 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         trajectory.outcome = outcome
         trajectory.closing = self._pending
         try:
-            score = self.score(trajectory)
-            trajectory.score = await score if inspect.isawaitable(score) else score
+            score = await self._score(trajectory)
         finally:
             await self.end_episode()
+        trajectory.score = score
         trajectory.seconds = time.monotonic() - self._started
         completed = outcome.reason == ""
-        reward = trajectory.score.value + (turn.reward if turn else 0.0)
-        info = {"score": trajectory.score, "outcome": outcome, **(turn.metrics if turn else {})}
+        reward = score.value + (turn.reward if turn else 0.0)
+        info = {"score": score, "outcome": outcome, **(turn.metrics if turn else {})}
         return self._observe(), float(reward), completed, not completed, info
+
+    async def _score(self, trajectory: Trajectory) -> Score:
+        given: Any = self.score(trajectory)
+        score = await given if inspect.isawaitable(given) else given
+        if not isinstance(score, Score):
+            raise EnvironmentFailure(f"score() must return a Score, got {type(score).__name__}")
+        if not math.isfinite(score.value + score.accuracy + sum(turn.reward for turn in trajectory.turns)):
+            raise VerifierError(f"a reward that is not a number: {score.value}, accuracy {score.accuracy}")
+        return score

@@ -11,9 +11,9 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 __all__ = [
     "Message",
@@ -37,6 +37,9 @@ __all__ = [
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "held_out"]
 T = TypeVar("T")
+
+_CONFIG = ConfigDict(ser_json_inf_nan="strings")
+"""A number that JSON cannot write is written as text, ``"NaN"``, and read back as the number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,8 @@ class Observation:
 class Task:
     """One problem. ``reference`` is hidden: no observation may hold it."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
     id: str
     split: Split
     messages: tuple[Message, ...]
@@ -106,6 +111,8 @@ class TurnTokens:
     model was conditioned on.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
     prompt_ids: list[int]
     """Ids added since the previous turn; with ``fork``, the whole prompt. [P]"""
     completion_ids: list[int]
@@ -120,6 +127,8 @@ class TurnTokens:
 @dataclass(slots=True, kw_only=True)
 class Turn:
     """One action, and what led to it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
     messages: tuple[Message, ...]
     """The new messages that the policy saw before it acted."""
@@ -167,6 +176,8 @@ class Outcome:
 class Score:
     """A trajectory's reward and where it came from."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
+
     value: float
     """The reward: the weighted sum of ``components``, or the floor where a gate or truncation said so."""
     accuracy: float
@@ -178,6 +189,8 @@ class Score:
 @dataclass(slots=True, kw_only=True)
 class Trajectory:
     """The record of one episode."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
     env: str
     task: Task

@@ -57,13 +57,11 @@ class UnknownNameError(UserError):
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         allowed = sorted(known)
         near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
-        parts = [f"unknown {kind} {name!r}"]
-        if near:
-            parts.append("did you mean " + " or ".join(repr(n) for n in near) + "?")
-        parts.append("allowed: " + (", ".join(allowed) if allowed else "none are installed"))
-        if hint:
-            parts.append(hint)
-        super().__init__("; ".join(parts))
+        suggestion = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+        listed = ", ".join(allowed) if allowed else "nothing is installed"
+        super().__init__(
+            f"unknown {kind} {name!r:.200}; {suggestion}allowed: {listed}" + (f"; {hint}" if hint else "")
+        )
 
 
 class RecipeError(UserError):

@@ -11,7 +11,7 @@ import pydantic
 from envgym.config import Section
 from envgym.core import ChatEnv
 from envgym.errors import RecipeError
-from envgym.registry import environments
+from envgym.registry import environments, short_name
 from envgym.seeding import derive_rng
 from envgym.services import Services
 
@@ -26,10 +26,17 @@ class MixEntry(Section):
     weight: float = pydantic.Field(default=1.0, ge=0, description="share of the groups; 0 is evaluation only")
     settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the environment")
 
+    @pydantic.field_validator("settings")
+    @classmethod
+    def _belong_to_the_environment(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if taken := {"split", "services"} & settings.keys():
+            raise ValueError(f"{', '.join(sorted(taken))} is not a setting: the run chooses it")
+        return settings
+
     @property
     def label(self) -> str:
         """The entry's name in metrics and reports."""
-        return self.name or self.env.rsplit("-v", 1)[0].rsplit("/", 1)[-1]
+        return self.name or short_name(self.env)
 
     def make(self, services: Services) -> ChatEnv:
         """Make one instance of the environment.
@@ -50,7 +57,7 @@ class Mix:
         seed: fixes the order of tasks.
 
     Raises:
-        RecipeError: duplicate labels, or no positive weight.
+        RecipeError: duplicate labels, no positive weight, or no task where the weight is positive.
     """
 
     def __init__(self, entries: Sequence[MixEntry], sizes: Mapping[str, int], seed: int) -> None:
@@ -59,6 +66,8 @@ class Mix:
             raise RecipeError(f"mix: names must differ, got {labels}; set name = … on the repeated ones")
         if not any(e.weight > 0 for e in entries):
             raise RecipeError("mix: at least one environment needs a positive weight")
+        if empty := [e.label for e in entries if e.weight > 0 and sizes[e.label] < 1]:
+            raise RecipeError(f"mix: {', '.join(empty)}: no training task")
         self.entries = {e.label: e for e in entries}
         self._sizes = sizes
         self._seed = seed
@@ -66,16 +75,15 @@ class Mix:
         self._drawn = dict.fromkeys(labels, 0)
 
     def quotas(self, total: int) -> dict[str, int]:
-        """Split ``total`` draws by weight; what rounding leaves over is owed to the next call."""
+        """Split ``total`` draws by weight: each goes to whoever is owed most, also from earlier calls."""
         weight = sum(e.weight for e in self.entries.values())
         for label, entry in self.entries.items():
             self._owed[label] += total * entry.weight / weight
-        counts = {label: int(owed) for label, owed in self._owed.items()}
-        by_rest = sorted(self.entries, key=lambda n: self._owed[n] - counts[n], reverse=True)
-        for label in by_rest[: total - sum(counts.values())]:
+        counts = dict.fromkeys(self.entries, 0)
+        for _ in range(total):
+            label = max(self._owed, key=self._owed.__getitem__)
             counts[label] += 1
-        for label, count in counts.items():
-            self._owed[label] -= count
+            self._owed[label] -= 1
         return counts
 
     def draw(self, label: str) -> int:

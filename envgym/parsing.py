@@ -8,13 +8,58 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from envgym.data import Message, ToolCall
+from envgym.data import Message, ToolCall, ToolSpec
 
-__all__ = ["HermesFormat", "ToolFormat"]
+__all__ = ["MAX_CALLS", "HermesFormat", "ToolFormat", "dropped", "make_call", "parse_json"]
 
-_MAX_CALLS = 16
+MAX_CALLS = 16
+"""Calls of one message that are run."""
+_MAX_DEPTH = 32
+_CLOSE = "</tool_call>"
+_CLOSE_IN_JSON = "<\\/tool_call>"
+
+
+def parse_json(text: str) -> Any:
+    """Decode JSON that a model or a server wrote into a value that can be stored and sent on.
+
+    Raises:
+        ValueError: it is not JSON, nests deeper than 32 levels, or holds what UTF-8 or JSON cannot: half a
+            surrogate pair, ``NaN``, a number that overflows.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+        inner = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list))
+        level = [item for items in inner for item in items]
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    return value
+
+
+def make_call(body: Any, call_id: str) -> ToolCall:
+    """The call that a decoded ``{"name": …, "arguments": {…}}`` asks for; its ``error`` says what is wrong."""
+    if not isinstance(body, dict) or not isinstance(body.get("name"), str):
+        return ToolCall(name="", id=call_id, error='a tool call needs a "name" string')
+    arguments = body.get("arguments", {})
+    if not isinstance(arguments, dict):
+        return ToolCall(name=body["name"], id=call_id, error='"arguments" must be an object')
+    return ToolCall(name=body["name"], arguments=arguments, id=call_id)
+
+
+def dropped(count: int) -> tuple[ToolCall, ...]:
+    """What stands for ``count`` calls beyond ``MAX_CALLS``: one that is answered with the reason, or nothing."""
+    if count <= 0:
+        return ()
+    reason = f"at most {MAX_CALLS} tool calls per message are run; {count} more were dropped"
+    return (ToolCall(name="", id=f"call_{MAX_CALLS}", error=reason),)
 
 
 class ToolFormat(Protocol):
@@ -28,6 +73,10 @@ class ToolFormat(Protocol):
         """Write an assistant message as the text that parses to it."""
         ...
 
+    def describe(self, tools: Sequence[ToolSpec]) -> str:
+        """Tell a model what tools there are and how to call them, where its chat template does not."""
+        ...
+
 
 class HermesFormat:
     """``<tool_call>{"name": …, "arguments": {…}}</tool_call>``, as Qwen and Hermes models write it."""
@@ -36,31 +85,36 @@ class HermesFormat:
 
     def parse(self, text: str) -> Message:
         """Read an assistant message; the content keeps the text outside the calls."""
-        blocks = self._BLOCK.findall(text)[:_MAX_CALLS]
+        blocks = self._BLOCK.findall(text)
         if not blocks:
             return Message(role="assistant", content=text.strip())
-        calls = tuple(self._call(block, f"call_{i}") for i, block in enumerate(blocks))
-        return Message(role="assistant", content=self._BLOCK.sub("", text).strip(), tool_calls=calls)
+        calls = [self._call(block, f"call_{i}") for i, block in enumerate(blocks[:MAX_CALLS])]
+        calls += dropped(len(blocks) - MAX_CALLS)
+        content = self._BLOCK.sub("", text).strip()
+        return Message(role="assistant", content=content, tool_calls=tuple(calls))
 
     def render(self, message: Message) -> str:
-        """Write content, then one block per call."""
-        blocks = [
-            "<tool_call>"
-            + json.dumps({"name": c.name, "arguments": c.arguments}, separators=(",", ":"), ensure_ascii=False)
-            + "</tool_call>"
-            for c in message.tool_calls
-        ]
+        """Write content, then one block per call. A closing tag inside an argument does not end the block."""
+        blocks = [self._block(call) for call in message.tool_calls]
         return "\n".join([part for part in (message.content, *blocks) if part])
+
+    def describe(self, tools: Sequence[ToolSpec]) -> str:
+        """Names, descriptions and parameters as JSON, and the form of a call."""
+        listed = "\n".join(
+            json.dumps({"name": t.name, "description": t.description, "parameters": t.parameters}) for t in tools
+        )
+        return (
+            f"You may call tools:\n{listed}\n"
+            'Write a call as <tool_call>{"name": "...", "arguments": {...}}</tool_call> and wait for the answer.'
+        )
+
+    def _block(self, call: ToolCall) -> str:
+        body = {"name": call.name, "arguments": call.arguments}
+        text = json.dumps(body, separators=(",", ":"), ensure_ascii=False).replace(_CLOSE, _CLOSE_IN_JSON)
+        return f"<tool_call>{text}{_CLOSE}"
 
     def _call(self, block: str, call_id: str) -> ToolCall:
         try:
-            body = json.loads(block)
-        except (ValueError, RecursionError) as error:
-            reason = f"the tool call is not valid JSON ({str(error)[:100]})"
-            return ToolCall(name="", id=call_id, error=reason)
-        if not isinstance(body, dict) or not isinstance(body.get("name"), str):
-            return ToolCall(name="", id=call_id, error='a tool call needs a "name" string')
-        arguments = body.get("arguments", {})
-        if not isinstance(arguments, dict):
-            return ToolCall(name=body["name"], id=call_id, error='"arguments" must be an object')
-        return ToolCall(name=body["name"], arguments=arguments, id=call_id)
+            return make_call(parse_json(block), call_id)
+        except ValueError as error:
+            return ToolCall(name="", id=call_id, error=f"the tool call is not valid JSON ({str(error)[:100]})")

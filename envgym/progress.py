@@ -36,7 +36,7 @@ class Reporter:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
-        self._name, self._total, self._done = "", 0, 0
+        self._name, self._total, self._done, self._first = "", 0, 0, 0
         self._started = self._spoke = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -89,8 +89,6 @@ class Reporter:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    _first = 0
 
     def __enter__(self) -> Self:
         return self

@@ -7,21 +7,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import pydantic
 import tomli_w
 
 from envgym.data import Trajectory, from_json, to_json
-from envgym.errors import UserError
+from envgym.errors import DataError, UserError
 
 __all__ = ["RunFolder", "read_jsonl", "write_atomic"]
 
+T = TypeVar("T")
+_BLOCK = 2**16
 _PACKAGES = ("envgym", "gymnasium", "numpy", "pydantic", "torch", "transformers", "tokenizers", "docker")
 
 
@@ -32,14 +36,41 @@ def write_atomic(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL file; a last line that a crash cut short is left out."""
+def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
+    """Rows of a JSONL file, none if there is no file; a last line that a crash cut short is left out.
+
+    Raises:
+        DataError: a whole line cannot be read; file and row are named.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.endswith(b"\n"):
+                try:
+                    yield decode(line.decode("utf-8"))
+                except ValueError as error:
+                    raise DataError(f"{path}, row {number}: cannot be read ({error!s:.200})") from None
+
+
+def _append(path: Path, lines: Iterable[str]) -> None:
+    """Add whole lines, after removing what a crash left of the last one."""
+    with path.open("ab+") as file:
+        file.truncate(_whole_lines(file))
+        file.writelines(line.encode() + b"\n" for line in lines)
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 class RunFolder:
@@ -53,15 +84,18 @@ class RunFolder:
         """Begin a new run.
 
         Raises:
-            UserError: the folder already holds a run.
+            UserError: the folder already holds a run, or cannot be made.
         """
         if (path / "recipe.toml").exists():
             raise UserError(
                 f"{path} already holds a run; go on with it (envgym train --resume {path}), "
                 "name another folder with --out, or delete it"
             )
-        (path / "trajectories").mkdir(parents=True, exist_ok=True)
-        (path / "checkpoints").mkdir(exist_ok=True)
+        try:
+            (path / "trajectories").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"no run folder can be made at {path}: {error.strerror}") from None
         folder = cls(path)
         write_atomic(path / "versions.json", json.dumps(_versions(seed), indent=2) + "\n")
         values = recipe.model_dump(mode="json", exclude_none=True)
@@ -85,26 +119,29 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one row to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Add one row to ``metrics.jsonl``; a number that is not finite becomes null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        _append(self.path / "metrics.jsonl", [json.dumps(finite)])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every row of ``metrics.jsonl``."""
-        return list(read_jsonl(self.path / "metrics.jsonl"))
+        """Every row of ``metrics.jsonl``.
+
+        Raises:
+            DataError: a row in the middle is damaged.
+        """
+        return list(read_jsonl(self.path / "metrics.jsonl", json.loads))
 
     def append_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> None:
         """Keep the trajectories of one step."""
-        with (self.path / "trajectories" / f"step-{step:06d}.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(to_json(t) + "\n" for t in trajectories)
+        _append(self._trajectories_of(step), map(to_json, trajectories))
 
     def trajectories(self, step: int) -> list[Trajectory]:
-        """The trajectories of one step; a last one that a crash cut short is left out."""
-        path = self.path / "trajectories" / f"step-{step:06d}.jsonl"
-        if not path.is_file():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [from_json(Trajectory, line) for line in lines if line.endswith("\n")]
+        """The trajectories of one step; a last one that a crash cut short is left out.
+
+        Raises:
+            DataError: one in the middle is damaged.
+        """
+        return list(read_jsonl(self._trajectories_of(step), partial(from_json, Trajectory)))
 
     def forget_after(self, step: int) -> None:
         """Drop metrics and trajectories of steps after ``step``: a resumed run makes them again."""
@@ -128,6 +165,9 @@ class RunFolder:
             return None
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return summary
+
+    def _trajectories_of(self, step: int) -> Path:
+        return self.path / "trajectories" / f"step-{step:06d}.jsonl"
 
 
 def _versions(seed: int) -> dict[str, Any]:

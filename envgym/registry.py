@@ -31,10 +31,12 @@ __all__ = [
     "register",
     "register_in_gymnasium",
     "sandboxes",
+    "short_name",
     "stages",
 ]
 
-_VERSION = re.compile(r"^(?P<base>.+)-v(?P<version>\d+)$")
+_VERSION = re.compile(r"(?P<base>[\w.-]+)-v(?P<version>\d+)")
+_PATH = re.compile(r"[\w.]*\w:\w+")
 _NAMESPACE = "envgym/"
 
 
@@ -52,39 +54,39 @@ class Plugin:
         """Import the module and return the class.
 
         Raises:
-            UserError: the module or the class does not exist, or a package it needs is missing.
+            UserError: the entry point is malformed, the module or the class does not exist, or a package it
+                needs is missing.
         """
-        module_name, _, attribute = self.entry_point.partition(":")
-        try:
-            return getattr(importlib.import_module(module_name), attribute)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"{self.name!r} needs the module {error.name!r}, which is not installed; "
-                f"install it, e.g. pip install {(error.name or '').split('.')[0]}"
-            ) from error
-        except AttributeError as error:
-            raise UserError(f"{self.name!r}: module {module_name!r} has no {attribute!r}") from error
+        return _import_attribute(self.name, self.entry_point)
 
 
 class Registry:
-    """All plugins of one kind: those of installed distributions and those registered at run time."""
+    """All plugins of one kind: those of installed distributions and those registered at run time.
 
-    def __init__(self, kind: str, group: str) -> None:
+    Args:
+        kind: what they are, for messages.
+        group: the entry-point group that offers them.
+        base: ``"package.module:Class"`` that every one of them derives from; ``""`` where core has no such class.
+    """
+
+    def __init__(self, kind: str, group: str, base: str = "") -> None:
         self.kind = kind
         self.group = group
+        self._base = base
         self._registered: dict[str, Plugin] = {}
 
     def register(self, name: str, entry_point: str) -> None:
-        """Add a plugin at run time.
+        """Add a plugin at run time. Adding the same one again changes nothing.
 
         Raises:
             UserError: the name is taken, or ``entry_point`` is not ``"package.module:Class"``.
         """
-        if ":" not in entry_point:
+        if not _PATH.fullmatch(entry_point):
             raise UserError(f"entry point {entry_point!r} must read 'package.module:Class'")
         plugin = Plugin(name=name, entry_point=entry_point, distribution="registered at run time")
-        _refuse_duplicate(self.kind, self.plugins().get(name), plugin)
-        self._registered[name] = plugin
+        if self._registered.get(name) != plugin:
+            _refuse_duplicate(self.kind, self.plugins().get(name), plugin)
+            self._registered[name] = plugin
 
     def plugins(self) -> dict[str, Plugin]:
         """Every plugin by name, sorted.
@@ -110,7 +112,7 @@ class Registry:
         short = name.removeprefix(_NAMESPACE)
         if short in plugins:
             return plugins[short]
-        versions = [p for p in plugins.values() if _base(p.name) == short]
+        versions = [p for p in plugins.values() if short_name(p.name) == short]
         if versions:
             return max(versions, key=lambda p: _version(p.name))
         hint = f"a package adds one through the entry-point group {self.group!r}"
@@ -120,18 +122,47 @@ class Registry:
         """Import and return the class that ``name`` stands for.
 
         Raises:
-            UserError: see ``find`` and ``Plugin.load``.
+            UserError: see ``find`` and ``Plugin.load``; also what was found is not of this kind.
         """
-        return self.find(name).load()
+        plugin = self.find(name)
+        found = plugin.load()
+        if self._base:
+            base = _import_attribute(self._base, self._base)
+            if not (isinstance(found, type) and issubclass(found, base)):
+                raise UserError(f"{plugin.entry_point} is no {self.kind}: it must derive from {self._base}")
+        return found
 
 
-def _base(name: str) -> str:
-    match = _VERSION.match(name)
+def _import_attribute(name: str, entry_point: str) -> Any:
+    if not _PATH.fullmatch(entry_point):
+        raise UserError(f"{entry_point!r} must read 'package.module:Class'")
+    module_name, _, attribute = entry_point.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or str(error)
+        if f"{module_name}.".startswith(f"{missing}."):
+            hint = "check the spelling, and that its package is installed or its folder on PYTHONPATH"
+        else:
+            hint = f"install it, e.g. pip install {missing.split('.')[0]}"
+        raise UserError(f"{name!r} needs the module {missing!r}, which was not found; {hint}") from error
+    except ImportError as error:
+        raise UserError(f"{name!r} cannot be imported: {error}") from error
+    if not hasattr(module, attribute):
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
+        raise UnknownNameError(f"name in {module_name}:", attribute, own)
+    return getattr(module, attribute)
+
+
+def short_name(name: str) -> str:
+    """An id without namespace and version, or the class of a ``"package.module:Class"``."""
+    name = name.removeprefix(_NAMESPACE).rpartition(":")[2]
+    match = _VERSION.fullmatch(name)
     return match["base"] if match else name
 
 
 def _version(name: str) -> int:
-    match = _VERSION.match(name)
+    match = _VERSION.fullmatch(name)
     return int(match["version"]) if match else 0
 
 
@@ -158,26 +189,30 @@ def _installed(group: str) -> tuple[Plugin, ...]:
     return tuple(read())
 
 
-environments = Registry("environment", "envgym.environments")
-sandboxes = Registry("sandbox", "envgym.sandboxes")
+environments = Registry("environment", "envgym.environments", "envgym.core:ChatEnv")
+sandboxes = Registry("sandbox", "envgym.sandboxes", "envgym.sandbox:Backend")
 objectives = Registry("objective", "envgym.objectives")
-policies = Registry("policy", "envgym.policies")
+policies = Registry("policy", "envgym.policies", "envgym.policy:Policy")
 stages = Registry("stage", "envgym.stages")
 
 
 def register(name: str, entry_point: str) -> None:
-    """Register an environment at run time; see ``Registry.register``.
+    """Register an environment at run time, e.g. ``register("riddles-v1", "my_package.riddles:Riddles")``.
 
     Raises:
         UserError: the name carries no version, is taken, or the entry point is malformed.
     """
-    if not _VERSION.match(name):
-        raise UserError(f"environment id {name!r} must end in a version, e.g. {name + '-v1'!r}")
+    name = name.removeprefix(_NAMESPACE)
+    if not _VERSION.fullmatch(name):
+        raise UserError(
+            f"environment id {name!r} must be letters, digits, '_', '.' or '-' and end in a version, "
+            "e.g. 'riddles-v1'"
+        )
     environments.register(name, entry_point)
     register_in_gymnasium()
 
 
-def make(name: str, **settings: Any) -> ChatEnv:
+def make(name: str, /, **settings: Any) -> ChatEnv:
     """Make an environment by id, e.g. ``make("math_problems-v1", split="held_out", max_turns=4)``.
 
     Raises:
@@ -196,7 +231,12 @@ def register_in_gymnasium() -> None:
     """Register every environment with Gymnasium, whose own plugin entry points ended with version 1.0."""
     import gymnasium
 
-    for plugin in environments.plugins().values():
+    try:
+        plugins = environments.plugins()
+    except UserError:
+        # Two distributions clash. ``import envgym`` must not fail for it; the first look-up says so.
+        return
+    for plugin in plugins.values():
         name = _NAMESPACE + plugin.name
         if name not in gymnasium.registry:
             gymnasium.register(id=name, entry_point=plugin.entry_point, disable_env_checker=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from envgym.errors import SandboxError
+from envgym.errors import SandboxError, UnknownNameError
+from envgym.registry import sandboxes
 from envgym.sandbox import Backend, Limits, Sandbox, select_backend
 
 __all__ = ["Services"]
@@ -16,9 +17,15 @@ class Services:
 
     Args:
         sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
+
+    Raises:
+        UnknownNameError: no such backend.
     """
 
     def __init__(self, sandbox: str = "auto") -> None:
+        known = ("auto", *sandboxes.plugins())
+        if sandbox not in known and ":" not in sandbox:
+            raise UnknownNameError("sandbox", sandbox, known)
         self.sandbox_name = sandbox
         self._backend: Backend | None = None
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 the work failed; 2 the request cannot be carried out as wr
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import typer
 
@@ -29,23 +30,26 @@ training.add_to(app)
 
 def main() -> None:
     """Run the command line. A mistake of the user's ends with its message and no traceback."""
+    code = 0
     try:
         app()
     except* UserError as group:
-        _fail(group, 2)
+        code = _report(group, 2)
     except* EnvgymError as group:
-        _fail(group, 1)
-    except* KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-
-
-def _fail(group: BaseExceptionGroup[EnvgymError], code: int) -> None:
-    errors: list[BaseException] = list(group.exceptions)
-    while errors:
-        error = errors.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            errors = [*error.exceptions, *errors]
-        else:
-            print(f"error: {error}", file=sys.stderr)
+        code = _report(group, code or 1)
     sys.exit(code)
+
+
+def _report(group: BaseExceptionGroup[EnvgymError], code: int) -> int:
+    """Print every message once: episodes that ran side by side make the same mistake."""
+    for text in dict.fromkeys(str(error) for error in _leaves(group)):
+        print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

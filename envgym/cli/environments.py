@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+import sys
+from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, Sandbox, Settings, SplitName
+from envgym.cli.options import EnvironmentId, JsonFlag, Sandbox, Settings, SplitName, entry_of
 from envgym.cli.policies import PolicyName, open_policy
-from envgym.config import parse_overrides
 from envgym.core import ChatEnv
 from envgym.data import Trajectory, to_json
+from envgym.errors import UserError
+from envgym.mix import MixEntry
 from envgym.registry import environments
-from envgym.registry import make as make_env
 from envgym.rollout import rollout
 from envgym.services import Services
 from envgym.tasks import check_split
@@ -43,8 +44,9 @@ def list_command(as_json: JsonFlag = False) -> None:
 
 def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
     """Show an environment: what it is, its settings, its tools."""
+    name = environments.find(env).name
     kind: type[ChatEnv] = environments.load(env)
-    made = make_env(env, services=Services())
+    made = kind(services=Services())
     fields = kind.Settings.model_fields
     settings = {
         name: {"default": field.get_default(call_default_factory=True), "help": field.description or ""}
@@ -53,15 +55,22 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
     tools = {t.spec.name: t.spec.description for t in made.tools.values()}
     about = (kind.__doc__ or "").strip().split("\n\n")[0]
     if as_json:
-        record = {"id": env, "about": about, "settings": settings, "tools": tools}
+        record = {
+            "id": name,
+            "about": about,
+            "settings": settings,
+            "tools": tools,
+            "reward_range": kind.reward_range,
+            "needs_sandbox": kind.needs_sandbox,
+        }
         print(json.dumps(record, indent=2, default=str))
         return
-    print(f"{environments.find(env).name}\n{about}\n\nsettings (--set name=value)")
-    for name, entry in settings.items():
-        print(f"  {name} = {entry['default']!r}  {entry['help']}")
-    print("\ntools")
-    for name, text in tools.items():
-        print(f"  {name}: {text}")
+    print(f"{name}\n{about}\n\nsettings (--set name=value)")
+    for setting, entry in settings.items():
+        print(f"  {setting} = {entry['default']!r}  {entry['help']}")
+    print("\ntools" if tools else "\nno tools")
+    for tool, text in tools.items():
+        print(f"  {tool}: {text}")
     print(f"\nrewards: {kind.reward_range[0]:g} to {kind.reward_range[1]:g}")
     print(f"needs a sandbox: {'yes' if kind.needs_sandbox else 'no'}")
 
@@ -76,11 +85,17 @@ def rollout_command(
     sandbox: Sandbox = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Play one episode and print it."""
-    trajectory = asyncio.run(_play(env, policy, split, index, seed, parse_overrides(set_ or []), sandbox))
+    """Play one episode and print it. Exit code 1: it failed, and has no reward."""
+    trajectory = asyncio.run(_play(entry_of(env, set_), policy, split, index, seed, sandbox))
     if as_json:
         print(to_json(trajectory))
-        return
+    else:
+        _print(trajectory)
+    if trajectory.failed:
+        sys.exit(1)
+
+
+def _print(trajectory: Trajectory) -> None:
     for message in trajectory.messages:
         calls = "".join(f"\n  -> {c.name}({json.dumps(c.arguments)})" for c in message.tool_calls)
         print(f"[{message.role}] {message.content}{calls}")
@@ -90,15 +105,15 @@ def rollout_command(
         print(f"reward: {trajectory.reward:g}  ({parts})")
 
 
-async def _play(
-    env: str, policy: str, split: str, index: int, seed: int, settings: dict[str, Any], sandbox: str
-) -> Trajectory:
+async def _play(entry: MixEntry, policy: str, split: str, index: int, seed: int, sandbox: str) -> Trajectory:
     async with Services(sandbox=sandbox) as services:
-        made = make_env(env, split=split, services=services, **settings)
+        made = entry.make(services)
         tasks = made.task_list(check_split(split))
+        if index >= len(tasks):
+            raise UserError(f"--index {index}: {entry.label} has {len(tasks)} {split} tasks, counted from 0")
         player = open_policy(policy)
         try:
-            return await rollout(made, player, tasks[index % len(tasks)], name=env, seed=seed)
+            return await rollout(made, player, tasks[index], name=entry.label, seed=seed)
         finally:
             await player.close()
             await made.aclose()

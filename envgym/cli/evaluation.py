@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from envgym.cli.options import JsonFlag, Sandbox, Settings, SplitName
+from envgym.cli.options import JsonFlag, Sandbox, Settings, SplitName, entry_of
 from envgym.cli.policies import PolicyName, open_policy
 from envgym.collect import Collector
-from envgym.config import parse_overrides
 from envgym.data import Trajectory
-from envgym.evaluate import EnvScores, evaluate, mean_interval
+from envgym.errors import UserError
+from envgym.evaluate import EnvScores, distinct, evaluate, mean_interval
 from envgym.mix import MixEntry
 from envgym.progress import Reporter
+from envgym.report import interval_text
 from envgym.services import Services
 from envgym.tasks import check_split
 
@@ -42,11 +44,12 @@ def eval_command(
     concurrency: Annotated[int, typer.Option(help="episodes in flight", min=1)] = 64,
     as_json: JsonFlag = False,
 ) -> None:
-    """Score a policy on the first tasks of a split, with 95% intervals over tasks."""
+    """Score a policy on the first tasks of a split, with 95% intervals over tasks.
+
+    Exit code 1: an environment has no score, because all of its episodes failed.
+    """
     checked = check_split(split)
-    settings = parse_overrides(set_ or [])
-    names = [name for item in env for name in item.split(",") if name]
-    entries = [MixEntry(env=name, settings=settings) for name in names]
+    entries = _entries(env, set_)
 
     async def work() -> dict[str, EnvScores]:
         async with Services(sandbox=sandbox) as services:
@@ -60,12 +63,15 @@ def eval_command(
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                total = samples * sum(min(limit, len(collector.tasks(n, checked))) for n in labels)
+                total = samples * sum(len(distinct(collector.tasks(n, checked), limit)) for n in labels)
                 with Reporter() as reporter:
                     reporter.begin("evaluate", total)
 
-                    def note(_: Trajectory) -> None:
-                        reporter.advance()
+                    earned: list[float] = []
+
+                    def note(trajectory: Trajectory) -> None:
+                        earned.extend([] if trajectory.failed else [trajectory.reward])
+                        reporter.advance(f"reward {sum(earned) / len(earned):.3f}" if earned else "")
 
                     return await evaluate(
                         collector, labels, split=checked, limit=limit, samples=samples, on_episode=note
@@ -78,11 +84,21 @@ def eval_command(
     records = {label: _record(s) for label, s in scores.items()}
     if as_json:
         print(json.dumps({"policy": policy, "split": split, "seed": seed, "environments": records}, indent=2))
-        return
-    for label, record in records.items():
-        reward, accuracy = record["reward"], record["accuracy"]
-        print(f"{label}: reward {_text(reward)}  accuracy {_text(accuracy)}  n {reward['n']}", end="")
-        print(f"  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}")
+    else:
+        for label, record in records.items():
+            reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
+            print(f"{label}: reward {reward}  accuracy {accuracy}  n {record['reward']['n']}", end="")
+            print(f"  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}")
+    if not all(s.rewards for s in scores.values()):
+        sys.exit(1)
+
+
+def _entries(env: list[str], settings: list[str] | None) -> list[MixEntry]:
+    entries = [entry_of(name.strip(), settings) for item in env for name in item.split(",") if name.strip()]
+    labels = [entry.label for entry in entries]
+    if not entries or len(set(labels)) != len(labels):
+        raise UserError(f"--env must name environments, each of them once; it names {', '.join(labels) or 'none'}")
+    return entries
 
 
 def _record(scores: EnvScores) -> dict[str, Any]:
@@ -94,9 +110,3 @@ def _record(scores: EnvScores) -> dict[str, Any]:
         "turns_mean": scores.turns / max(1, scores.episodes),
         "sampled_tokens": scores.tokens,
     }
-
-
-def _text(interval: dict[str, Any]) -> str:
-    if interval["mean"] is None:
-        return "missing"
-    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"

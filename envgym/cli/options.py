@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["EnvironmentId", "JsonFlag", "Sandbox", "Settings", "SplitName"]
+from envgym.config import parse_overrides, validate_settings
+from envgym.mix import MixEntry
+from envgym.registry import environments
+
+__all__ = ["EnvironmentId", "JsonFlag", "Sandbox", "Settings", "SplitName", "entry_of"]
 
 EnvironmentId = Annotated[str, typer.Argument(help="environment id, e.g. math_problems; see: envgym list")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
@@ -17,3 +21,13 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting; may be repeated")
 ]
 SplitName = Annotated[str, typer.Option(help="train or held_out")]
+
+
+def entry_of(env: str, settings: list[str] | None) -> MixEntry:
+    """The environment that the arguments ``ENV`` and ``--set`` describe.
+
+    Raises:
+        UserError: no such environment, or a pair without ``=``.
+    """
+    environments.find(env)
+    return validate_settings(MixEntry, {"env": env, "settings": parse_overrides(settings or [])}, env)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from envgym.errors import UnknownNameError
 from envgym.http_policy import HttpPolicy
 from envgym.policy import EmptyPolicy, GoldPolicy, Policy, RandomPolicy
 from envgym.registry import policies
@@ -22,6 +24,7 @@ PolicyName = Annotated[
 ]
 
 _SCRIPTED: dict[str, type[Policy]] = {"gold": GoldPolicy, "random": RandomPolicy, "empty": EmptyPolicy}
+_BUILTIN = ("builtin:tiny", "builtin:smollm2")
 
 
 def open_policy(
@@ -42,6 +45,9 @@ def open_policy(
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
         return HttpPolicy(url, model=model, temperature=temperature, max_tokens=max_tokens)
+    if name not in _BUILTIN and not Path(name).expanduser().exists():
+        hint = "a model's or run's folder, a .gguf file, or the URL of a server as http://HOST:PORT/v1#MODEL"
+        raise UnknownNameError("policy", name, (*_SCRIPTED, *_BUILTIN), hint)
     policy: Policy = policies.load("model")(
         name, temperature=temperature, max_tokens=max_tokens, context=context, concurrency=concurrency
     )

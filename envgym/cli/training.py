@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from envgym.cli.options import Settings
-from envgym.config import load_recipe
-from envgym.errors import RecipeError, UserError
+from envgym.config import read_recipe, validate_settings
+from envgym.errors import UserError
 from envgym.progress import Reporter, duration
 from envgym.record import RunFolder
 from envgym.registry import stages
@@ -71,11 +70,6 @@ def report_command(
 
 def _load(path: Path, overrides: list[str]) -> tuple[Any, Any]:
     """The stage's class and the validated recipe."""
-    try:
-        name = tomllib.loads(path.read_text(encoding="utf-8")).get("stage", "rl")
-    except FileNotFoundError:
-        raise RecipeError(f"no recipe at {path}; the shipped ones are in recipes/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path}: not a readable TOML file ({error})") from None
-    stage = stages.load(str(name))
-    return stage, load_recipe(stage.Recipe, path, overrides)
+    values = read_recipe(path, overrides)
+    stage = stages.load(str(values.get("stage", "rl")))
+    return stage, validate_settings(stage.Recipe, values, path.name)

@@ -2,7 +2,8 @@
 
 Binary scores get Wilson's interval (Wilson 1927), which stays honest at 0 and 1; everything else a percentile
 bootstrap over problems (Efron 1979), resampled with a fixed seed. Gains are paired: the same problem before and
-after, so that the spread between problems cancels.
+after, so that the spread between problems cancels. A bootstrap knows only the scores it was given: where they are
+all alike, or there is only one, its interval has no width and says nothing about problems not drawn.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ def mean_of_means(strata: Sequence[Sequence[float]]) -> Interval:
     rng = np.random.default_rng(0)
     draws = np.zeros(_RESAMPLES)
     for values in present:
-        picks = rng.integers(len(values), size=(_RESAMPLES, len(values)))
-        draws += values[picks].mean(axis=1) / len(present)
+        size = len(values)  # one resample at a time: all at once would take 64 kB of memory per problem
+        means = [values[rng.integers(size, size=size)].mean() for _ in range(_RESAMPLES)]
+        draws += np.asarray(means) / len(present)
     mean = float(np.mean([values.mean() for values in present]))
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(mean=mean, low=float(low), high=float(high), n=n)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from envgym.collect import Collector
 from envgym.data import Split, Task, Trajectory
 
-__all__ = ["EnvScores", "evaluate"]
+__all__ = ["EnvScores", "distinct", "evaluate"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,20 +35,20 @@ async def evaluate(
     samples: int = 1,
     on_episode: Callable[[Trajectory], None] = lambda _: None,
 ) -> dict[str, EnvScores]:
-    """Play the first ``limit`` tasks of each environment ``samples`` times.
+    """Play the first ``limit`` distinct tasks of each environment ``samples`` times.
 
     The episodes' seeds depend on nothing but the run's seed, the task and the sample: two policies evaluated
     this way are paired.
 
     Raises:
         UserError: data is missing or malformed.
-        TooManyFailures: more episodes failed than the collector allows.
+        ExceptionGroup: of ``UserError`` or ``TooManyFailures``, once episodes are being played.
     """
     scores = {label: EnvScores() for label in labels}
     jobs = [
         (label, task, sample)
         for label in labels
-        for task in collector.tasks(label, split)[:limit]
+        for task in distinct(collector.tasks(label, split), limit)
         for sample in range(samples)
     ]
     async with asyncio.TaskGroup() as group:
@@ -69,6 +69,16 @@ async def evaluate(
         accuracies = [t.score.accuracy for t in played if t.score is not None]
         scores[label].accuracies[task_id] = sum(accuracies) / len(accuracies)
     return scores
+
+
+def distinct(tasks: Iterable[Task], limit: int) -> list[Task]:
+    """The first ``limit`` tasks with different ids: a procedural sequence draws some more than once."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        found.setdefault(task.id, task)
+        if len(found) == limit:
+            break
+    return list(found.values())
 
 
 async def _play(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ _WIDTH, _HEIGHT = 640, 200
 
 
 def render_report(folder: RunFolder) -> Path:
-    """Write ``report.html`` from whatever the folder holds, and return its path."""
+    """Write ``report.html`` from whatever the folder holds, and return its path.
+
+    Raises:
+        DataError: a record in the folder is damaged.
+    """
     rows = folder.metrics()
     template = resources.files("envgym.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -38,10 +43,11 @@ def render_report(folder: RunFolder) -> Path:
     return path
 
 
-def _charts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     names = sorted({name for row in rows for name in row if name.startswith("reward/")})
-    names += [n for n in ("entropy", "loss", "grad_norm", "tokens_per_second") if any(n in row for row in rows)]
-    return [_chart(name, [(row["step"], row[name]) for row in rows if name in row]) for name in names]
+    names += ["entropy", "loss", "grad_norm", "tokens_per_second"]
+    points = {n: [(row["step"], row[n]) for row in rows if row.get(n) is not None] for n in names}
+    return [_chart(name, there) for name, there in points.items() if there]
 
 
 def _chart(name: str, points: list[tuple[float, float]]) -> dict[str, Any]:
@@ -57,7 +63,7 @@ def _chart(name: str, points: list[tuple[float, float]]) -> dict[str, Any]:
     return {"name": name, "line": line, "low": low, "high": high, "first": steps[0], "last": steps[-1]}
 
 
-def _samples(folder: RunFolder, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _samples(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A few trajectories of the last step that was recorded, of each environment the best and the worst."""
     if not rows:
         return []
@@ -67,6 +73,8 @@ def _samples(folder: RunFolder, rows: list[dict[str, Any]]) -> list[dict[str, An
     found = []
     for label, trajectories in sorted(by_env.items()):
         trajectories.sort(key=lambda t: (t.failed, -t.reward if not t.failed else 0.0))
-        picked = [*trajectories[: _SAMPLES_PER_ENV - 1], trajectories[-1]]
+        picked = trajectories
+        if len(trajectories) > _SAMPLES_PER_ENV:
+            picked = [*trajectories[: _SAMPLES_PER_ENV - 1], trajectories[-1]]
         found += [{"env": label, "trajectory": t} for t in picked]
     return found

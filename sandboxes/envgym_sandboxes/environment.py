@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from envgym.sandbox import Limits
@@ -53,20 +54,24 @@ def variables(python: str) -> list[str]:
     ]
 
 
-def runner_command(python: str, limits: Limits, *, uid: int | None) -> list[str]:
+def runner_command(
+    python: str, limits: Limits, *, uid: int | None, more_rlimits: Mapping[str, int] | None = None
+) -> list[str]:
     """The command that starts the runner: its source travels as an argument, so nothing is mounted.
 
     Args:
         python: the interpreter inside.
         limits: become the program's rlimits.
         uid: the user a program runs as; ``None`` to keep the runner's own.
+        more_rlimits: further rlimits of a program, by the name of the constant.
     """
+    rlimits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes}
     config: dict[str, Any] = {
         "uid": uid,
         "work": WORK,
         "folders": list(FOLDERS),
         "tables": _TABLES,
         "counters": _COUNTERS,
-        "rlimits": {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes},
+        "rlimits": {**rlimits, **(more_rlimits or {})},
     }
     return [python, "-I", "-c", runner_source(), json.dumps(config)]

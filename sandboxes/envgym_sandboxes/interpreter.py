@@ -6,6 +6,7 @@ The Docker image is made of these files and bubblewrap binds them, so programs f
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ _LEFT_OUT = {
     "turtledemo",
     "ensurepip",
 }
+_TEXTS = {".py", ".pyi", ".txt", ".h", ".pyx", ".pxd"}
 _LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -54,9 +56,12 @@ class Interpreter:
             if source.is_file():
                 yield inside, source.resolve()
                 continue
-            for file in sorted(source.rglob("*")):
-                if _needed(file.relative_to(source).parts) and file.is_file():
-                    yield f"{inside}/{file.relative_to(source)}", file.resolve()
+            for folder, below, names in os.walk(source):
+                below[:] = sorted(name for name in below if name not in _LEFT_OUT and "config-" not in name)
+                for name in sorted(names):
+                    if not name.startswith("_tkinter."):
+                        file = Path(folder, name)
+                        yield f"{inside}/{file.relative_to(source)}", file.resolve()
 
 
 @functools.cache
@@ -83,10 +88,6 @@ def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
     return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare))
 
 
-def _needed(parts: tuple[str, ...]) -> bool:
-    return not (_LEFT_OUT & set(parts[:-1]) or parts[0].startswith("config-") or parts[-1].startswith("_tkinter."))
-
-
 def _site_folder(executable: Path) -> str:
     script = "import site; print(site.getsitepackages()[0])"
     asked = subprocess.run([executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
@@ -103,7 +104,9 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
         try:
             requirements = metadata.requires(name) or []
         except metadata.PackageNotFoundError as error:
-            raise UserError(f"package {name!r} cannot go into the sandbox: it is not installed here") from error
+            raise UserError(
+                f"package {name!r} cannot go into the sandbox: it is not installed here"
+            ) from error
         found.add(name)
         plain = [_REQUIREMENT.match(requirement) for requirement in requirements if ";" not in requirement]
         wanted += [match[0] for match in plain if match]
@@ -112,7 +115,9 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
 
 def _package_trees(distribution: str, site: str) -> dict[str, Path]:
     files = metadata.files(distribution) or []
-    tops = {file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")}
+    tops = {
+        file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")
+    }
     return {
         f"{site}/{name}": Path(str(file.locate())).parents[len(file.parts) - 2]
         if len(file.parts) > 1
@@ -124,8 +129,8 @@ def _package_trees(distribution: str, site: str) -> dict[str, Path]:
 def _shared_libraries(interpreter: Interpreter) -> dict[str, Path]:
     """Every library that ``ldd`` names for the interpreter's binaries, at the path where it is looked for."""
     present = {source for _, source in interpreter.files()}
-    binaries = [source for source in present if source.suffix not in (".py", ".pyc") and _is_elf(source)]
-    named = subprocess.run(["ldd", *sorted(binaries)], capture_output=True, text=True, check=False).stdout
+    binaries = [str(source) for source in present if source.suffix not in _TEXTS and _is_elf(source)]
+    named = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
     found = {where: Path(where).resolve() for where in sorted(_LIBRARY.findall(named))}
     return {where: source for where, source in found.items() if source not in present}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -81,7 +82,8 @@ async def docker_sandbox_and_container(limits: Limits) -> AsyncIterator[tuple[Sa
     own = make_backend("docker")
     client = docker.from_env()
     try:
-        async with await own.open(limits) as opened:
+        patient = dataclasses.replace(limits, total_seconds=600.0)
+        async with await own.open(patient) as opened:
             marks = [f"{name}={value}" for name, value in own._labels.items()]  # type: ignore[attr-defined]
             assert set(own._labels) == set(labels())  # type: ignore[attr-defined]
             (container,) = client.containers.list(filters={"label": marks})

@@ -144,17 +144,18 @@ def test_a_dropped_or_swapped_element_is_wrong(
     assert verify_math(opener + ", ".join(items[::-1]) + closer, gold).correct is not ordered
 
 
-_HOSTILE_PIECES = st.sampled_from(
-    list(r"0123456789+-*/^_(){}[]|,;:=<>!%'& xyzeiπ∞√½²°€") + [r"\frac", r"\sqrt", r"\left", r"\pm", r"\cup", r"\{", r"\}"]
-    + [r"\sin", r"\log", r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", r"\text{", r"\boxed{", r"\infty", "cm", " and ", "$"]
-)  # fmt: skip
+_COMMANDS = (
+    *(r"\frac", r"\sqrt", r"\left", r"\pm", r"\cup", r"\{", r"\}", r"\sin", r"\log", r"\text{", r"\boxed{"),
+    *(r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", r"\infty", "cm", " and ", "$"),
+)
+_HOSTILE_PIECES = st.sampled_from([*"0123456789+-*/^_(){}[]|,;:=<>!%'& xyzeiπ∞√½²°€", *_COMMANDS])
 
 
 @given(
     st.lists(_HOSTILE_PIECES, max_size=24).map("".join),
     st.sampled_from(["12", r"1+\sqrt2", "(1,2)", "x=3", "yes"]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_no_text_raises_and_none_is_slow(text: str, gold: str) -> None:
     """Any sequence of tokens gets a verdict about the prediction; as a gold it is at worst a gold error."""
     verdict = verify_math(text, gold)
@@ -180,6 +181,5 @@ def test_equivalent_labelled_pairs_survive_respelling(
         options = {name: row[name] for name in ("unit", "percent", "rounded") if name in row}
         if any(mark in row["prediction"] for mark in ("boxed", "answer", "think", "####", "fbox")):
             continue
-        for wrap in ("$ {} $", r"thus \boxed{ {} }", "{} "):
-            verdict = verify_math(wrap.replace("{}", row["prediction"], 1), row["gold"], **options)
-            assert verdict.correct, (wrap, row, verdict)
+        verdict = verify_math(rf"thus \boxed{{ $ {row['prediction']} $ }}", row["gold"], timeout=10.0, **options)
+        assert verdict.correct, (row, verdict)

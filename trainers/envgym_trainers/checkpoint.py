@@ -6,15 +6,17 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from envgym_trainers.models import LanguageModel, save_model
+if TYPE_CHECKING:
+    from envgym_trainers.models import LanguageModel
 
 __all__ = ["Checkpoint", "latest_checkpoint", "save_checkpoint"]
 
 _KEPT = 2
+_DRAFT = ".draft"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +36,14 @@ class Checkpoint:
         return state
 
     def tensors(self) -> dict[str, Any]:
-        """State of the optimizer and, for adapters, of the trainable weights."""
+        """What ``Updater.state`` gave."""
         tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
         return tensors
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint in ``folder``, or ``None``."""
-    found = sorted(p for p in folder.glob("step-*") if p.is_dir() and not p.name.endswith(".draft"))
+    found = _complete(folder)
     return Checkpoint(folder=found[-1]) if found else None
 
 
@@ -58,14 +60,21 @@ def save_checkpoint(
         state: JSON values.
     """
     final = folder / f"step-{step:06d}"
-    draft = folder / f"step-{step:06d}.draft"
+    draft = folder / (final.name + _DRAFT)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_model(language_model, draft / "model")
+    language_model.save(draft / "model")
     torch.save(tensors, draft / "tensors.pt")
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     draft.replace(final)
-    complete = sorted(p for p in folder.glob("step-*") if not p.name.endswith(".draft"))
-    for old in (*complete[:-_KEPT], *(p for p in folder.glob("*.draft"))):
+    for old in (*_complete(folder)[:-_KEPT], *folder.glob(f"*{_DRAFT}")):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Checkpoints in the order of their steps; drafts, which a kill can leave behind, have a name of their own."""
+    return sorted(
+        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
+        key=lambda path: int(path.name.removeprefix("step-")),
+    )

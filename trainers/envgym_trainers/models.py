@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
+from envgym_trainers.checkpoint import latest_checkpoint
 
-__all__ = ["LanguageModel", "ModelConfig", "NewModelConfig", "load_model", "save_model"]
+__all__ = ["LanguageModel", "ModelConfig", "NewModelConfig", "load_model"]
 
 _BUILTIN = "builtin:"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -43,6 +45,12 @@ class ModelConfig(Section):
         default=None, description="make a new model instead of loading one; for supervised stages"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _adapters_need_weights(self) -> Self:
+        if self.new is not None and self.lora_rank:
+            raise ValueError("a new model has no weights to adapt: set lora_rank = 0, or leave out [model.new]")
+        return self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageModel:
@@ -58,6 +66,15 @@ class LanguageModel:
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
+    def save(self, folder: Path) -> None:
+        """Write what ``load_model`` reads: weights (safetensors; adapters merged), configuration, tokenizer."""
+        model: Any = self.model
+        if hasattr(model, "peft_config"):
+            model.get_base_model().save_pretrained(folder, state_dict=_merged(model.get_base_model()))
+        else:
+            model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
 
 def load_model(config: ModelConfig) -> LanguageModel:
     """Load a model for training or sampling; nothing is fetched from a network.
@@ -67,39 +84,26 @@ def load_model(config: ModelConfig) -> LanguageModel:
     """
     folder, file = _locate(config.path)
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"local_files_only": True} | ({"gguf_file": file} if file else {})
+    # Code that a model's folder brings along is never run.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if file:
+        options["gguf_file"] = file
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[config.dtype], **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
         raise UserError(f"model {config.path!r} has no chat template; use a chat model")
+    if len(tokenizer) > (known := model.get_input_embeddings().weight.shape[0]):
+        raise UserError(f"model {config.path!r}: its tokenizer has {len(tokenizer)} tokens, the model {known}")
     if file:
         _make_trainable(model)
-    model.eval()
     model.requires_grad_(config.lora_rank == 0)
     if config.lora_rank:
         model = _with_lora(model, config.lora_rank)
-    limit = getattr(model.config, "max_position_embeddings", config.context)
-    return LanguageModel(model=model, tokenizer=tokenizer, context=min(config.context, limit))
-
-
-def save_model(language_model: LanguageModel, folder: Path) -> None:
-    """Write weights (safetensors; adapters merged), configuration and tokenizer: what ``load_model`` reads."""
-    model: Any = language_model.model
-    if hasattr(model, "merge_adapter"):
-        model.merge_adapter()
-        state = {
-            name.replace(".base_layer", ""): value
-            for name, value in model.get_base_model().state_dict().items()
-            if ".lora_" not in name
-        }
-        model.get_base_model().save_pretrained(folder, state_dict=state)
-        model.unmerge_adapter()
-    else:
-        model.save_pretrained(folder)
-    language_model.tokenizer.save_pretrained(folder)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.context
+    return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=min(config.context, limit))
 
 
 def _locate(path: str) -> tuple[str, str | None]:
@@ -111,10 +115,8 @@ def _locate(path: str) -> tuple[str, str | None]:
         return str(place.parent), place.name
     if (place / "config.json").is_file():
         return str(place), None
-    # Six digits: a checkpoint that is being written is called step-000010.draft.
-    saved = sorted(place.glob("checkpoints/step-??????/model/config.json"))
-    if saved:
-        return str(saved[-1].parent), None
+    if checkpoint := latest_checkpoint(place / "checkpoints"):
+        return str(checkpoint.model), None
     raise UserError(
         f"no model at {path!r}: expected a folder with config.json, a run folder, a .gguf file, "
         "builtin:tiny or builtin:smollm2"
@@ -140,6 +142,24 @@ def _make_trainable(model: Any) -> None:
             setattr(model, flag, None)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+
+
+def _merged(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The base model's weights with the adapters added, which stay apart in ``model`` itself.
+
+    Merging in place and taking it back would leave rounding in the base weights at every checkpoint.
+    """
+    state: dict[str, torch.Tensor] = {
+        name.replace(".base_layer", ""): value
+        for name, value in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, module in model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            weight = state[f"{name}.weight"]
+            deltas = [module.get_delta_weight(adapter).detach() for adapter in module.active_adapters]
+            state[f"{name}.weight"] = weight + torch.stack(deltas).sum(0).to(weight.dtype)
+    return state
 
 
 def _with_lora(model: PreTrainedModel, rank: int) -> Any:

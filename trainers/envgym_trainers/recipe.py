@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -88,10 +88,16 @@ class ReinforcementRecipe(StageRecipe):
     )
     reward: RewardConfig = RewardConfig()
 
+    @pydantic.model_validator(mode="after")
+    def _needs_a_model(self) -> Self:
+        if self.model.new is not None:
+            raise ValueError("model.new is for supervised stages (stage = 'sft'); name a model with model.path")
+        return self
+
 
 class SupervisedRecipe(StageRecipe):
     """Imitation of the environments' scripted experts."""
 
     examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
-    epochs: int = pydantic.Field(default=1, ge=1)
+    epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; parts of one count")
     batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")

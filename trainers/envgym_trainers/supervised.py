@@ -53,7 +53,7 @@ def write_tokens(
     """Give every turn the tokens with which the model would have to write its action, in place."""
     tokenizer = language_model.tokenizer
     writer = tool_format or HermesFormat()
-    conversation = Conversation(tokenizer, trajectory.tools)
+    conversation = Conversation(tokenizer, trajectory.tools, writer)
     stops = stop_ids(tokenizer)
     for turn in trajectory.turns:
         prompt_ids, fork = conversation.prompt(turn.messages)
@@ -88,11 +88,10 @@ class SupervisedStage:
             async with open_site(recipe, self._reporter) as site:
                 gold = await self._gold(site)
                 language_model = self._language_model(gold)
-                for trajectory in gold:
-                    write_tokens(trajectory, language_model)
-                samples = [s for t in gold for s in samples_of(t, 1.0, t.env)]
+                samples = self._samples(gold, language_model)
                 started = time.monotonic()
                 finished = await asyncio.to_thread(self._train, language_model, samples, stop)
+                seconds = time.monotonic() - started
                 if not finished:
                     self._reporter.say(f"stopped; go on with: envgym train --resume {self._folder.path}")
                     return None
@@ -103,7 +102,7 @@ class SupervisedStage:
                     for label, s in after.items()
                 }
                 return self._folder.write_summary(
-                    {"environments": environments, "seconds": {"training": round(time.monotonic() - started, 1)}}
+                    {"environments": environments, "seconds": {"training": round(seconds, 1)}}
                 )
 
     async def _gold(self, site: Site) -> list[Trajectory]:
@@ -153,11 +152,31 @@ class SupervisedStage:
         texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in gold for spec in t.tools]
         return new_model(config.new, texts, config.context)
 
+    def _samples(self, gold: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
+        """What to train on; what the model could never be shown whole is left out.
+
+        Raises:
+            DataError: nothing fits the model's context.
+        """
+        for trajectory in gold:
+            write_tokens(trajectory, language_model)
+        samples = [s for t in gold for s in samples_of(t, 1.0, t.env)]
+        fitting = [sample for sample in samples if len(sample) <= language_model.context]
+        if len(fitting) < len(samples):
+            text = (
+                f"{len(samples) - len(fitting)} of {len(samples)} gold samples are longer than the context of "
+                f"{language_model.context} tokens; the longest has {max(map(len, samples))}"
+            )
+            if not fitting:
+                raise DataError(f"{text}: raise model.context")
+            self._reporter.say(f"left out: {text}")
+        return fitting
+
     def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
         """Run the epochs; whether they were all run."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
-        total = per_epoch * recipe.epochs
+        total = max(1, round(per_epoch * recipe.epochs))
         updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
         checkpoint = latest_checkpoint(self._folder.checkpoints)
         done = 0

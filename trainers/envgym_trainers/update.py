@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,13 +44,17 @@ class Updater:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        self._total_updates = max(1, total_updates)
+        self.updates = 0
+        """Updates done, skipped ones included."""
 
-        def rate(done: int) -> float:
-            warm = min(1.0, (done + 1) / (config.warmup_steps + 1))
-            left = 1.0 - done / max(1, total_updates) if config.decay == "linear" else 1.0
-            return warm * max(left, 0.0)
-
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the next update."""
+        config = self._config
+        warm = min(1.0, (self.updates + 1) / (config.warmup_steps + 1))
+        left = 1.0 - self.updates / self._total_updates if config.decay == "linear" else 1.0
+        return config.learning_rate * warm * max(left, 0.0)
 
     def update(self, samples: Sequence[Sample], loss: Loss) -> dict[str, float]:
         """Take one optimizer step on ``samples``.
@@ -70,36 +75,40 @@ class Updater:
             total += float(share.detach())
             parts.append(metrics)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm))
-        finite = norm == norm and norm != float("inf")
-        used_rate = float(self.schedule.get_last_lr()[0])
+        finite = math.isfinite(norm)
+        rate = self.learning_rate
         if finite:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
             self.optimizer.step()
-        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
         return {
             **merge_metrics(parts),
             "loss": total,
             "grad_norm": norm if finite else 0.0,
-            "learning_rate": used_rate,
+            "learning_rate": rate,
             "skipped": float(not finite),
         }
 
     def state(self) -> dict[str, Any]:
-        """Tensors and numbers that ``restore`` needs: optimizer, schedule, and the trainable weights."""
-        names = {n: p for n, p in self._language_model.model.named_parameters() if p.requires_grad}
-        weights = {n: p.detach() for n, p in names.items()}
+        """Tensors and numbers that ``restore`` needs: the optimizer, and adapters if they alone are trained.
+
+        A model that is trained whole is saved whole, beside this.
+        """
+        named = dict(self._language_model.model.named_parameters())
+        partly = len(self._parameters) < len(named)
         return {
+            "updates": self.updates,
             "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch, "last_lr": self.schedule.get_last_lr()},
-            "weights": weights,
+            "adapters": {n: p.detach() for n, p in named.items() if p.requires_grad} if partly else {},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()`` of an earlier process."""
+        """Go on from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
+        self.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        self.schedule._last_lr = state["schedule"]["last_lr"]
-        parameters = dict(self._language_model.model.named_parameters())
+        named = dict(self._language_model.model.named_parameters())
         with torch.no_grad():
-            for name, value in state["weights"].items():
-                parameters[name].copy_(value)
+            for name, value in state["adapters"].items():
+                named[name].copy_(value)

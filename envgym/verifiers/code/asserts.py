@@ -105,7 +105,7 @@ async def check_asserts(
         recording: from ``record_calls``.
         program: source text.
         tests: which of the suite's tests to run; the reference must pass them.
-        call_seconds: deadline of each call, in seconds.
+        call_seconds: processor time of each call, in seconds.
 
     Returns:
         one result per test asked for.

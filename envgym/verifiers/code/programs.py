@@ -95,7 +95,7 @@ async def call_program(
         entry_point: name of the function.
         calls: what to call it with.
         preamble: source that runs before the program, in the same module.
-        call_seconds: deadline of each call, in seconds.
+        call_seconds: processor time of each call, in seconds.
         restarts: how often to go on with the calls after one that killed the process.
 
     Returns:

@@ -112,7 +112,7 @@ def _decode(data: Any, budget: _Budget, depth: int) -> Any:
             return _SCALARS[tag](body)
         if tag in _COLLECTIONS and isinstance(body, list):
             return _COLLECTIONS[tag]([_decode(item, budget, depth + 1) for item in body])
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         raise MalformedError(f"not a tagged value: {error}") from None
     raise MalformedError("not a tagged value")
 

@@ -6,6 +6,7 @@ The base of a bare ``\log`` is unknown: it obeys the laws of logarithms and equa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 from envgym.verifiers.math.limits import MAX_EXPONENT, OverCapError, UnreadableError
@@ -147,12 +148,17 @@ class Algebra:
 
     def _prime_powers(self, value: Fraction, exponent: Fraction) -> Ratio:
         result = constant(Fraction(1), self.budget)
+        for prime, count in self._primes(value):
+            result = result * self._atom((0, prime), exponent * count)
+        return result
+
+    def _primes(self, value: Fraction) -> Iterator[tuple[str, int]]:
+        """Yield the prime factors of a positive rational, in hexadecimal, with their exponents."""
         for number, sign in ((value.numerator, 1), (value.denominator, -1)):
             primes, finished = factorise(number)
             self.complete &= finished
             for prime, count in primes.items():
-                result = result * self._atom((0, f"{prime:x}"), exponent * count * sign)
-        return result
+                yield f"{prime:x}", sign * count
 
     def _logarithm(self, value: Ratio) -> Ratio:
         """Expand the logarithm of a product of primes, e and pi into a sum."""
@@ -161,44 +167,39 @@ class Algebra:
             return self._opaque("ln", value)
         monomial, coefficient = term
         total = constant(Fraction(0), self.budget)
-        for number, sign in ((coefficient.numerator, 1), (coefficient.denominator, -1)):
-            primes, finished = factorise(number)
-            self.complete &= finished
-            for prime, count in primes.items():
-                total = total + self._atom((2, f"ln {prime:x}")).scaled(Fraction(count * sign))
+        for prime, count in self._primes(coefficient):
+            total = total + self._atom((2, f"ln {prime}")).scaled(Fraction(count))
         for name, exponent in monomial:
-            logarithm = (
-                constant(Fraction(1), self.budget) if name == (2, "e") else self._atom((2, f"ln {name[1]}"))
-            )
+            is_e = name == (2, "e")
+            logarithm = constant(Fraction(1), self.budget) if is_e else self._atom((2, f"ln {name[1]}"))
             total = total + logarithm.scaled(exponent)
         return total
 
     def _symbolic_power(self, base: Ratio, exponent: Ratio) -> Ratio:
-        """``2^{2n+1}`` as ``2 * (2^n)^2``: the whole part apart, the rest by a primitive exponent."""
+        """``2^{2n+1}`` as ``2 * (2^n)^2``: one factor per term of the exponent."""
         term = base.single()
         if term is None or exponent.bottom != ONE or term[1] < 0:
             return self._opaque("power", base, exponent)
         monomial, coefficient = term
         result = constant(Fraction(1), self.budget)
-        factors: list[tuple[Atom, Fraction]] = list(monomial)
-        for number, sign in ((coefficient.numerator, 1), (coefficient.denominator, -1)):
-            primes, finished = factorise(number)
-            self.complete &= finished
-            factors += [((0, f"{prime:x}"), Fraction(count * sign)) for prime, count in primes.items()]
-        for name, inner in factors:
+        for name, inner in monomial:
             result = result * self._atom_power(name, exponent.scaled(inner))
+        for prime, count in self._primes(coefficient):
+            result = result * self._atom_power((0, prime), exponent.scaled(Fraction(count)))
         return result
 
     def _atom_power(self, name: Atom, exponent: Ratio) -> Ratio:
         fixed = exponent.top.get((), Fraction(0))
         if abs(fixed.numerator) > MAX_EXPONENT or fixed.denominator > MAX_EXPONENT:
             raise OverCapError(f"an exponent is over the cap of {MAX_EXPONENT}")
-        rest = {monomial: c for monomial, c in exponent.top.items() if monomial}
-        lead = rest[max(rest)]
-        primitive = Ratio({monomial: c / lead for monomial, c in rest.items()}, ONE, self.budget)
-        if any(part[0] in (1, 2, 4) for monomial in rest for part, _ in monomial) or name[0] in (1, 4):
-            self.complete = False
-        return self._atom(name, fixed) * self._atom((3, f"{name} to the {primitive.key()}"), lead)
+        result = self._atom(name, fixed)
+        for monomial, coefficient in exponent.top.items():
+            if monomial:
+                inner = Ratio({monomial: Fraction(1)}, ONE, self.budget)
+                result = result * self._atom((3, f"{name} to the {inner.key()}"), coefficient)
+            if name[0] in (1, 4) or any(part[0] in (1, 2, 4) for part, _ in monomial):
+                self.complete = False
+        return result
 
 
 def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:

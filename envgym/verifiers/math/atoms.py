@@ -25,7 +25,7 @@ from envgym.verifiers.math.tree import (
 )
 from envgym.verifiers.math.units import unit_name
 
-__all__ = ["AtomParser", "scalar_node", "scalar_power"]
+__all__ = ["CONJUNCTIONS", "AtomParser", "scalar_node", "scalar_power"]
 
 _TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
 _INVERSES = {name: "a" + name for name in _TRIGONOMETRIC}
@@ -40,6 +40,7 @@ _GREEK = frozenset({
     "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
     "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
 })  # fmt: skip
+CONJUNCTIONS = frozenset({"or", "and"})
 _CALLABLE_LETTERS = frozenset("fghFGH")
 _FENCES = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceil"), "|": ("|", "abs")}
 _STARTS = frozenset({"(", "{", "|"})
@@ -81,7 +82,7 @@ class AtomParser(Cursor):
         if token.kind == "environment":
             return token.text.startswith("\\begin")
         if token.kind == "word":
-            return token.text not in ("or", "and")
+            return token.text not in CONJUNCTIONS
         if token.kind == "command":
             return token.text not in _ENDS
         return token.text in _STARTS and not (token.text == "|" and self._open_bars)
@@ -147,7 +148,7 @@ class AtomParser(Cursor):
         unit = unit_name(word)
         if unit is not None and (after_factor or len(word) > 4):
             return Sym(unit, unit=True)
-        if len(word) <= 4 and word.isascii():
+        if len(word) <= 4 and word.isascii() and word not in CONJUNCTIONS:
             self.tokens[self.position : self.position] = [Token("word", letter) for letter in word[1:]]
             return self._word(word[0], after_factor)
         raise UnreadableError(f"unknown word {word!r}")

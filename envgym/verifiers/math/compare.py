@@ -7,10 +7,10 @@ from fractions import Fraction
 
 from envgym.verifiers.math import algebra
 from envgym.verifiers.math.forms import undone
-from envgym.verifiers.math.policy import Policy
+from envgym.verifiers.math.policy import Policy, split_unit
 from envgym.verifiers.math.ring import Budget
 from envgym.verifiers.math.shapes import as_interval, assigned, infinity_sign, oriented
-from envgym.verifiers.math.tree import Add, Relation, Series, Tree, Words, negate
+from envgym.verifiers.math.tree import Add, Relation, Series, Tree, Words, divide, negate
 from envgym.verifiers.math.verdict import Stage
 
 __all__ = ["Comparison", "Undecided"]
@@ -116,13 +116,14 @@ class Comparison:
         left_infinity, right_infinity = infinity_sign(prediction), infinity_sign(gold)
         if left_infinity or right_infinity:
             return left_infinity == right_infinity
-        tolerance = self._policy.tolerance(gold)
         left, right = self._policy.read(prediction, gold), self._policy.read(gold, prediction)
         self._reach(Stage.ALGEBRA)
+        value, unit = split_unit(right)
+        tolerance = self._policy.tolerance(value)
         if tolerance is None:
             decided = algebra.equal(left, right, self._budget)
         else:
-            tolerance = tolerance / 100 if self._policy.percent else tolerance
+            left, right = divide(left, unit), value
             decided = algebra.within(left, right, tolerance, self._budget)
         if decided is not None:
             return decided

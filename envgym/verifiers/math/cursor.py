@@ -27,6 +27,11 @@ class Cursor:
         """The next token, or one of kind ``end``."""
         return self.tokens[self.position] if self.position < len(self.tokens) else _END
 
+    @property
+    def previous(self) -> Token:
+        """The token before it; there must be one."""
+        return self.tokens[self.position - 1]
+
     def advance(self) -> Token:
         """Consume and return the next token."""
         token = self.token

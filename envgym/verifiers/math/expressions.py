@@ -57,7 +57,7 @@ class ExpressionParser(AtomParser):
             elif self.accept("/"):
                 factors.append(scalar_power(self._signed_factor(), Num(Fraction(-1))))
             elif self.starts_factor():
-                if self.token.kind in ("number", "repeating"):
+                if self.token.kind in ("number", "repeating") and self.previous.text not in ("}", ")"):
                     raise UnreadableError("a number directly after another factor")
                 factors.append(self.power(after_factor=True))
             else:

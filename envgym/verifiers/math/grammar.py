@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from envgym.verifiers.math.atoms import CONJUNCTIONS
 from envgym.verifiers.math.expressions import ExpressionParser
 from envgym.verifiers.math.lexer import tokenise
 from envgym.verifiers.math.limits import UnreadableError
@@ -38,8 +39,8 @@ class AnswerParser(ExpressionParser):
 
     def _items(self) -> list[Tree]:
         items = [self._relation()]
-        while self.accept(",", ";") or (self.token.kind == "word" and self.token.text in ("or", "and")):
-            while self.token.kind == "word" and self.token.text in ("or", "and"):
+        while self.accept(",", ";") or (self.token.kind == "word" and self.token.text in CONJUNCTIONS):
+            while self.token.kind == "word" and self.token.text in CONJUNCTIONS:
                 self.advance()
             items.append(self._relation())
         return items

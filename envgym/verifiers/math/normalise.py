@@ -17,11 +17,11 @@ _CHARACTERS = {
     "φ": r"\phi ", "γ": r"\gamma ", "δ": r"\delta ", "μ": r"\mu ", "ω": r"\omega ", "σ": r"\sigma ",
     "∞": r"\infty ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ",
     "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "∓": r"\mp ", "°": r"\degree ", "º": r"\degree ",
-    "％": "%", "，": ", ",
-    "。": ".", "（": "(", "）": ")", "＝": "=", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}",
+    "％": "%", "，": ", ", "。": ".", "（": "(", "）": ")", "＝": "=",
+    "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}",
     "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}",
     "⅛": r"\frac{1}{8}", "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\reals ", "’": "'", "′": "'",
-    "¢": " cent ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": "", "\ufeff": "",
+    "¢": " cent ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": " ", "\ufeff": " ",
 }  # fmt: skip
 _CHARACTERS |= {chr(0xFF10 + digit): str(digit) for digit in range(10)}
 _TRANSLATION = str.maketrans(_CHARACTERS)
@@ -34,9 +34,9 @@ _COMMANDS = {
     "mid": "|", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]",
     "varnothing": "\\emptyset ", "degree": "\\degree ", "arctan": "\\atan ", "arcsin": "\\asin ",
     "arccos": "\\acos ", "approx": "=", "euro": " euro ", "pounds": " pound ", "quad": " ", "qquad": " ",
-    "displaystyle": " ", "textstyle": " ", "limits": "", "left": "", "right": "", "big": "", "Big": "",
-    "bigg": "", "Bigg": "", "bigl": "", "bigr": "", "Bigl": "", "Bigr": "", "biggl": "", "biggr": "",
-    "rm": " ", "bf": " ", "it": " ", "varphi": "\\phi ", "varepsilon": "\\epsilon ", "Re": "\\reals ",
+    "displaystyle": " ", "textstyle": " ", "limits": " ", "left": " ", "right": " ", "big": " ", "Big": " ",
+    "bigg": " ", "Bigg": " ", "bigl": " ", "bigr": " ", "Bigl": " ", "Bigr": " ", "biggl": " ", "biggr": " ",
+    "rm": " ", "bf": " ", "it": " ", "varphi": "\\phi ", "varepsilon": "\\epsilon ",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _SPACES = re.compile(r"\\[,;:! >]|~|&nbsp;")
@@ -62,15 +62,15 @@ def normalise(text: str) -> str:
     text = _GROUPED.sub(lambda m: "".join(c for c in m[0] if c.isdecimal()), text)
     if "\\" in text:
         text = text.replace("\\\\", "\\row ")
-        text = _LEFT_DOT.sub("", text)
-        text = _DELIMITERS.sub("", text)
+        text = _LEFT_DOT.sub(" ", text)
+        text = _DELIMITERS.sub(" ", text)
         text = _REALS.sub(r"\\reals ", text)
         text = _DEGREES.sub(r"\\degree ", text)
         text = _SPACES.sub(" ", text)
         for _ in range(2):
             text = _WRAPPERS.sub(r" \1 ", text)
         text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), text)
-    text = text.replace("$", "").replace("\\%", "%")
+    text = text.replace("$", " ").replace("\\%", "%")
     if "ollar" in text or "USD" in text or "cent" in text:
         text = _DOLLARS.sub("", _PERCENT.sub("%", text))
     text = text.strip()

@@ -2,7 +2,7 @@
 
 Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
 precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
-of both signs.
+of both signs, at the first of them with all digits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "binom": mpmath.binomial,
     "factorial": mpmath.factorial,
 }
+_EXPONENTIAL = frozenset({"sinh", "cosh", "binom"})
 _LARGEST_FACTORIAL = 10_000
+_LARGEST_ARGUMENT = 1_000_000
+_LARGEST_MAGNITUDE = 1_000_000
 
 
 def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
@@ -51,7 +54,8 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
             with mpmath.workdps(30):
                 if mpmath.im(_value(right, point)):
                     continue
-            if not _equal_at(point, left, right, tolerance):
+            precisions = _PRECISIONS[:1] if tried else _PRECISIONS
+            if not _equal_at(point, left, right, tolerance, precisions):
                 return False
             tried += 1
         except (ZeroDivisionError, OverflowError):
@@ -59,12 +63,18 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
     return tried > 1
 
 
-def _equal_at(point: dict[str, Fraction], left: Node, right: Node, tolerance: Fraction | None) -> bool:
+def _equal_at(
+    point: dict[str, Fraction],
+    left: Node,
+    right: Node,
+    tolerance: Fraction | None,
+    precisions: tuple[tuple[int, int], ...] = _PRECISIONS,
+) -> bool:
     if tolerance is not None:
         with mpmath.workdps(_PRECISIONS[0][1]):
             gap = abs(_value(left, point) - _value(right, point))
             return bool(gap <= mpmath.mpf(tolerance.numerator) / tolerance.denominator)
-    return all(_is_noise(point, left, right, digits, more) for digits, more in _PRECISIONS)
+    return all(_is_noise(point, left, right, digits, more) for digits, more in precisions)
 
 
 def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
@@ -107,8 +117,15 @@ def _value(node: Node, point: dict[str, Fraction]) -> Any:
     if kind == "mul":
         return mpmath.fprod(parts)
     if kind == "pow":
-        return mpmath.power(*parts)
+        return _power(*parts)
     return _call(str(rest[0]), parts, point)
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """Return the power; raise ``ValueError`` where it has more than a million digits."""
+    if base and abs(exponent) * abs(mpmath.log10(abs(base))) > _LARGEST_MAGNITUDE:
+        raise ValueError("a power too large to be an answer")
+    return mpmath.power(base, exponent)
 
 
 def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
@@ -122,6 +139,8 @@ def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
         return mpmath.ln(parts[0]) / mpmath.ln(base)
     if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
         raise ValueError("a factorial of something that is no small natural number")
+    if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
+        raise ValueError("a value too large to be an answer")
     if name not in _FUNCTIONS:
         raise ValueError(f"{name} has no numeric value")
     return _FUNCTIONS[name](*parts)

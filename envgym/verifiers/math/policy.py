@@ -9,11 +9,12 @@ from envgym.verifiers.math.grammar import read_tree
 from envgym.verifiers.math.normalise import normalise
 from envgym.verifiers.math.tree import Mul, Num, Percent, Pow, Sym, Tree, walk
 
-__all__ = ["ANY_UNIT", "Policy"]
+__all__ = ["ANY_UNIT", "Policy", "split_unit"]
 
 ANY_UNIT = "*"
 """The gold is a bare number, and a unit that only the prediction states is ignored."""
 _UNIT_LETTERS = frozenset("msghLNJWVK")
+_ONE = Num(Fraction(1))
 _MINUS_ONE = Num(Fraction(-1))
 
 
@@ -31,7 +32,7 @@ class Policy:
     def read(self, tree: Tree, other: Tree) -> Tree:
         """Return the scalar ``tree`` as this policy reads it beside ``other``."""
         if self.unit == ANY_UNIT:
-            tree = tree if _symbols(other) else _without_units(tree)
+            tree = tree if _symbols(other) else split_unit(tree)[0]
         elif self.unit is not None:
             unit = read_tree(f"1 {normalise(self.unit)}")
             tree = tree if _symbols(unit) & _symbols(tree) else Mul((tree, unit))
@@ -40,26 +41,36 @@ class Policy:
         return tree
 
     def tolerance(self, gold: Tree) -> Fraction | None:
-        """Half a unit in the last digit of a decimal ``gold``, in its own units; ``None``: exactly."""
+        """Half a unit in the last digit of a decimal ``gold`` that ``read`` returned; ``None``: exactly."""
         if not self.rounded:
             return None
-        value = gold
-        while isinstance(value, Mul) and value.factors[0] == _MINUS_ONE:
-            value = value.factors[1]
-        if isinstance(value, Num) and value.decimals:
-            return Fraction(1, 2 * 10**value.decimals)
-        return None
+        if isinstance(gold, Percent):
+            inner = self.tolerance(gold.value)
+            return None if inner is None else inner / 100
+        if isinstance(gold, Mul) and gold.factors[0] == _MINUS_ONE and len(gold.factors) == 2:
+            return self.tolerance(gold.factors[1])
+        return Fraction(1, 2 * 10**gold.decimals) if isinstance(gold, Num) and gold.decimals else None
+
+
+def split_unit(tree: Tree) -> tuple[Tree, Tree]:
+    """Return (value, unit) of a product with units; the unit is 1 where there is none."""
+    if isinstance(tree, Percent):
+        value, unit = split_unit(tree.value)
+        return Percent(value), unit
+    if not isinstance(tree, Mul):
+        return tree, _ONE
+    units = tuple(factor for factor in tree.factors if _is_unit(factor))
+    parts = [split_unit(factor) for factor in tree.factors if not _is_unit(factor)]
+    values = tuple(value for value, _ in parts if value != _ONE)
+    return _product(values), _product((*units, *(unit for _, unit in parts if unit != _ONE)))
+
+
+def _product(factors: tuple[Tree, ...]) -> Tree:
+    return factors[0] if len(factors) == 1 else Mul(factors) if factors else _ONE
 
 
 def _symbols(tree: Tree) -> set[str]:
     return {part.name for part in walk(tree) if isinstance(part, Sym)}
-
-
-def _without_units(tree: Tree) -> Tree:
-    if not isinstance(tree, Mul):
-        return tree
-    kept = tuple(_without_units(factor) for factor in tree.factors if not _is_unit(factor))
-    return kept[0] if len(kept) == 1 else Mul(kept)
 
 
 def _is_unit(tree: Tree) -> bool:

@@ -21,8 +21,10 @@ from typing import Any
 __all__ = ["AlgebraFailedError", "AlgebraTimeoutError", "Pool", "Reply", "shared_pool"]
 
 _SIZE = 2
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _GRACE_SECONDS = 0.15
+_WALL_FACTOR = 3.0
+"""Wall-clock seconds per second of processor time: on a busy machine an answer is slow, not a timeout."""
 
 
 class AlgebraTimeoutError(Exception):
@@ -41,39 +43,52 @@ class Reply:
     """``equal``, ``unequal`` or ``unreadable``."""
     reason: str
     seconds: float
-    """Seconds from the request to the reply."""
+    """Processor seconds it took."""
 
 
 class _Worker:
     """One worker process and its pipes."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "envgym.verifiers.math.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "envgym.verifiers.math.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise AlgebraFailedError(f"the worker cannot be started: {error}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
         self._buffer = b""
         self._loaded = False
-        self._receive(_START_SECONDS)
+        try:
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def prepare(self, request: dict[str, Any]) -> None:
         """Have the worker import what ``request`` needs."""
         if request["op"] in ("latex", "readable") and not self._loaded:
             self._send({"op": "load"})
-            self._receive(_START_SECONDS)
+            self._await_ready()
             self._loaded = True
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, str]:
         """Send one request and return its reply."""
-        self._send({**request, "seconds": seconds})
-        return self._receive(seconds + _GRACE_SECONDS)
+        wall_seconds = _WALL_FACTOR * seconds
+        self._send({**request, "seconds": seconds, "wall_seconds": wall_seconds})
+        return self._receive(wall_seconds + _GRACE_SECONDS)
+
+    def abandon(self) -> None:
+        """Close this process's ends of the pipes; the worker is another process's."""
+        self._requests.close()
+        self._replies.close()
 
     def kill(self) -> None:
         """End the process, what it forked, and the pipes."""
@@ -83,6 +98,12 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self._requests.close()
         self._replies.close()
+
+    def _await_ready(self) -> None:
+        try:
+            self._receive(_START_SECONDS)
+        except AlgebraTimeoutError as error:
+            raise AlgebraFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
 
     def _send(self, request: dict[str, Any]) -> None:
         try:
@@ -118,16 +139,14 @@ class Pool:
     def ask(self, request: dict[str, Any], seconds: float) -> Reply:
         """Return the worker's reply.
 
-        Waiting for a free worker, and for one to start, is not part of ``seconds``. Raises
-        ``AlgebraTimeoutError`` and ``AlgebraFailedError``.
+        ``seconds`` is processor time; waiting for a free worker, or for one to start, is not part of it.
+        Raises ``AlgebraTimeoutError`` and ``AlgebraFailedError``.
         """
         worker = self._slots.get()
         try:
             worker = worker or _Worker()
             worker.prepare(request)
-            start = time.monotonic()
             reply = worker.ask(request, seconds)
-            spent = time.monotonic() - start
         except BaseException:
             if worker is not None:
                 worker.kill()
@@ -139,7 +158,13 @@ class Pool:
             raise AlgebraTimeoutError(reply["reason"])
         if reply["status"] == "error":
             raise AlgebraFailedError(reply["reason"])
-        return Reply(reply["status"], reply["reason"], spent)
+        return Reply(reply["status"], reply["reason"], float(reply["seconds"]))
+
+    def abandon(self) -> None:
+        """Let go of the workers in a forked process, where the queue's lock may be held for ever."""
+        for worker in self._slots.queue:
+            if worker is not None:
+                worker.abandon()
 
     def close(self) -> None:
         """End the idle workers."""
@@ -160,6 +185,7 @@ def shared_pool() -> Pool:
 
 def _renew_after_fork() -> None:
     global _pool
+    _pool.abandon()
     _pool = Pool()
 
 

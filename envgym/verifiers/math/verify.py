@@ -53,7 +53,7 @@ def verify_math(
         percent: whether the task asks for a percentage, so that ``50`` means ``50\%``; otherwise ``50\%``
             is 1/2.
         rounded: whether a decimal gold accepts every value that rounds to it (within half its last digit).
-        timeout: seconds of computer algebra at most; waiting for a worker process to start is not part of it.
+        timeout: processor seconds of computer algebra at most; starting a worker is not among them.
     """
     start = time.perf_counter()
     decision, stage, reason = _decide(prediction, gold, Policy(unit, percent, rounded), timeout)
@@ -93,23 +93,19 @@ def _read_gold(gold: str) -> _Answer:
 
 
 def _decide(prediction: str, gold: str, policy: Policy, timeout: float) -> _Result:
-    right = plain_ratio(gold)
-    if right is None:
-        try:
-            reference = _read_gold(gold)
-        except UnreadableError as error:
-            return Decision.GOLD_ERROR, Stage.PARSING, str(error)
     answer = extract_answer(prediction)
-    if answer is None:
-        return Decision.UNPARSEABLE, Stage.EXTRACTION, "no final answer"
-    left = plain_ratio(answer)
+    left, right = plain_ratio(answer) if answer is not None else None, plain_ratio(gold)
     if left is not None and right is not None:
         if left[0] * right[1] == right[0] * left[1]:
             return Decision.CORRECT, Stage.RATIONAL, "equal rationals"
         if not policy.rounded:
             return Decision.INCORRECT, Stage.RATIONAL, "different rationals"
-    if right is not None:
+    try:
         reference = _read_gold(gold)
+    except UnreadableError as error:
+        return Decision.GOLD_ERROR, Stage.PARSING, str(error)
+    if answer is None:
+        return Decision.UNPARSEABLE, Stage.EXTRACTION, "no final answer"
     try:
         check_caps(answer)
         return _compare(normalise(answer), reference, policy, timeout)

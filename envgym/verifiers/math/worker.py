@@ -1,23 +1,23 @@
 """The program that runs computer algebra: ``python -m envgym.verifiers.math.worker``.
 
 One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
-answered in a child that is forked for it, limited in memory and processor time, and killed at its deadline;
+answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
 so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
 ends with its parent: at the end of standard input.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
-import math
 import os
 import resource
 import select
 import signal
 import sys
 from fractions import Fraction
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = ["main"]
 
@@ -30,17 +30,22 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     importlib.import_module("envgym.verifiers.math.numeric")
-    _send(replies, {"status": "ready"})
+    _ready(replies)
     for line in sys.stdin:
         request = json.loads(line)
         if request["op"] == "load":
             importlib.import_module("envgym.verifiers.math.cas").warm_up()
-            _send(replies, {"status": "ready"})
+            _ready(replies)
         else:
             _send(replies, _serve(request))
 
 
-def _send(replies: Any, reply: dict[str, str]) -> None:
+def _ready(replies: TextIO) -> None:
+    gc.freeze()  # a collection in a forked child would copy every page of the imported libraries
+    _send(replies, {"status": "ready"})
+
+
+def _send(replies: TextIO, reply: dict[str, str]) -> None:
     replies.write(json.dumps(reply) + "\n")
     replies.flush()
 
@@ -52,25 +57,26 @@ def _serve(request: dict[str, Any]) -> dict[str, str]:
         os.close(reading)
         _answer_and_exit(request, writing)
     os.close(writing)
-    try:
-        ready, _, _ = select.select([reading], [], [], request["seconds"])
-        text = os.read(reading, _REPLY_BYTES) if ready else None
-    finally:
+    ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
+    text = os.read(reading, _REPLY_BYTES) if ready else b""
+    if not ready:
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(reading)
-    if text is None:
+    _, status, usage = os.wait4(child, 0)
+    os.close(reading)
+    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF):
         return {"status": "timeout", "reason": f"no result within {request['seconds']:.2f} s"}
     if not text:
-        return {"status": "error", "reason": "computer algebra died, out of memory or processor time"}
-    reply: dict[str, str] = json.loads(text)
-    return reply
+        return {
+            "status": "error",
+            "reason": f"computer algebra died with status {status}, likely out of memory",
+        }
+    seconds = usage.ru_utime + usage.ru_stime
+    return {**json.loads(text), "seconds": f"{seconds:.6f}"}
 
 
 def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    seconds = math.ceil(request["seconds"]) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     try:
         reply = _answer(request)
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result

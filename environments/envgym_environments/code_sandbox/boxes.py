@@ -1,4 +1,4 @@
-"""What the tests of one episode run in and with."""
+"""What a set of tests runs in and with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Boxes:
     Args:
         services: opens sandboxes.
         limits: in effect in both.
-        call_seconds: deadline of one call of a program's function, in seconds.
+        call_seconds: processor time of one call of a program's function, in seconds.
         recordings: what is known of reference solutions, by test suite; added to.
     """
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -12,9 +11,9 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.errors import EnvironmentFailure
-from envgym.sandbox import Limits
+from envgym.sandbox import Limits, Status
 from envgym.tasks import ProceduralTasks
-from envgym.tools import run_calls, tool
+from envgym.tools import Tool, ToolInputError, run_calls, tool
 from envgym.verifiers.code import Recording
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.procedural import make_task
@@ -24,7 +23,8 @@ from envgym_environments.code_sandbox.suites import read_suite
 __all__ = ["CodeSandbox", "CodeSettings"]
 
 Family = Literal["numbers", "strings", "lists", "branches", "programs"]
-_SANDBOX_LIFE_SECONDS = 1800.0
+_SANDBOX_LIFE_SECONDS = 600.0
+_TOOL_SECONDS = 900.0
 
 
 class CodeSettings(EnvSettings):
@@ -48,9 +48,12 @@ class CodeSettings(EnvSettings):
     reward: Literal["all", "fraction"] = pydantic.Field(
         default="all", description="1 when every hidden test passes, or the share that does"
     )
-    call_seconds: float = pydantic.Field(default=5.0, gt=0, description="deadline of one call of the function")
+    call_seconds: float = pydantic.Field(
+        default=5.0, gt=0, description="processor time of one call of the function"
+    )
     wall_seconds: float = pydantic.Field(default=20.0, gt=0, description="deadline of one execution")
-    feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of run_tests")
+    feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of a tool")
+    run_python: bool = pydantic.Field(default=False, description="offer to run a program and show what it prints")
 
 
 class CodeSandbox(ChatEnv):
@@ -65,8 +68,12 @@ class CodeSandbox(ChatEnv):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._boxes: Boxes | None = None
         self._recordings: dict[str, Recording] = {}
+
+    def make_tools(self) -> dict[str, Tool]:
+        """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
+        tools = super().make_tools()
+        return {name: made for name, made in tools.items() if name != "run_python" or self.settings.run_python}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems, or those of a file."""
@@ -92,16 +99,6 @@ class CodeSandbox(ChatEnv):
         if isinstance(other, CodeSandbox):
             self._recordings = other._recordings
 
-    async def start(self, task: Task) -> None:
-        """Get the sandboxes ready; they open when first needed."""
-        self._boxes = self._make_boxes()
-
-    async def finish(self) -> None:
-        """Close the episode's sandboxes."""
-        if self._boxes is not None:
-            boxes, self._boxes = self._boxes, None
-            await boxes.close()
-
     async def respond(self, action: Message) -> Reply:
         """Run the calls; a submission, or a message without a call, ends the episode."""
         if not action.tool_calls:
@@ -115,7 +112,7 @@ class CodeSandbox(ChatEnv):
         if not isinstance(code, str) or trajectory.outcome.kind is OutcomeKind.TRUNCATED:
             return Score(value=0.0, accuracy=0.0, components={"hidden_tests": 0.0}, metrics={"submitted": 0.0})
         suite = read_suite(trajectory.task.reference)
-        async with self._open(trajectory) as boxes:
+        async with self._make_boxes() as boxes:
             results = await suite.run("hidden", code, boxes)
         share = sum(r.passed for r in results) / len(results)
         accuracy = float(share == 1)
@@ -128,15 +125,27 @@ class CodeSandbox(ChatEnv):
         code = read_suite(task.reference).solution
         return [_say("run_tests", code), _say("submit", code)]
 
-    @tool(concurrent=False, timeout=120.0)
+    # The sandbox's own deadlines end every run long before the tool's; to cut one short would break its sandbox.
+    @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_tests(self, code: str) -> str:
         """Run the visible tests on the code."""
-        async with self._open(self._record) as boxes:
+        async with self._make_boxes() as boxes:
             results = await read_suite(self._record.task.reference).run("visible", code, boxes)
         for result in results:
             if not result.passed:
-                return result.text[: self.settings.feedback_chars]
+                # An exception's text may hold lone surrogates, which no tokenizer and no file takes.
+                return result.text[: self.settings.feedback_chars].encode(errors="replace").decode()
         return "passed" if results else "there are no visible tests"
+
+    @tool(concurrent=False, timeout=_TOOL_SECONDS)
+    async def run_python(self, code: str) -> str:
+        """Run a Python program and return what it prints."""
+        async with self._make_boxes() as boxes:
+            done = await (await boxes.program()).run_python(code, wall_seconds=self.settings.call_seconds)
+        if done.status is not Status.OK:
+            last_line = done.error_text.strip().rpartition("\n")[2]
+            raise ToolInputError(f"{done.status}: {last_line}"[: self.settings.feedback_chars])
+        return done.text.strip()[: self.settings.feedback_chars] or "nothing was printed"
 
     @tool(concurrent=False)
     async def submit(self, code: str) -> str:
@@ -151,17 +160,9 @@ class CodeSandbox(ChatEnv):
         return self.trajectory
 
     def _make_boxes(self) -> Boxes:
+        """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
         limits = Limits(wall_seconds=self.settings.wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
         return Boxes(self.services, limits, self.settings.call_seconds, self._recordings)
-
-    @contextlib.asynccontextmanager
-    async def _open(self, trajectory: Trajectory) -> AsyncIterator[Boxes]:
-        """The running episode's sandboxes, or some for this trajectory alone."""
-        if self._boxes is not None and trajectory is self.trajectory:
-            yield self._boxes
-            return
-        async with self._make_boxes() as boxes:
-            yield boxes
 
 
 def _say(name: str, code: str) -> Message:

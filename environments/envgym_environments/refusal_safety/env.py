@@ -11,9 +11,8 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.errors import EnvironmentFailure, UserError
-from envgym.spaces import ActionSpace
 from envgym.tasks import ProceduralTasks
-from envgym.tools import ToolInputError, run_calls, tool
+from envgym.tools import Tool, ToolInputError, run_calls, tool
 from envgym_environments.refusal_safety.free_text import read_questions
 from envgym_environments.refusal_safety.outcomes import Ending, Reference, judge, judge_answer, score_of
 from envgym_environments.refusal_safety.scenarios import SCENARIOS
@@ -64,10 +63,11 @@ class RefusalSafety(ChatEnv):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._world = World()
-        if self.settings.source != "procedural":
-            self.tools = {"refuse": self.tools["refuse"]}
-            self._specs = (self.tools["refuse"].spec,)
-            self.action_space = ActionSpace(self._specs)
+
+    def make_tools(self) -> dict[str, Tool]:
+        """Every action; for questions from a file, ``refuse`` alone."""
+        tools = super().make_tools()
+        return tools if self.settings.source == "procedural" else {"refuse": tools["refuse"]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Pairs of a harmful request and its twin; the harmful one's bare prompt decides on the split of both."""

@@ -26,7 +26,8 @@ class BubblewrapBackend(Backend):
         packages: installed distributions that programs may import, with what they require.
         capacity: sandboxes alive at once; two a core, at most 16, by default.
         degraded: names of limits to go without. Where no control groups can be made, ``memory_bytes``,
-            ``swap``, ``processes`` and ``cpus`` must all stand here; a program can then exhaust the machine.
+            ``swap``, ``processes`` and ``cpus`` must all stand here; memory and processes are
+            then limited by rlimits, so that many processes together can exhaust the machine.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def bwrap_command(
     Args:
         limits: sizes of the writable folders and the runner's rlimits.
         interpreter: what is bound read-only; nothing else of this machine is visible.
-        binds: more read-only folders, here and inside.
+        binds: the folders of its control group, here and inside; none if it has no group.
         seccomp_descriptor: an open file that holds the system-call filter.
         as_root: whether root calls bubblewrap.
     """
@@ -56,10 +56,13 @@ def bwrap_command(
     # Made on the way to a bind, a folder would be closed to all but its maker.
     for parent in sorted({str(parent) for path in inside for parent in Path(path).parents}):
         command += ["--perms", "0755", "--dir", parent]
-    for path, source in interpreter.trees.items():
-        command += ["--ro-bind", str(source), path]
-        if interpreter.site.startswith(f"{path}/"):
-            command += ["--tmpfs", interpreter.site]
+    packages = [path for path in interpreter.trees if path.startswith(f"{interpreter.site}/")]
+    for path in [path for path in interpreter.trees if path not in packages]:
+        command += ["--ro-bind", str(interpreter.trees[path]), path]
+    # Over the machine's own packages, if they are within the standard library.
+    command += ["--tmpfs", interpreter.site]
+    for path in packages:
+        command += ["--ro-bind", str(interpreter.trees[path]), path]
     for source, path in binds:
         command += ["--ro-bind", str(source), path]
     for folder in FOLDERS:
@@ -67,4 +70,8 @@ def bwrap_command(
     for folder in (interpreter.site, "/dev", "/"):
         command += ["--remount-ro", folder]
     command += ["--seccomp", str(seccomp_descriptor), "--chdir", WORK, "--"]
-    return command + runner_command(interpreter.python, limits, uid=PROGRAM_UID if as_root else None)
+    uid = PROGRAM_UID if as_root else None
+    # Without a group the limits hold per process and per user only, which is better than not at all.
+    instead = {"RLIMIT_AS": limits.memory_bytes, "RLIMIT_NPROC": limits.processes + OWN_PROCESSES}
+    more_rlimits = None if binds else instead
+    return command + runner_command(interpreter.python, limits, uid=uid, more_rlimits=more_rlimits)

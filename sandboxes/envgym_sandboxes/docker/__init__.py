@@ -104,10 +104,16 @@ class DockerBackend(Backend):
         with self._preparing:
             if self._prepared is None:
                 client = docker.from_env()
-                sweep(client)
-                if self._reference is None:
-                    image = built_image(client, self._packages)
-                else:
-                    image = pinned_image(client, self._reference, self._python)
+                try:
+                    sweep(client)
+                    image = self._image(client)
+                except BaseException:
+                    client.close()
+                    raise
                 self._prepared = client, image
             return self._prepared
+
+    def _image(self, client: docker.DockerClient) -> Image:
+        if self._reference is None:
+            return built_image(client, self._packages)
+        return pinned_image(client, self._reference, self._python)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import socket
 import time
@@ -18,6 +19,7 @@ from envgym_sandboxes.channel import Channel
 from envgym_sandboxes.docker.flags import OWN_PROCESSES, container_config
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.docker.image import Image
+from envgym_sandboxes.docker.sweep import remove
 from envgym_sandboxes.effective import verify
 from envgym_sandboxes.environment import FOLDERS
 from envgym_sandboxes.worker import End, Worker
@@ -60,8 +62,7 @@ class Container(Worker):
     def kill(self) -> None:
         """Remove the container by force."""
         self.channel.close()
-        with contextlib.suppress(NotFound):
-            self._client.api.remove_container(self._identity, force=True)
+        remove(self._client, self._identity)
 
 
 def launch(
@@ -85,14 +86,19 @@ def launch(
         try:
             wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             stream = client.api.attach_socket(identity, params=wanted)
+            try:
+                # The HTTP client would keep its own hold on the connection, and end it when it is collected.
+                connection = socket.socket(fileno=os.dup(stream.fileno()))
+            finally:
+                stream._response.close()
             client.api.start(identity)
         except BaseException:
             with contextlib.suppress(DockerException):
-                client.api.remove_container(identity, force=True)
+                remove(client, identity)
             raise
     except (DockerException, requests.RequestException) as error:
         raise SandboxError(f"Docker could not start a sandbox: {error}") from error
-    container = Container(client, identity, stream._sock)
+    container = Container(client, identity, connection)
     try:
         verify(container.channel, limits, folders=FOLDERS, own_processes=OWN_PROCESSES, degraded=degraded)
     except BaseException:

@@ -10,10 +10,12 @@ from docker.errors import APIError, NotFound
 
 from envgym_sandboxes.owner import is_dead, this_owner
 
-__all__ = ["labels", "sweep"]
+__all__ = ["labels", "remove", "sweep"]
 
 _RUN = "org.envgym.run"
 _OWNER = "org.envgym.owner"
+_CONFLICT = 409
+_REMOVE_SECONDS = 10
 
 
 def labels() -> dict[str, str]:
@@ -29,16 +31,19 @@ def sweep(client: docker.DockerClient) -> int:
             continue
         with contextlib.suppress(APIError):
             client.api.unpause(found["Id"])
-        # Another process may sweep at the same time, and the container may be removing itself.
-        with contextlib.suppress(NotFound):
-            _remove(client, found["Id"])
-            removed += 1
+        remove(client, found["Id"])
+        removed += 1
     return removed
 
 
-def _remove(client: docker.DockerClient, identity: str) -> None:
+def remove(client: docker.DockerClient, identity: str) -> None:
+    """Remove a container by force and wait until it is gone; it may be going by itself."""
     try:
         client.api.remove_container(identity, force=True)
+    except NotFound:
+        return
     except APIError as error:
-        if error.response is None or error.response.status_code != 409:
+        if error.response is None or error.response.status_code != _CONFLICT:
             raise
+        with contextlib.suppress(NotFound):
+            client.api.wait(identity, timeout=_REMOVE_SECONDS, condition="removed")

@@ -19,22 +19,19 @@ class SlotCache(Cache):
     Before each forward pass ``place`` says which rows the batch is and where its tokens go. Rows ``0..n-1`` are
     read as a view, so a decoding step copies no keys; any other set of rows is gathered.
 
+    Args:
+        config: of the model.
+        slots: conversations that hold a row at once.
+        capacity: tokens that a row can hold; one cell more takes padding, which is never read.
+
     Raises:
         UserError: the model has layers that do not attend to the whole past.
     """
 
-    def __init__(
-        self, config: PreTrainedConfig, slots: int, capacity: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, config: PreTrainedConfig, slots: int, capacity: int) -> None:
         text = config.get_text_config()
-        kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            other = ", ".join(sorted(kinds - {"full_attention"}))
-            raise UserError(f"the in-process engine needs full attention in every layer; this model has {other}")
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        shape = (slots, heads, capacity, size)
-        self._layers = [_SlotLayer(self, shape, dtype, device) for _ in range(text.num_hidden_layers)]
+        _refuse_partial_attention(text, capacity)
+        self._layers = [_SlotLayer(self) for _ in range(text.num_hidden_layers)]
         super().__init__(layers=list(self._layers))
         self.slots = slots
         self.capacity = capacity
@@ -50,7 +47,7 @@ class SlotCache(Cache):
 
         Args:
             rows: which conversations the batch is. [B]
-            positions: where each of its tokens goes; padding goes to ``capacity - 1``. [B, Q]
+            positions: where each of its tokens goes; padding goes to ``capacity``. [B, Q]
             visible: length of the longest row, the new tokens included.
             contiguous: ``rows`` is ``0..B-1``.
 
@@ -66,35 +63,62 @@ class SlotCache(Cache):
         """Copy the first ``length`` tokens of row ``source`` to the rows ``targets``."""
         index = torch.tensor(targets, device=self.rows.device)
         for layer in self._layers:
-            for stored in layer.stored:
+            for stored in (layer.keys, layer.values):
                 stored[index, :, :length] = stored[source, :, :length]
+
+
+def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
+    """Refuse layers that forget. A window as long as a conversation hides nothing, so it may stay."""
+    kinds = set(getattr(config, "layer_types", None) or [])
+    other = sorted(kinds - {"full_attention", "sliding_attention", "chunked_attention"})
+    if other:
+        raise UserError(f"the in-process engine needs attention in every layer; this model has {', '.join(other)}")
+    if kinds == {"full_attention"}:
+        return
+    for name in ("sliding_window", "attention_chunk_size"):
+        window = getattr(config, name, None)
+        if window is not None and window < capacity:
+            raise UserError(
+                f"the in-process engine needs full attention; this model looks back {window} tokens ({name}): "
+                f"set model.context to at most {window}"
+            )
 
 
 class _SlotLayer(CacheLayerMixin):
     """One layer's storage; where to write and what to read is the owner's."""
 
-    def __init__(self, owner: SlotCache, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, owner: SlotCache) -> None:
+        super().__init__()
         self._owner = owner
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.stored = (self.keys, self.values)
-        self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new tokens, [B, heads, Q, size], and return everything visible to them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
         owner = self._owner
         where = (owner.rows[:, None], slice(None), owner.positions)
-        keys, values = self.stored
-        keys[where] = key_states.transpose(1, 2)
-        values[where] = value_states.transpose(1, 2)
+        self.keys[where] = key_states.transpose(1, 2)
+        self.values[where] = value_states.transpose(1, 2)
         rows: Any = slice(0, len(owner.rows)) if owner.contiguous else owner.rows
-        return keys[rows, :, : owner.visible], values[rows, :, : owner.visible]
+        return self.keys[rows, :, : owner.visible], self.values[rows, :, : owner.visible]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to do: storage is made with the cache."""
+        """Make the storage. The model's own states say how many heads there are, how large, and where."""
+        owner = self._owner
+        self.keys, self.values = (
+            torch.zeros(
+                (owner.slots, states.shape[1], owner.capacity + 1, states.shape[3]),
+                dtype=states.dtype,
+                device=states.device,
+            )
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the visible keys."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,8 @@ class _Request:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Sampled]
     waited: int = 0
+    version: int = 0
+    """The oldest weights that sampled for it."""
 
 
 class EngineSession:
@@ -59,10 +61,19 @@ class EngineSession:
     async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
         """Append ``new_ids`` and sample up to ``max_tokens`` ids, until one that ends the turn.
 
+        One call at a time. A session whose call was cancelled can only be closed.
+
         Raises:
             PolicyError: the engine stopped.
+            ValueError: nothing to start from, no token asked for, or more than the engine's capacity.
         """
         row = self._row
+        total = len(row.ids) + len(new_ids) + max_tokens
+        if max_tokens < 1 or total == max_tokens or total > self._engine.capacity:
+            raise ValueError(
+                f"{len(row.ids)} + {len(new_ids)} ids and {max_tokens} to sample: at least one of each is needed, "
+                f"and at most {self._engine.capacity} in all"
+            )
         row.ids.extend(new_ids)
         row.sampled, row.logprobs, row.ended = [], [], False
         row.budget, row.temperature = max_tokens, temperature
@@ -78,22 +89,29 @@ class Engine:
     """Samples completions of one model for many conversations, continuously batched.
 
     Args:
-        model: a causal LM; the engine reads its weights, whoever changes them.
-        slots: conversations that hold a cache row at once; more than that wait.
+        model: a causal LM in evaluation mode. The engine reads its weights; whoever changes them does so while
+            nothing is sampled, and then calls ``weights_changed``.
+        slots: conversations that hold a cache row at once. More may be open: one that waits for its next turn
+            gives its row to one that wants to sample, and is run again from its ids.
         capacity: tokens that a conversation can hold.
         stop_ids: ids that end a turn.
+
+    Raises:
+        UserError: the engine cannot run such a model.
     """
 
     def __init__(self, model: PreTrainedModel, *, slots: int, capacity: int, stop_ids: frozenset[int]) -> None:
         self.capacity = capacity
         self.version = 0
         self.tokens = 0
-        self.busy_seconds = 0.0
+        """Sampled so far."""
         self._scheduler = Scheduler(model, slots=slots, capacity=capacity, stop_ids=stop_ids)
         self._inbox: queue.SimpleQueue[_Request | Row | None] = queue.SimpleQueue()
         self._waiting: list[_Request] = []
         self._active: dict[Row, _Request] = {}
-        self._error: BaseException | None = None
+        self._resting: dict[Row, None] = {}
+        """Rows with a slot that nobody samples for, the longest rested first."""
+        self._stopped: PolicyError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
@@ -111,11 +129,12 @@ class Engine:
         Raises:
             PolicyError: the engine stopped.
         """
-        if self._error is not None or not self._thread.is_alive():
-            raise PolicyError(f"the engine stopped: {self._error}")
         loop = asyncio.get_running_loop()
         request = _Request(row=row, loop=loop, future=loop.create_future())
         self._inbox.put(request)
+        # After the put: a request is either seen by the thread's last look at the inbox or refused here.
+        if self._stopped is not None:
+            raise PolicyError(str(self._stopped))
         return await request.future
 
     def forget(self, row: Row) -> None:
@@ -128,20 +147,19 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
+        reason = "it was closed"
         try:
             while self._receive():
-                started = time.monotonic()
                 self._step()
-                self.busy_seconds += time.monotonic() - started
         except BaseException as error:  # noqa: BLE001 - every waiting conversation is told
-            self._error = error
-        reason = PolicyError(f"the engine stopped: {self._error or 'it was closed'}")
+            reason = f"{type(error).__name__}: {error}"
+        self._stopped = PolicyError(f"the engine stopped: {reason}")
         while not self._inbox.empty():
             item = self._inbox.get()
             if isinstance(item, _Request):
                 self._waiting.append(item)
         for request in (*self._waiting, *self._active.values()):
-            _deliver(request, reason)
+            _deliver(request, PolicyError(str(self._stopped)))
 
     def _receive(self) -> bool:
         """Take in everything that arrived; block only when there is nothing to run."""
@@ -152,6 +170,7 @@ class Engine:
             if item is None:
                 return False
             if isinstance(item, _Request):
+                self._resting.pop(item.row, None)
                 self._waiting.append(item)
             else:
                 self._drop(item)
@@ -159,25 +178,31 @@ class Engine:
 
     def _drop(self, row: Row) -> None:
         self._active.pop(row, None)
+        self._resting.pop(row, None)
         self._waiting = [request for request in self._waiting if request.row is not row]
         if row.slot >= 0:
             self._scheduler.release(row)
 
     def _step(self) -> None:
-        ready = self._admitted()
+        version = self.version
+        admitted = self._admitted()
+        for request in admitted:
+            request.version = version
+        self._active.update({request.row: request for request in admitted})
+        ready = [request.row for request in admitted]
+        ready += [row for row in self._active if row.version != version and row not in ready]
+        for row in ready:
+            if row.version != version:
+                row.cached, row.version = 0, version
         if ready:
-            self._scheduler.extend([request.row for request in ready])
-            self._active.update({request.row: request for request in ready})
-        else:
-            rows = list(self._active)
-            if not rows:
-                return
-            self._scheduler.decode(rows)
+            self._scheduler.extend(ready)
+        elif self._active:
+            self._scheduler.decode(list(self._active))
         self._finish()
 
     def _admitted(self) -> list[_Request]:
         """Requests to run now. A few newcomers wait for company while others decode."""
-        self._waiting = [request for request in self._waiting if not request.future.cancelled()]
+        self._waiting = [request for request in self._waiting if not self._cancelled(request)]
         for request in self._waiting:
             request.waited += 1
         patient = all(request.waited < _WAIT_STEPS for request in self._waiting)
@@ -185,27 +210,38 @@ class Engine:
             return []
         ready, later = [], []
         for request in self._waiting:
-            row = request.row
-            if row.slot < 0 and self._scheduler.free_slots:
-                self._scheduler.admit(row)
-            if row.slot < 0:
-                later.append(request)
-                continue
-            if row.version != self.version:
-                row.cached, row.version = 0, self.version
-            ready.append(request)
+            (ready if self._place(request.row) else later).append(request)
         self._waiting = later
         return ready
 
+    def _place(self, row: Row) -> bool:
+        """See that the row has a slot: its own, a free one, or that of the row that has rested longest."""
+        if row.slot < 0:
+            if not self._scheduler.free_slots and self._resting:
+                rested = next(iter(self._resting))
+                del self._resting[rested]
+                self._scheduler.release(rested)
+            if self._scheduler.free_slots:
+                self._scheduler.admit(row)
+        return row.slot >= 0
+
     def _finish(self) -> None:
         for row, request in list(self._active.items()):
-            if request.future.cancelled():
+            if self._cancelled(request):
                 del self._active[row]
             elif row.ended or len(row.sampled) >= row.budget:
                 del self._active[row]
+                self._resting[row] = None
                 self.tokens += len(row.sampled)
-                result = Sampled(ids=row.sampled, logprobs=row.logprobs, ended=row.ended, version=row.version)
+                result = Sampled(ids=row.sampled, logprobs=row.logprobs, ended=row.ended, version=request.version)
                 _deliver(request, result)
+
+    def _cancelled(self, request: _Request) -> bool:
+        """Whether nobody waits for it any more; its row then rests until it is closed."""
+        cancelled = request.future.cancelled()
+        if cancelled and request.row.slot >= 0:
+            self._resting[request.row] = None
+        return cancelled
 
 
 def _deliver(request: _Request, result: Sampled | PolicyError) -> None:
@@ -217,5 +253,6 @@ def _deliver(request: _Request, result: Sampled | PolicyError) -> None:
         else:
             request.future.set_result(result)
 
-    if not request.loop.is_closed():
+    # A loop that was closed meanwhile has nobody left to tell.
+    with contextlib.suppress(RuntimeError):
         request.loop.call_soon_threadsafe(settle)

@@ -95,7 +95,8 @@ class _EngineSession(PolicySession):
     def __init__(self, policy: EnginePolicy, env: ChatEnv, seed: int) -> None:
         self._policy = policy
         self._session = policy.engine.open()
-        self._conversation = Conversation(policy.tokenizer, [t.spec for t in env.tools.values()])
+        specs = [tool.spec for tool in env.tools.values()]
+        self._conversation = Conversation(policy.tokenizer, specs, policy.tool_format)
         self._seed = seed
         self._turn = 0
 

@@ -28,7 +28,9 @@ def choose(
     logprobs = torch.log_softmax(scaled, dim=-1)
     # float64: with 10^5 tokens a float32 running sum is off by more than a rare token's probability.
     cumulative = logprobs.double().exp_().cumsum(dim=-1)
-    target = uniform.double()[:, None] * cumulative[:, -1:]
-    drawn = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    total = cumulative[:, -1:]
+    # Below the total, or rounding could reach past the last token that has any probability.
+    target = torch.minimum(uniform.double()[:, None] * total, total.nextafter(torch.zeros_like(total)))
+    drawn = torch.searchsorted(cumulative, target, right=True)[:, 0]
     tokens = torch.where(greedy, logprobs.argmax(dim=-1), drawn)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]

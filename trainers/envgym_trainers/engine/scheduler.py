@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from envgym.errors import UserError
 from envgym_trainers.engine.cache import SlotCache
 from envgym_trainers.engine.sampling import choose
+from envgym_trainers.logprobs import has_plain_head
 
 __all__ = ["Row", "Scheduler"]
+
+_PASS_TOKENS = 8192
+"""Tokens of one forward pass at most, padding included; a longer row gets a pass of its own."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -27,7 +34,8 @@ class Row:
     """Weights that made the cached keys and values."""
     budget: int = 0
     temperature: float = 1.0
-    uniform: np.ndarray | None = None
+    uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Numbers in [0, 1), one for each token of the budget."""
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
@@ -42,6 +50,9 @@ class Scheduler:
         slots: conversations that can hold a cache row at once.
         capacity: tokens a conversation can hold.
         stop_ids: ids that end a turn.
+
+    Raises:
+        UserError: the model cannot be run this way.
     """
 
     def __init__(self, model: PreTrainedModel, *, slots: int, capacity: int, stop_ids: frozenset[int]) -> None:
@@ -49,9 +60,9 @@ class Scheduler:
         self.capacity = capacity
         self.stop_ids = stop_ids
         self.device = model.device
-        # One cell more than a row can use: padding is written there and never read.
-        self._cache = SlotCache(model.config, slots, capacity + 1, model.dtype, model.device)
+        self._cache = SlotCache(model.config, slots, capacity)
         self._free = sorted(range(slots), reverse=True)
+        self._prove()
 
     @property
     def free_slots(self) -> int:
@@ -74,32 +85,17 @@ class Scheduler:
 
         Rows that start from the same prompt are run once and share the result.
         """
-        leaders: dict[tuple[int, ...], list[Row]] = {}
-        for row in rows:
-            key = tuple(row.ids) if row.cached == 0 else (-1, row.slot)
-            leaders.setdefault(key, []).append(row)
-        first = [group[0] for group in leaders.values()]
-        new = [row.ids[row.cached :] for row in first]
-        width = max(map(len, new))
-        ids = torch.zeros(len(first), width, dtype=torch.long)
-        positions = torch.full((len(first), width), self.capacity)
-        for i, (row, tokens) in enumerate(zip(first, new, strict=True)):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            positions[i, : len(tokens)] = torch.arange(row.cached, row.cached + len(tokens))
-        slots = torch.tensor([row.slot for row in first])
-        visible = max(len(row.ids) for row in first)
-        hidden = self._forward(ids, positions, slots, visible=visible, contiguous=False)
-        last = torch.tensor([len(tokens) - 1 for tokens in new], device=self.device)
-        hidden = hidden[torch.arange(len(first), device=self.device), last]
-        for group in leaders.values():
-            length = len(group[0].ids)
-            if len(group) > 1:
-                self._cache.share(group[0].slot, [row.slot for row in group[1:]], length)
-            for row in group:
-                row.cached = length
-        order = [row for group in leaders.values() for row in group]
-        repeats = torch.tensor([len(group) for group in leaders.values()], device=self.device)
-        self._sample(order, hidden.repeat_interleave(repeats, dim=0))
+        for groups in _passes(_together(rows)):
+            first = [group[0] for group in groups]
+            logits = self._run([row.ids[row.cached :] for row in first], first)
+            for group in groups:
+                length = len(group[0].ids)
+                if len(group) > 1:
+                    self._cache.share(group[0].slot, [row.slot for row in group[1:]], length)
+                for row in group:
+                    row.cached = length
+            repeats = torch.tensor([len(group) for group in groups], device=self.device)
+            self._sample([row for group in groups for row in group], logits.repeat_interleave(repeats, dim=0))
 
     @torch.inference_mode()
     def decode(self, rows: list[Row]) -> None:
@@ -115,32 +111,60 @@ class Scheduler:
             ids[row.slot, 0] = row.ids[row.cached]
             positions[row.slot, 0] = row.cached
         visible = max(row.cached for row in rows) + 1
-        hidden = self._forward(ids, positions, torch.arange(count), visible=visible, contiguous=True)
+        last = torch.zeros(len(rows), dtype=torch.long)
+        index = torch.tensor([row.slot for row in rows])
+        logits = self._forward(
+            ids, positions, torch.arange(count), visible=visible, contiguous=True, wanted=(index, last)
+        )
         for row in rows:
             row.cached += 1
-        index = torch.tensor([row.slot for row in rows], device=self.device)
-        self._sample(rows, hidden[index, -1])
+        self._sample(rows, logits)
+
+    def _run(self, new: list[list[int]], rows: list[Row]) -> torch.Tensor:
+        """Write the tokens ``new`` of each row behind its cached ones; logits after the last of each. [B, V]"""
+        width = max(map(len, new))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        positions = torch.full((len(rows), width), self.capacity)
+        for i, (row, tokens) in enumerate(zip(rows, new, strict=True)):
+            ids[i, : len(tokens)] = torch.tensor(tokens)
+            positions[i, : len(tokens)] = torch.arange(row.cached, row.cached + len(tokens))
+        visible = max(row.cached + len(tokens) for row, tokens in zip(rows, new, strict=True))
+        slots = torch.tensor([row.slot for row in rows])
+        wanted = (torch.arange(len(rows)), torch.tensor([len(tokens) - 1 for tokens in new]))
+        return self._forward(ids, positions, slots, visible=visible, contiguous=False, wanted=wanted)
 
     def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, slots: torch.Tensor, *, visible: int, contiguous: bool
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        *,
+        visible: int,
+        contiguous: bool,
+        wanted: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
+        """Logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
         positions = positions.to(self.device)
-        mask = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
-        output = self.model.get_decoder()(
-            input_ids=ids.to(self.device),
-            attention_mask=mask,
-            position_ids=positions.clamp(max=self.capacity - 1),
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        hidden: torch.Tensor = output.last_hidden_state
-        return hidden
+        arguments: dict[str, Any] = {
+            "input_ids": ids.to(self.device),
+            "attention_mask": self._cache.place(
+                slots.to(self.device), positions, visible=visible, contiguous=contiguous
+            ),
+            "position_ids": positions.clamp(max=self.capacity - 1),
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        rows, columns = (index.to(self.device) for index in wanted)
+        if has_plain_head(self.model):
+            hidden = self.model.get_decoder()(**arguments).last_hidden_state
+            logits: torch.Tensor = self.model.get_output_embeddings()(hidden[rows, columns])
+            return logits
+        kept, place = columns.unique(return_inverse=True)
+        whole: torch.Tensor = self.model(**arguments, logits_to_keep=kept).logits
+        return whole[rows, place]
 
-    def _sample(self, rows: list[Row], hidden: torch.Tensor) -> None:
-        logits = self.model.get_output_embeddings()(hidden)
-        uniform = torch.tensor(
-            [0.0 if row.uniform is None else float(row.uniform[len(row.sampled)]) for row in rows]
-        )
+    def _sample(self, rows: list[Row], logits: torch.Tensor) -> None:
+        uniform = torch.tensor([row.uniform[len(row.sampled)] for row in rows], dtype=torch.float64)
         temperature = torch.tensor([row.temperature for row in rows])
         tokens, logprobs = choose(logits, uniform.to(self.device), temperature.to(self.device))
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -148,3 +172,53 @@ class Scheduler:
             row.sampled.append(token)
             row.logprobs.append(logprob)
             row.ended = token in self.stop_ids
+
+    @torch.inference_mode()
+    def _prove(self) -> None:
+        """Ask the model itself whether it can be run piece by piece: positions and masks go by many conventions.
+
+        A short row that is run in two pieces must end in the logits of a plain forward pass.
+        """
+        length = min(8, self.capacity)
+        ids = [i % self.model.config.get_text_config().vocab_size for i in range(length)]
+        row = Row(slot=0)
+        try:
+            expected = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1]
+            self._run([ids[: length // 2]], [row])
+            row.cached = length // 2
+            found = self._run([ids[length // 2 :]], [row])[0]
+            gap = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected - expected.mean())
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+            raise UserError(f"the in-process engine cannot run a {type(self.model).__name__}: {error}") from error
+        if not gap < _TOLERANCE:
+            raise UserError(
+                f"the in-process engine cannot run a {type(self.model).__name__}: with cached keys its logits are "
+                f"{float(gap):.0%} off those of a plain forward pass; serve the model over HTTP instead"
+            )
+
+
+_TOLERANCE = 0.1
+"""Relative norm. bfloat16 rounding stays below a few per cent, a wrong mask or position is near 1."""
+
+
+def _together(rows: Iterable[Row]) -> list[list[Row]]:
+    """Groups of rows that start from the same prompt; every other row is a group of its own."""
+    groups: dict[object, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.ids) if row.cached == 0 else row.slot, []).append(row)
+    return list(groups.values())
+
+
+def _passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
+    """Batches of groups with about as many new tokens each, the longest first, within the token limit."""
+    batch: list[list[Row]] = []
+    width = 0
+    for group in sorted(groups, key=lambda g: len(g[0].ids) - g[0].cached, reverse=True):
+        if batch and (len(batch) + 1) * width > _PASS_TOKENS:
+            yield batch
+            batch = []
+        if not batch:
+            width = len(group[0].ids) - group[0].cached
+        batch.append(group)
+    if batch:
+        yield batch
