@@ -1,0 +1,146 @@
+"""The README and the guides: each file they print runs, each command they show is accepted, each path exists.
+
+A fenced block whose first line names a file (``# name.py``, or the command that runs a recipe) is that file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from envgym.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "examples" / "third_party_plugin"
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", PLUGIN / "README.md", *GUIDES)
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NAME = re.compile(r"# (?:.*\btrain )?([\w/]+\.(?:py|toml))\b")
+LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+ENVIRONMENTS = {
+    "warehouse-v1": "warehouse:Warehouse",
+    "reversal-v1": "reversal:Reversal",
+    "basket-v1": "basket:Basket",
+    "guess-v1": "guess:Guess",
+    "ledger-v1": "envgym_ledger.ledger:Ledger",
+}
+BRIEF = ("evaluate.tasks=2", "sampling.max_tokens=16")
+ONE_STEP = ("steps=1", "groups=2", "group_size=2", *BRIEF)
+
+
+def blocks(language: str) -> list[str]:
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    return [body for text in texts for kind, body in BLOCK.findall(text) if kind == language]
+
+
+def printed_files() -> dict[str, str]:
+    """Every file that a document prints, by name."""
+    found = [(NAME.match(body), body) for body in blocks("python") + blocks("toml")]
+    named = [(match[1], body) for match, body in found if match]
+    assert len({name for name, _ in named}) == len(named), "two blocks claim the same file"
+    return dict(named)
+
+
+def console_lines() -> list[str]:
+    return [line[2:] for body in blocks("console") for line in body.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with every printed file, which is the working directory and can be imported from."""
+    for name, text in printed_files().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def overrides(*items: str) -> list[str]:
+    return [word for item in items for word in ("--set", item)]
+
+
+@pytest.mark.parametrize("env", [path for path in ENVIRONMENTS.values() if "." not in path])
+def test_the_printed_environments_tell_an_expert_from_silence(folder: Path, env: str) -> None:
+    for policy, reward in (("gold", 1.0), ("empty", 0.0)):
+        scores = json.loads(run("eval", "--env", env, "--policy", policy, "--limit", "10", "--json"))
+        assert scores["environments"][env]["reward"]["mean"] == reward
+        assert scores["environments"][env]["failed_episodes"] == 0
+
+
+def test_the_printed_environments_and_the_example_plugin_meet_the_contract(folder: Path) -> None:
+    calls = "\n".join(f"register({name!r}, {path!r})" for name, path in ENVIRONMENTS.items())
+    (folder / "register_examples.py").write_text(f"from envgym import register\n\n{calls}\n", encoding="utf-8")
+    path = os.pathsep.join([str(folder), str(PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])])
+    chosen = " or ".join(ENVIRONMENTS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "register_examples"]
+    command += ["tests/contracts/test_environments.py", "-k", chosen]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_the_readme_trains_on_its_own_environment(folder: Path) -> None:
+    run("train", "start.toml", "--out", "runs/start", *overrides("examples=4", "batch_size=4", *BRIEF))
+    run("train", "warehouse.toml", "--out", "runs/warehouse", *overrides(*ONE_STEP))
+    summary = json.loads((folder / "runs" / "warehouse" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["steps"] == 1
+    assert summary["environments"]["warehouse:Warehouse"]["gain"]["n"] == 2
+
+
+def test_the_printed_objective_trains(folder: Path) -> None:
+    run("train", "leave_one_out.toml", "--out", "runs/leave_one_out", *overrides(*ONE_STEP))
+    assert (folder / "runs" / "leave_one_out" / "summary.json").is_file()
+
+
+def test_the_printed_episode_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path("one_episode.py")
+    assert "'correct': 0.0" in capsys.readouterr().out
+
+
+def test_every_command_shown_is_accepted() -> None:
+    """Options and arguments are parsed by the command itself; recipes, targets and tests must exist."""
+    printed = printed_files()
+    group = typer.main.get_command(app)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for line in console_lines():
+        words = [w for w in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", w)]
+        if words[0] == "make":
+            assert set(words[1:]) <= set(targets), line
+        elif words[0] == "envgym":
+            command = group.commands[words[1]]  # type: ignore[attr-defined]
+            command.make_context(words[1], words[2:])
+            recipes = [w for w in words[2:] if w.endswith(".toml")]
+            assert all(r in printed or (ROOT / r).is_file() for r in recipes), line
+        elif "pytest" in words:
+            paths = [w for w in words[words.index("pytest") + 1 :] if "/" in w]
+            assert all((ROOT / p).exists() for p in paths), line
+
+
+def test_every_link_and_every_path_of_the_tree_exists() -> None:
+    for document in DOCUMENTS:
+        for target in LINK.findall(document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+    tree = next(body for body in blocks("text") if body.startswith("README.md"))
+    for line in tree.splitlines():
+        assert (ROOT / line.split()[0]).exists(), line
