@@ -1,0 +1,78 @@
+"""Toy environments, and policies that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envgym.core import ChatEnv
+from envgym.data import Message, Observation, Task, ToolCall
+from envgym.policy import Completion, Policy, PolicySession
+
+PLUGINS = Path(__file__).parent / "plugins"
+sys.path.insert(0, str(PLUGINS))
+
+import toys  # noqa: E402
+
+
+class Script(Policy, PolicySession):
+    """Plays actions; an exception among them is raised, a number is slept. Notes what it saw and its closing."""
+
+    def __init__(self, *actions: Any) -> None:
+        self.actions = list(actions)
+        self.seen: list[Observation] = []
+        self.closed = 0
+        self.closing_error: Exception | None = None
+
+    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+        return self
+
+    async def act(self, observation: Observation) -> Completion:
+        self.seen.append(observation)
+        action = self.actions.pop(0)
+        if isinstance(action, float):
+            await asyncio.sleep(action)
+            return await self.act(observation)
+        if isinstance(action, BaseException):
+            raise action
+        return Completion(message=action)
+
+    async def close(self) -> None:
+        self.closed += 1
+        if self.closing_error is not None:
+            raise self.closing_error
+
+
+@pytest.fixture
+def script() -> type[Script]:
+    return Script
+
+
+@pytest.fixture
+def adder() -> Iterator[Callable[..., toys.Adder]]:
+    """Make an ``Adder`` in some trouble."""
+    toys.Adder.instances.clear()
+    yield lambda trouble="", **settings: toys.Adder(trouble=trouble, **settings)
+    toys.Adder.instances.clear()
+
+
+@pytest.fixture
+def say() -> Callable[..., Message]:
+    """``say(text, ("tool", {arguments}), …)``: an assistant message."""
+
+    def make(text: str = "", *calls: tuple[str, dict[str, Any]], cut: bool = False) -> Message:
+        made = tuple(ToolCall(name=n, arguments=a, id=f"call_{i}") for i, (n, a) in enumerate(calls))
+        return Message(role="assistant", content=text, tool_calls=made, cut=cut)
+
+    return make
+
+
+@pytest.fixture
+def plugins_folder() -> Path:
+    """A folder to put on ``PYTHONPATH``; it holds the module ``toys``."""
+    return PLUGINS
