@@ -49,9 +49,7 @@ def group(label: str, task: Task, scores: list[Any]) -> Group:
                 env=label,
                 task=task,
                 seed=i,
-                turns=[
-                    Turn(messages=(), action=Message(role="assistant", content=""), metrics={"tool_calls": 2.0})
-                ],
+                turns=[turn],
                 outcome=Outcome.failed(RuntimeError("x")) if failed else Outcome.completed(),
                 score=None if failed else Score(value=score, accuracy=score),
             )

@@ -63,7 +63,7 @@ Train = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 @pytest.fixture
 def train(model_folder: Path, tmp_path: Path) -> Train:
-    """``await train(environment, {"name": "grpo"}, folder="a", steps=…)``: the summary, with ``rows`` of metrics."""
+    """``await train(environment, {"name": "grpo"}, steps=…)``: the summary, with ``rows`` of metrics."""
 
     async def run(
         environment: type[ChatEnv], objective: dict[str, Any], *, folder: str = "run", **values: Any
