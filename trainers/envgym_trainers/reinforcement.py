@@ -119,7 +119,9 @@ class ReinforcementStage:
                 await asyncio.to_thread(self._save, bench, source, learner)
         self._reporter.end()
         if self._finished and self._step < self._recipe.steps:
-            self._reporter.say(f"the budget of {self._recipe.max_minutes:g} minutes ended training at step {self._step}")
+            self._reporter.say(
+                f"the budget of {self._recipe.max_minutes:g} minutes ended training at step {self._step}"
+            )
         elif not self._finished:
             self._reporter.say(
                 f"stopped after step {self._step}; go on with: envgym train --resume {self._folder.path}"
