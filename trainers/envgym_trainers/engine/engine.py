@@ -215,7 +215,8 @@ class Engine:
         patient = all(request.waited < _WAIT_STEPS for request in self._waiting)
         if not self._waiting or (patient and len(self._waiting) * 4 < len(self._active)):
             return []
-        ready, later = [], []
+        ready: list[_Request] = []
+        later: list[_Request] = []
         for request in self._waiting:
             (ready if self._place(request.row) else later).append(request)
         self._waiting = later
