@@ -64,9 +64,7 @@ def _plain_rows(count: int) -> list[Row]:
         gold = draw.choice(
             [str(draw.randint(0, 99_999)), f"{draw.uniform(0, 100):.2f}", f"{draw.randint(1, 9)}/7"]
         )
-        rows.append(
-            {"prediction": gold if draw.random() < 0.5 else f"{draw.randint(0, 99_999)}", "gold": gold}
-        )
+        rows.append({"prediction": gold if draw.random() < 0.5 else f"{draw.randint(0, 99_999)}", "gold": gold})
     return rows
 
 
@@ -132,13 +130,9 @@ def measure(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the figures, as a table or as one JSON object."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="measured passes of each verifier over each set"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured passes of each verifier over each set")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {arguments.rounds}")

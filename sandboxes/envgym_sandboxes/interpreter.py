@@ -104,9 +104,7 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
         try:
             requirements = metadata.requires(name) or []
         except metadata.PackageNotFoundError as error:
-            raise UserError(
-                f"package {name!r} cannot go into the sandbox: it is not installed here"
-            ) from error
+            raise UserError(f"package {name!r} cannot go into the sandbox: it is not installed here") from error
         found.add(name)
         plain = [_REQUIREMENT.match(requirement) for requirement in requirements if ";" not in requirement]
         wanted += [match[0] for match in plain if match]
@@ -115,9 +113,7 @@ def _closure(packages: tuple[str, ...]) -> set[str]:
 
 def _package_trees(distribution: str, site: str) -> dict[str, Path]:
     files = metadata.files(distribution) or []
-    tops = {
-        file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")
-    }
+    tops = {file.parts[0]: file for file in files if file.parts and file.parts[0] not in ("..", "__pycache__")}
     return {
         f"{site}/{name}": Path(str(file.locate())).parents[len(file.parts) - 2]
         if len(file.parts) > 1

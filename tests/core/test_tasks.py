@@ -130,7 +130,9 @@ def test_a_data_file_is_found_as_given_or_in_the_data_folder(
     path = put(tmp_path, "a.jsonl", "")
     monkeypatch.delenv("ENVGYM_DATA", raising=False)
     assert data_path(path) == Path(path)
-    with pytest.raises(DataError, match="no data file 'a.jsonl'.*ENVGYM_DATA, the folder of data files, is not set"):
+    with pytest.raises(
+        DataError, match="no data file 'a.jsonl'.*ENVGYM_DATA, the folder of data files, is not set"
+    ):
         data_path("a.jsonl")
     monkeypatch.setenv("ENVGYM_DATA", str(tmp_path))
     assert data_path("a.jsonl") == Path(path)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from envgym_trainers.batch import Sample
+from envgym_trainers.models import LanguageModel, NewModelConfig
+from envgym_trainers.tiny import new_model
 
 torch.set_num_threads(1)  # tests run in parallel processes
+# A busy machine says nothing about a property.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 MakeSample = Callable[..., Sample]
 
@@ -51,3 +58,25 @@ def tiny_llama() -> LlamaForCausalLM:
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config).double()
+
+
+@pytest.fixture(scope="session")
+def make_language_model() -> Callable[[], LanguageModel]:
+    """A new random model of two layers with its tokenizer; equal weights every time."""
+
+    def make() -> LanguageModel:
+        torch.manual_seed(0)
+        config = NewModelConfig(vocabulary=300, hidden_size=16, layers=2, heads=2)
+        return new_model(config, ["the sum of 12 and 7 is <answer>19</answer>"], 128)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_folder(
+    make_language_model: Callable[[], LanguageModel], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same model, saved."""
+    folder = tmp_path_factory.mktemp("model")
+    make_language_model().save(folder)
+    return folder

@@ -112,6 +112,8 @@ class GroupSource:
         tasks = self._collector.tasks(label, "train")
         drawn = [tasks[self.mix.draw(label)] for _ in range(count)]
         size = self._recipe.group_size
-        played = await asyncio.gather(*(self._collector.group(label, task, size, step) for task in drawn))
+        async with asyncio.TaskGroup() as running:
+            groups = [running.create_task(self._collector.group(label, task, size, step)) for task in drawn]
+        played = [group.result() for group in groups]
         result.generated += played
-        return list(played)
+        return played

@@ -95,7 +95,8 @@ def load_model(config: ModelConfig) -> LanguageModel:
         raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
         raise UserError(f"model {config.path!r} has no chat template; use a chat model")
-    if len(tokenizer) > (known := model.get_input_embeddings().weight.shape[0]):
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > (known := embeddings.weight.shape[0]):
         raise UserError(f"model {config.path!r}: its tokenizer has {len(tokenizer)} tokens, the model {known}")
     if file:
         _make_trainable(model)

@@ -80,6 +80,9 @@ class ReinforcementRecipe(StageRecipe):
     """Reinforcement learning over a mix of environments."""
 
     steps: int = pydantic.Field(default=100, ge=1)
+    max_minutes: float = pydantic.Field(
+        default=0.0, ge=0, description="training ends cleanly after so many minutes; 0 is no limit"
+    )
     groups: int = pydantic.Field(default=8, ge=1, description="groups per step, over the whole mix")
     group_size: int = pydantic.Field(default=8, ge=2, description="trajectories per group")
     updates: int = pydantic.Field(default=1, ge=1, description="optimizer updates per step")

@@ -84,14 +84,19 @@ class ReinforcementStage:
                 self._folder.forget_after(self._step)
                 before = await measure(bench, self._folder, "before", self._reporter)
                 await self._train(bench, source, learner, stop)
-                if self._step < recipe.steps:
+                if not self._finished:
                     return None
                 after = await measure(bench, self._folder, "after", self._reporter)
                 return write_summary(self._folder, bench, before, after, self._step, self._seconds)
 
+    @property
+    def _finished(self) -> bool:
+        budget = self._recipe.max_minutes * 60
+        return self._step >= self._recipe.steps or (budget > 0 and self._seconds >= budget)
+
     async def _train(self, bench: Workbench, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
         self._reporter.begin("step", self._recipe.steps, self._step)
-        while self._step < self._recipe.steps and not stop.requested:
+        while not self._finished and not stop.requested:
             started = time.monotonic()
             tokens = bench.engine.tokens
             collected = await source.collect(self._step + 1)
@@ -110,14 +115,14 @@ class ReinforcementStage:
                 "tokens_per_second": (bench.engine.tokens - tokens) / (sampled - started),
             }
             self._record(collected, metrics, timing)
-            if (
-                self._step % self._recipe.checkpoint_every == 0
-                or self._step == self._recipe.steps
-                or stop.requested
-            ):
+            if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
                 await asyncio.to_thread(self._save, bench, source, learner)
         self._reporter.end()
-        if stop.requested:
+        if self._finished and self._step < self._recipe.steps:
+            self._reporter.say(
+                f"the budget of {self._recipe.max_minutes:g} minutes ended training at step {self._step}"
+            )
+        elif not self._finished:
             self._reporter.say(
                 f"stopped after step {self._step}; go on with: envgym train --resume {self._folder.path}"
             )

@@ -126,7 +126,9 @@ class SupervisedStage:
                 self._reporter.advance()
                 return trajectory
 
-            gold = await asyncio.gather(*(play(label, i) for i, (label, _) in enumerate(tasks)))
+            async with asyncio.TaskGroup() as running:
+                plays = [running.create_task(play(label, i)) for i, (label, _) in enumerate(tasks)]
+            gold = [finished.result() for finished in plays]
             self._reporter.end()
         solved = [t for t in gold if t.score is not None and t.score.accuracy == 1]
         if len(solved) < len(gold):

@@ -91,7 +91,7 @@ class _SlotLayer(CacheLayerMixin):
     values: torch.Tensor
 
     def __init__(self, owner: SlotCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._owner = owner
 
     def update(

@@ -29,6 +29,7 @@ class Sampled:
     ended: bool
     """The last id ends the turn; otherwise the token budget did."""
     version: int
+    """The oldest weights that sampled one of ``ids``."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -81,7 +82,7 @@ class EngineSession:
         return await self._engine.submit(row)
 
     def close(self) -> None:
-        """Give the cache row back. Safe to call twice."""
+        """Give the cache row back; a call that still samples gets a ``PolicyError``. Safe to call twice."""
         self._engine.forget(self._row)
 
 
@@ -181,9 +182,11 @@ class Engine:
         return True
 
     def _drop(self, row: Row) -> None:
-        self._active.pop(row, None)
-        self._resting.pop(row, None)
+        requests = [self._active.pop(row, None), *(r for r in self._waiting if r.row is row)]
+        for request in filter(None, requests):
+            _deliver(request, PolicyError("the conversation was closed while it was sampling"))
         self._waiting = [request for request in self._waiting if request.row is not row]
+        self._resting.pop(row, None)
         if row.slot >= 0:
             self._scheduler.release(row)
 
@@ -212,7 +215,8 @@ class Engine:
         patient = all(request.waited < _WAIT_STEPS for request in self._waiting)
         if not self._waiting or (patient and len(self._waiting) * 4 < len(self._active)):
             return []
-        ready, later = [], []
+        ready: list[_Request] = []
+        later: list[_Request] = []
         for request in self._waiting:
             (ready if self._place(request.row) else later).append(request)
         self._waiting = later
