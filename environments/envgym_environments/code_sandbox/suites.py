@@ -94,27 +94,27 @@ class AssertTests(pydantic.BaseModel):
             VerifierError: the reference fails a hidden test.
             SandboxError: a sandbox failed, not the program.
         """
-        tests = (*self.visible, *self.hidden)
+        tests = tuple(dict.fromkeys((*self.visible, *self.hidden)))
         suite = AssertSuite(entry_point=self.entry_point, setup=self.solution, tests=tests, preamble=self.preamble)
         checker = await boxes.checker()
         key = "\0".join((self.solution, *tests))
         recording = boxes.recordings.get(key) or await record_calls(checker, suite)
-        first = len(self.visible)
-        if max(recording.failures, default=-1) < first:  # a failure may pass: it is looked into again next time
+        deciding = [tests.index(test) for test in self.hidden]
+        if recording.failures.keys().isdisjoint(deciding):  # a failure may pass: it is looked into again next time
             boxes.recordings[key] = recording
-        if which == "visible":
-            wanted = [n for n in range(first) if n not in recording.failures]
-        else:
-            wanted = list(range(first, len(tests)))
+        shown = [n for n in map(tests.index, self.visible) if n not in recording.failures]
+        wanted = shown if which == "visible" else deciding
         results = await check_asserts(
             await boxes.program(), checker, suite, recording, code, tests=wanted, call_seconds=boxes.call_seconds
         )
-        return [
-            r
-            if r.passed
-            else TestResult(passed=False, text=f"{tests[n].strip().splitlines()[-1]} failed: {r.text}")
-            for n, r in zip(wanted, results, strict=True)
-        ]
+        return [_named(tests[n], result) for n, result in zip(wanted, results, strict=True)]
+
+
+def _named(test: str, result: TestResult) -> TestResult:
+    """A failure with the last line of its test, which is its assert."""
+    if result.passed:
+        return result
+    return TestResult(passed=False, text=f"{test.strip().splitlines()[-1]} failed: {result.text}")
 
 
 class StdioTest(pydantic.BaseModel):
