@@ -25,7 +25,19 @@ CONTENT = st.text(max_size=30).map(str.strip).filter(lambda text: "<tool_call>" 
 PIECES = st.lists(
     st.text(max_size=10)
     | st.sampled_from(
-        ["<tool_call>", "</tool_call>", '{"name":', '"arguments":', "{", "}", "[", "NaN", "1e999", '"\\ud800"', "\n"]
+        [
+            "<tool_call>",
+            "</tool_call>",
+            '{"name":',
+            '"arguments":',
+            "{",
+            "}",
+            "[",
+            "NaN",
+            "1e999",
+            '"\\ud800"',
+            "\n",
+        ]
     ),
     max_size=30,
 ).map("".join)

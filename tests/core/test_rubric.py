@@ -27,7 +27,9 @@ async def test_the_score_is_the_weighted_sum_and_keeps_its_parts() -> None:
     async def judge(_: Trajectory) -> float:
         return 0.5
 
-    rubric = Rubric(reward("right", True, 0.75), Reward(name="style", function=judge, weight=0.5), reward("g", 1, gate=True))
+    rubric = Rubric(
+        reward("right", True, 0.75), Reward(name="style", function=judge, weight=0.5), reward("g", 1, gate=True)
+    )
     score = await rubric.score(played())
     assert score.value == 0.75 + 0.25
     assert score.accuracy == 1.0
@@ -42,7 +44,9 @@ async def test_a_closed_gate_gives_the_floor_whatever_else_was_earned() -> None:
 
 
 @pytest.mark.parametrize(("policy", "value", "accuracy"), [("floor", -1.0, 0.0), ("score", 1.0, 1.0)])
-async def test_a_truncated_episode_is_worth_what_the_rubric_says(policy: Any, value: float, accuracy: float) -> None:
+async def test_a_truncated_episode_is_worth_what_the_rubric_says(
+    policy: Any, value: float, accuracy: float
+) -> None:
     rubric = Rubric(reward("right", 1.0), floor=-1.0, truncated=policy)
     score = await rubric.score(played(Outcome.truncated("turns")))
     assert (score.value, score.accuracy) == (value, accuracy)

@@ -21,7 +21,6 @@ from envgym.data import Message, ToolCall
 from envgym.errors import EnvgymError, ToolError, UserError
 from envgym.tools import Tool, collect_tools, run_calls, tool
 
-
 TYPED = {"typed": ManyTools().tools["typed"]}
 
 
