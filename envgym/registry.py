@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _VERSION = re.compile(r"(?P<base>[\w.-]+)-v(?P<version>\d+)")
-_PATH = re.compile(r"[\w.]*\w:\w+")
+_PATH = re.compile(r"\w+(\.\w+)*:\w+")
 _NAMESPACE = "envgym/"
 
 

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Interval", "mean_interval", "mean_of_means", "paired_gain"]
 
 _Z = 1.959963984540054  # 97.5% quantile of the standard normal
 _RESAMPLES = 4000
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +65,17 @@ def mean_of_means(strata: Sequence[Sequence[float]]) -> Interval:
     rng = np.random.default_rng(0)
     draws = np.zeros(_RESAMPLES)
     for values in present:
-        size = len(values)  # one resample at a time: all at once would take 64 kB of memory per problem
-        means = [values[rng.integers(size, size=size)].mean() for _ in range(_RESAMPLES)]
-        draws += np.asarray(means) / len(present)
+        draws += _resampled_means(values, rng) / len(present)
     mean = float(np.mean([values.mean() for values in present]))
     low, high = np.quantile(draws, [0.025, 0.975])
     return Interval(mean=mean, low=float(low), high=float(high), n=n)
+
+
+def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Means of resamples, in blocks that fit into memory whatever the number of problems. [R]"""
+    rows = max(1, _BLOCK // len(values))
+    shapes = [(min(rows, _RESAMPLES - start), len(values)) for start in range(0, _RESAMPLES, rows)]
+    return np.concatenate([values[rng.integers(len(values), size=shape)].mean(axis=1) for shape in shapes])
 
 
 def _wilson(successes: float, n: int) -> Interval:

@@ -65,7 +65,7 @@ def test_a_generator_with_too_few_problems_is_an_error_and_not_a_hang() -> None:
 
 def test_an_unknown_split_is_told_the_known_ones() -> None:
     assert check_split("train") == "train"
-    with pytest.raises(UnknownNameError, match="did you mean 'held_out'.*train"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'held_out'.*train"):
         check_split("heldout")
 
 
@@ -131,7 +131,7 @@ def test_a_data_file_is_found_as_given_or_in_the_data_folder(
     monkeypatch.delenv("ENVGYM_DATA", raising=False)
     assert data_path(path) == Path(path)
     with pytest.raises(
-        DataError, match="no data file 'a.jsonl'.*ENVGYM_DATA, the folder of data files, is not set"
+        DataError, match=r"no data file 'a.jsonl'.*ENVGYM_DATA, the folder of data files, is not set"
     ):
         data_path("a.jsonl")
     monkeypatch.setenv("ENVGYM_DATA", str(tmp_path))

@@ -104,3 +104,6 @@ class SupervisedRecipe(StageRecipe):
     examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
     epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; parts of one count")
     batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")
+    noise: float = pydantic.Field(
+        default=0.0, ge=0, lt=1, description="share of the expert tokens replaced by random ones"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from envgym_trainers.tiny import new_model
 from envgym_trainers.update import Updater
 from envgym_trainers.workbench import Site, open_collector, open_site, open_workbench
 
-__all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
+__all__ = ["SupervisedStage", "negative_log_likelihood", "with_noise", "write_tokens"]
 
 
 _MIN_SOLVED = 0.98
@@ -62,6 +63,17 @@ def write_tokens(
         turn.tokens = TurnTokens(
             prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
         )
+
+
+def with_noise(sample: Sample, share: float, vocabulary: int, generator: torch.Generator) -> Sample:
+    """The sample with about ``share`` of the expert's tokens replaced by uniformly random ones.
+
+    The model then gives every token at least ``share / vocabulary`` and, after a slip, goes on as the expert
+    would: it keeps exploring, which is what reinforcement learning starts from.
+    """
+    hit = sample.mask & (torch.rand(len(sample), generator=generator) < share)
+    random_ids = torch.randint(vocabulary, (len(sample),), generator=generator)
+    return dataclasses.replace(sample, ids=torch.where(hit, random_ids, sample.ids))
 
 
 class SupervisedStage:
@@ -172,7 +184,9 @@ class SupervisedStage:
             if not fitting:
                 raise DataError(f"{text}: raise model.context")
             self._reporter.say(f"left out: {text}")
-        return fitting
+        generator = torch.Generator().manual_seed(self._recipe.seed)
+        vocabulary = len(language_model.tokenizer)
+        return [with_noise(sample, self._recipe.noise, vocabulary, generator) for sample in fitting]
 
     def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
         """Run the epochs; whether they were all run."""
