@@ -83,7 +83,7 @@ def put(folder: Path, name: str, content: str | bytes) -> str:
         ("unended.jsonl", LINES.rstrip("\n")),
         ("dos.jsonl", LINES.replace("\n", "\r\n")),
         ("a.json", json.dumps(ROWS)),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
     ],
 )
@@ -111,7 +111,7 @@ def test_rows_are_counted_as_an_editor_counts_lines(tmp_path: Path) -> None:
         ("a.jsonl", "[" * 100_000, "a.jsonl, row 1: not JSON .nested too deeply"),
         ("a.jsonl", b'{"q": "\xff"}\n', "a.jsonl: cannot be read"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode())[:-12], "a.jsonl.gz: cannot be read"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-12], "a.jsonl.gz: cannot be read"),
         ("a.json", '{"q": 1}', "a.json: expected a list of objects, got dict"),
         ("a.json", '[{"q": 1}, "{}"]', "a.json, row 2: expected an object, got str"),
         ("a.json", "[", "a.json: not JSON"),
