@@ -84,7 +84,7 @@ def put(folder: Path, name: str, content: str | bytes) -> str:
         ("dos.jsonl", LINES.replace("\n", "\r\n")),
         ("a.json", json.dumps(ROWS)),
         ("a.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
-        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode())),
+        ("a.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
     ],
 )
 def test_rows_are_read_from_every_kind_of_file(tmp_path: Path, name: str, content: str | bytes) -> None:
