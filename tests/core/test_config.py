@@ -1,4 +1,4 @@
-"""A recipe or setting that is wrong is refused with its place, what is allowed there, and what was perhaps meant."""
+"""A wrong recipe or setting is refused with its place, what is allowed there, and what was perhaps meant."""
 
 from __future__ import annotations
 
