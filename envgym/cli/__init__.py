@@ -32,7 +32,7 @@ def main() -> None:
     """Run the command line. A mistake of the user's ends with its message and no traceback."""
     code = 0
     try:
-        app()
+        app(prog_name="envgym")
     except* UserError as group:
         code = _report(group, 2)
     except* EnvgymError as group:

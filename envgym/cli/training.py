@@ -12,7 +12,7 @@ import typer
 
 from envgym.cli.options import Settings
 from envgym.config import read_recipe, validate_settings
-from envgym.errors import UserError
+from envgym.errors import RecipeError, UserError
 from envgym.progress import Reporter, duration
 from envgym.record import RunFolder
 from envgym.registry import stages
@@ -71,5 +71,8 @@ def report_command(
 def _load(path: Path, overrides: list[str]) -> tuple[Any, Any]:
     """The stage's class and the validated recipe."""
     values = read_recipe(path, overrides)
-    stage = stages.load(str(values.get("stage", "rl")))
+    name = values.get("stage", "rl")
+    if not isinstance(name, str):
+        raise RecipeError(f"{path.name}: stage: must be one of {', '.join(stages.plugins())} (got {name!r:.80})")
+    stage = stages.load(name)
     return stage, validate_settings(stage.Recipe, values, path.name)

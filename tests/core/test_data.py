@@ -93,13 +93,13 @@ def turn(text: str, reward: float = 0.0, tokens: TurnTokens | None = None) -> Tu
     return Turn(messages=asked, action=Message(role="assistant", content=text), reward=reward, tokens=tokens)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(TASKS)
 def test_a_task_comes_back_from_its_json(task: Task) -> None:
     assert from_json(Task, to_json(task)) == task
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(TRAJECTORIES)
 def test_a_trajectory_comes_back_from_one_line_of_strict_json(trajectory: Trajectory) -> None:
     text = to_json(trajectory)

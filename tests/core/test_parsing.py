@@ -43,7 +43,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(CONTENT, CALLS)
 def test_parsing_inverts_rendering(content: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
     made = tuple(ToolCall(name=n, arguments=a, id=f"call_{i}") for i, (n, a) in enumerate(calls))
@@ -51,7 +51,7 @@ def test_parsing_inverts_rendering(content: str, calls: list[tuple[str, dict[str
     assert FORMAT.parse(FORMAT.render(message)) == message
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(PIECES | st.text())
 def test_parsing_never_raises_and_what_it_makes_can_be_stored(text: str) -> None:
     message = FORMAT.parse(text)
@@ -122,13 +122,13 @@ def test_long_hostile_text_takes_little_time(piece: str) -> None:
     FORMAT.parse(piece * (1_000_000 // len(piece)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(JSON)
 def test_parse_json_reads_what_json_writes(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(JSON)
 def test_make_call_never_raises(body: Any) -> None:
     call = make_call(body, "id")

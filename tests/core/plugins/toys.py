@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,6 +14,7 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, Score, Split, Task, Trajectory
 from envgym.errors import SandboxError, UserError, VerifierError
+from envgym.sandbox import Backend, Limits, Sandbox
 from envgym.tasks import ProceduralTasks
 from envgym.tools import ToolInputError, tool
 
@@ -64,7 +66,9 @@ class Adder(ChatEnv):
         self.starts += 1
         if self.trouble("start"):
             raise RuntimeError("no power")
-        if self.trouble("hang_start"):
+        if self.trouble("say_and_hang"):
+            print("begun", file=sys.stderr, flush=True)
+        if self.trouble("hang_start") or self.trouble("say_and_hang"):
             await asyncio.sleep(FOREVER)
 
     async def finish(self) -> None:
@@ -222,3 +226,19 @@ class ManyTools(ChatEnv):
         await asyncio.sleep(seconds)
         self.log.append(f"-{name}")
         return name
+
+
+class FullDisk(Backend):
+    """A backend that cannot open anything."""
+
+    closes = 0
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        return None
+
+    async def open(self, limits: Limits) -> Sandbox:
+        raise OSError("disk full")
+
+    async def close(self) -> None:
+        self.closes += 1
