@@ -79,6 +79,7 @@ def test_saving_the_same_step_again_replaces_it(save: Callable[..., None], tmp_p
     assert int(checkpoint.tensors()["x"]) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks the old way
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_training_goes_on_bit_for_bit(
     model_folder: Path, tmp_path: Path, make_sample: MakeSample, lora_rank: int

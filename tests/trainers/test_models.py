@@ -51,6 +51,8 @@ def test_the_context_is_at_most_what_the_model_can_hold(model_folder: Path) -> N
     assert _load(model_folder, context=100_000).context == 128
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks the old way
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_adapters_are_saved_merged_and_stay_apart_in_memory(
     model_folder: Path, tmp_path: Path, family: str
@@ -84,9 +86,9 @@ def test_a_run_folder_stands_for_its_newest_checkpoint(
     language_model = make_language_model()
     for step in (9, 10):
         with torch.no_grad():
-            language_model.model.get_input_embeddings().weight.fill_(step)
+            next(language_model.model.parameters()).fill_(step)
         save_checkpoint(tmp_path / "checkpoints", step, language_model, {}, {})
-    assert float(_load(tmp_path).model.get_input_embeddings().weight[0, 0]) == 10
+    assert float(next(_load(tmp_path).model.parameters()).detach()[0, 0]) == 10
 
 
 def test_nothing_there_says_what_is_expected(tmp_path: Path) -> None:
@@ -148,9 +150,10 @@ def test_a_tokenizer_larger_than_the_model_is_refused(
 ) -> None:
     """An id without an embedding would otherwise stop the engine in the middle of a run."""
     language_model = make_language_model()
+    known = len(language_model.tokenizer)
     language_model.tokenizer.add_tokens(["<extra>"])
     language_model.save(tmp_path / "m")
-    with pytest.raises(UserError, match="its tokenizer has 297 tokens, the model 296"):
+    with pytest.raises(UserError, match=f"its tokenizer has {known + 1} tokens, the model {known}"):
         _load(tmp_path / "m")
 
 
