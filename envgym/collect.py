@@ -86,6 +86,8 @@ class Collector:
         self._idle: dict[str, list[ChatEnv]] = {label: [] for label in self._entries}
         self._prototypes = {label: entry.make(services) for label, entry in self._entries.items()}
         self.counts: Counter[str] = Counter()
+        self._in_flight = 0
+        self._verdict = ""
 
     def tasks(self, label: str, split: Split) -> Sequence[Task]:
         """The tasks of one environment.
@@ -114,7 +116,11 @@ class Collector:
         async with self._slots:
             for attempt in range(self._retries + 1):
                 seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
-                trajectory = await self._attempt(label, task, seed)
+                self._in_flight += 1
+                try:
+                    trajectory = await self._attempt(label, task, seed)
+                finally:
+                    self._in_flight -= 1
                 self._count(trajectory)
                 if not trajectory.failed:
                     break
@@ -169,9 +175,12 @@ class Collector:
             return
         self.counts["failed"] += 1
         self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
-        failed, total = self.counts["failed"], self.counts["episodes"]
-        if failed >= _FAILURES_BEFORE_JUDGING and failed / total > self._failure_limit:
-            raise TooManyFailures(
+        # What fails often fails first: episodes still being played count as if they will not.
+        failed, total = self.counts["failed"], self.counts["episodes"] + self._in_flight
+        if not self._verdict and failed >= _FAILURES_BEFORE_JUDGING and failed / total > self._failure_limit:
+            self._verdict = (
                 f"{failed} of {total} episodes failed, more than the limit of {self._failure_limit:.0%}; "
                 f"the last one: {trajectory.env}: {trajectory.outcome.reason}"
             )
+        if self._verdict:
+            raise TooManyFailures(self._verdict)

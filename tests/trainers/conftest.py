@@ -66,7 +66,7 @@ def make_language_model() -> Callable[[], LanguageModel]:
 
     def make() -> LanguageModel:
         torch.manual_seed(0)
-        config = NewModelConfig(vocabulary=300, hidden_size=16, layers=2, heads=2)
+        config = NewModelConfig(vocabulary=300, hidden_size=32, layers=2, heads=2)
         return new_model(config, ["the sum of 12 and 7 is <answer>19</answer>"], 128)
 
     return make

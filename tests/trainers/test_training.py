@@ -77,7 +77,7 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
                 "evaluate": {"tasks": 100},
                 "groups": 8,
                 "group_size": 8,
-                "steps": 25,
+                "steps": 32,
                 "checkpoint_every": 100,
                 "objective": objective,
                 **values,
@@ -93,7 +93,7 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
 
 
 _GRPO = {"name": "grpo"}
-_DAPO = {"name": "dapo", "overlong": None, "dynamic_sampling": {"max_attempts": 2, "at_cap": "train"}}
+_DAPO = {"name": "dapo", "overlong": False, "dynamic_sampling": {"max_attempts": 2, "at_cap": "train"}}
 
 
 @pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])

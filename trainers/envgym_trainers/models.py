@@ -68,6 +68,7 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """Write what ``load_model`` reads: weights (safetensors; adapters merged), configuration, tokenizer."""
+        transformers_logging.disable_progress_bar()
         model: Any = self.model
         if hasattr(model, "peft_config"):
             model.get_base_model().save_pretrained(folder, state_dict=_merged(model.get_base_model()))

@@ -14,10 +14,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
 from envgym_trainers.aggregate import Totals
@@ -47,6 +47,13 @@ class Objective(BaseModel, abc.ABC):
     """A training objective. Subclasses set ``advantages`` and ``loss``; the rest has a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _false_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A recipe is TOML, which has no null: there ``false`` turns an optional setting off."""
+        optional = {n for n, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {n: None if value is False and n in optional else value for n, value in values.items()}
 
     def needs(self) -> Needs:
         """What the loop must provide; nothing by default."""
