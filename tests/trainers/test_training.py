@@ -23,8 +23,8 @@ from envgym_trainers.reinforcement import ReinforcementStage
 _TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second")
 
 
-class LetterOrNot(ChatEnv):
-    """Shown a letter, answer with a letter; shown a sign, with anything else. One token decides."""
+class Letter(ChatEnv):
+    """Whatever is shown, answer with a letter. One token decides."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return [
@@ -32,18 +32,17 @@ class LetterOrNot(ChatEnv):
                 id=f"{split}-{i}",
                 split=split,
                 messages=(Message(role="user", content="a" if i % 2 else "?"),),
-                reference=bool(i % 2),
             )
             for i in range(200)
         ]
 
     def score(self, trajectory: Trajectory) -> Score:
         first = trajectory.final_text[:1]
-        right = (first.isascii() and first.isalpha()) == trajectory.task.reference
+        right = first.isascii() and first.isalpha()
         return Score(value=float(right), accuracy=float(right))
 
 
-class Flaky(LetterOrNot):
+class Flaky(Letter):
     """Loses its sandbox in every third task, whoever plays it."""
 
     async def start(self, task: Task) -> None:
@@ -51,7 +50,7 @@ class Flaky(LetterOrNot):
             raise SandboxError("gone")
 
 
-class Broken(LetterOrNot):
+class Broken(Letter):
     """Never begins."""
 
     async def start(self, task: Task) -> None:
@@ -98,8 +97,8 @@ _DAPO = {"name": "dapo", "overlong": False, "dynamic_sampling": {"max_attempts":
 
 @pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
 async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str, Any]) -> None:
-    """A random model answers half of it by chance; the answer depends on what is shown."""
-    overall = (await train(LetterOrNot, objective))["overall"]
+    """A random model does it by chance; a trained one, always."""
+    overall = (await train(Letter, objective))["overall"]
     assert overall["before"]["mean"] < 0.65
     assert overall["after"]["mean"] > 0.9
 
@@ -107,14 +106,14 @@ async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str
 @pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
 async def test_random_rewards_teach_nothing(train: Train, objective: dict[str, Any]) -> None:
     """The same run with coin flips for rewards: whatever improved above came from the reward."""
-    overall = (await train(LetterOrNot, objective, reward={"control": "random"}))["overall"]
+    overall = (await train(Letter, objective, reward={"control": "random"}))["overall"]
     assert overall["after"]["mean"] < 0.7
 
 
 async def test_the_same_seed_gives_the_same_run(train: Train) -> None:
-    first = (await train(LetterOrNot, _DAPO, folder="a", steps=4, updates=2))["rows"]
-    second = (await train(LetterOrNot, _DAPO, folder="b", steps=4, updates=2))["rows"]
-    other = (await train(LetterOrNot, _DAPO, folder="c", steps=4, updates=2, seed=1))["rows"]
+    first = (await train(Letter, _DAPO, folder="a", steps=4, updates=2))["rows"]
+    second = (await train(Letter, _DAPO, folder="b", steps=4, updates=2))["rows"]
+    other = (await train(Letter, _DAPO, folder="c", steps=4, updates=2, seed=1))["rows"]
     assert [row["step"] for row in first] == [1, 2, 3, 4]
     for one, two in zip(first, second, strict=True):
         assert one.keys() == two.keys()
@@ -150,7 +149,7 @@ async def test_a_dead_engine_ends_the_run_at_once(train: Train, monkeypatch: pyt
 
     monkeypatch.setattr(Engine, "submit", submit)
     with pytest.raises(PolicyError, match="the engine stopped"):
-        await asyncio.wait_for(train(LetterOrNot, _GRPO), 60)
+        await asyncio.wait_for(train(Letter, _GRPO), 60)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ async def test_a_dead_engine_ends_the_run_at_once(train: Train, monkeypatch: pyt
 )
 async def test_a_wrong_objective_is_refused(train: Train, values: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        await train(LetterOrNot, **values)
+        await train(Letter, **values)
 
 
 def test_a_new_model_is_for_supervised_stages() -> None:
