@@ -227,6 +227,7 @@ async def _call(function: Callable[[], Any]) -> Any:
     target = function.func if isinstance(function, functools.partial) else function
     if inspect.iscoroutinefunction(target):
         return await function()
+    name = getattr(target, "__name__", "")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
@@ -244,11 +245,11 @@ async def _call(function: Callable[[], Any]) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop may be gone by the time a slow call ends
             loop.call_soon_threadsafe(deliver, result, raised)
 
-    threading.Thread(target=work, daemon=True, name=f"tool-{getattr(target, '__name__', '')}").start()
+    threading.Thread(target=work, daemon=True, name=f"tool-{name}").start()
     result, error = await future
     if error is not None and not isinstance(error, Exception):
         # SystemExit and its like would end the event loop, and with it every other episode.
-        raise ToolError(f"it raised {type(error).__name__}") from error
+        raise ToolError(f"tool {name!r} raised {type(error).__name__}") from error
     if error is not None:
         raise error
     return result

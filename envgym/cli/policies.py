@@ -45,10 +45,17 @@ def open_policy(
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
         return HttpPolicy(url, model=model, temperature=temperature, max_tokens=max_tokens)
-    if name not in _BUILTIN and not Path(name).expanduser().exists():
+    if name not in _BUILTIN and not _exists(name):
         hint = "a model's or run's folder, a .gguf file, or the URL of a server as http://HOST:PORT/v1#MODEL"
         raise UnknownNameError("policy", name, (*_SCRIPTED, *_BUILTIN), hint)
     policy: Policy = policies.load("model")(
         name, temperature=temperature, max_tokens=max_tokens, context=context, concurrency=concurrency
     )
     return policy
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # not even the name of a file
+        return False

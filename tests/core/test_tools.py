@@ -218,7 +218,7 @@ def test_a_hanging_tool_does_not_keep_the_process_from_ending() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("leave", "SystemExit"),
+        ("leave", "tool 'leave' raised SystemExit"),
         ("run_dry", "StopIteration"),
         ("time_out", "tool 'time_out' raised TimeoutError: the database"),
         ("tangled", "tool 'tangled' raised ValueError"),

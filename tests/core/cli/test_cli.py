@@ -168,6 +168,8 @@ EVAL = ("eval", "--env", SUMS, "--limit", "1", "--policy")
         (("rollout", SUMS, "--split", "test"), "unknown split 'test'; allowed: held_out, train"),
         (("rollout", SUMS, "--index", "10000"), "--index 10000: Adder has 10000 held_out tasks"),
         (("rollout", SUMS, "--policy", "golden"), "unknown policy 'golden'; did you mean 'gold'"),
+        (("rollout", SUMS, "--policy", "~no such user"), "unknown policy '~no such user'"),
+        (("rollout", SUMS, "--policy", "x" * 5000), "unknown policy 'xxx"),
         (("rollout", SUMS, "--policy", "http://"), "a server's address reads http://HOST:PORT/v1"),
         (
             ("rollout", SUMS, "--sandbox", "dokcer"),
