@@ -86,6 +86,10 @@ class Mix:
             self._owed[label] -= 1
         return counts
 
+    def draws(self, label: str) -> int:
+        """How many tasks of the entry were drawn so far; tells two visits to one task apart."""
+        return self._drawn[label]
+
     def draw(self, label: str) -> int:
         """Index of the entry's next task: every task once, in a new random order each epoch."""
         size = self._sizes[label]

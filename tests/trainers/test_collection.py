@@ -85,7 +85,7 @@ def _counts(groups: Sequence[Group]) -> dict[str, int]:
 
 async def test_without_dynamic_sampling_every_group_is_taken(make_source: MakeSource) -> None:
     source, _ = make_source({"a": [_SOLVED], "b": [_LOST]})
-    result = await source.collect(1)
+    result = await source.collect()
     assert _counts(result.groups) == {"a": 2, "b": 2}
     assert len(result.generated) == 4
 
@@ -95,7 +95,7 @@ async def test_each_environment_is_refilled_for_itself(make_source: MakeSource) 
     source, collector = make_source(
         {"a": [_SPREAD], "b": [_FAILED, _SOLVED, _LOST, _SPREAD]}, {"max_attempts": 10}
     )
-    result = await source.collect(1)
+    result = await source.collect()
     assert _counts(result.groups) == {"a": 2, "b": 2}
     assert collector.played == {"a": 2, "b": 5}
     b = result.counters["b"]
@@ -107,12 +107,12 @@ async def test_what_was_left_over_is_trained_on_first(make_source: MakeSource) -
     source, collector = make_source({"a": [_SPREAD], "b": [_SPREAD]}, {})
     left = [group("a", _TASKS[900 + i], _SPREAD) for i in range(3)]
     source.carried["a"] = list(left)
-    result = await source.collect(1)
+    result = await source.collect()
     assert [g for g in result.groups if g.env == "a"] == left[:2]
     assert source.carried["a"] == left[2:]
     assert result.counters["a"]["surplus"] == 1
     assert collector.played == {"b": 2}
-    result = await source.collect(2)
+    result = await source.collect()
     assert left[2] in result.groups
     assert _counts(result.groups) == {"a": 2, "b": 2}
     assert source.carried["a"] == []
@@ -121,16 +121,16 @@ async def test_what_was_left_over_is_trained_on_first(make_source: MakeSource) -
 async def test_spent_attempts_say_so_or_train_on_what_there_is(make_source: MakeSource) -> None:
     source, _ = make_source({"a": [_SOLVED]}, {"max_attempts": 2})
     with pytest.raises(ExceptionGroup) as caught:
-        await source.collect(1)
+        await source.collect()
     assert caught.group_contains(UserError, match="found 0 of 4 groups with a signal among 8")
     source, _ = make_source({"a": [_SOLVED, _SPREAD, _SOLVED]}, {"max_attempts": 2, "at_cap": "train"})
-    assert len((await source.collect(1)).groups) == 1
+    assert len((await source.collect()).groups) == 1
 
 
 async def test_the_random_control_decides_by_its_own_coin(make_source: MakeSource) -> None:
     """Groups that are all solved have a signal under random rewards; groups that differ may have none."""
     source, _ = make_source({"a": [_SOLVED]}, {"max_attempts": 20}, reward={"control": "random"})
-    result = await source.collect(1)
+    result = await source.collect()
     assert len(result.groups) == 4
     assert result.mean_rewards() == {"a": 1.0}, "what is reported is the true reward"
 
@@ -138,13 +138,13 @@ async def test_the_random_control_decides_by_its_own_coin(make_source: MakeSourc
 async def test_tasks_follow_the_mix(make_source: MakeSource) -> None:
     """No task twice before every task once; a restored mix goes on where the saved one was."""
     source, _ = make_source({"a": [_SPREAD]})
-    first = await source.collect(1)
+    first = await source.collect()
     state = source.mix.state()
-    second = await source.collect(2)
+    second = await source.collect()
     drawn = [g.task.id for g in first.groups + second.groups]
     assert len(set(drawn)) == 8
     source.mix.restore(state)
-    again = await source.collect(2)
+    again = await source.collect()
     assert [g.task.id for g in again.groups] == [g.task.id for g in second.groups]
 
 

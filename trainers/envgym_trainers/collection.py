@@ -71,7 +71,7 @@ class GroupSource:
         self.mix = mix
         self.carried: dict[str, list[Group]] = {label: [] for label in bench.labels}
 
-    async def collect(self, step: int) -> StepGroups:
+    async def collect(self) -> StepGroups:
         """Play the groups of one step.
 
         Raises:
@@ -82,25 +82,23 @@ class GroupSource:
         quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
         async with asyncio.TaskGroup() as tasks:
             filled = {
-                label: tasks.create_task(self._fill(label, quota, step, result)) for label, quota in quotas.items()
+                label: tasks.create_task(self._fill(label, quota, result)) for label, quota in quotas.items()
             }
         for task in filled.values():
             result.groups += task.result()
         return result
 
-    async def _fill(self, label: str, quota: int, step: int, result: StepGroups) -> list[Group]:
+    async def _fill(self, label: str, quota: int, result: StepGroups) -> list[Group]:
         if self._settings is None:
-            groups = await self._play(label, quota, step, result)
+            groups = await self._play(label, quota, result)
             result.counters[label] = Counter(generated=quota, kept=quota)
             return groups
-        return await self._refill(label, quota, step, result, self._settings)
+        return await self._refill(label, quota, result, self._settings)
 
-    async def _refill(
-        self, label: str, quota: int, step: int, result: StepGroups, settings: DynamicSampling
-    ) -> list[Group]:
+    async def _refill(self, label: str, quota: int, result: StepGroups, settings: DynamicSampling) -> list[Group]:
         refill = Refill(quota, settings, carried=self.carried[label])
         while refill.wanted:
-            for group in await self._play(label, refill.wanted, step, result):
+            for group in await self._play(label, refill.wanted, result):
                 success = [controlled(self._recipe.reward.control, t)[1] for t in group.trajectories]
                 refill.offer(group, success)
         groups, counters = refill.take()
@@ -108,12 +106,14 @@ class GroupSource:
         result.counters[label] = Counter(asdict(counters))
         return groups
 
-    async def _play(self, label: str, count: int, step: int, result: StepGroups) -> list[Group]:
+    async def _play(self, label: str, count: int, result: StepGroups) -> list[Group]:
         tasks = self._collector.tasks(label, "train")
-        drawn = [tasks[self.mix.draw(label)] for _ in range(count)]
+        drawn = [(self.mix.draws(label), tasks[self.mix.draw(label)]) for _ in range(count)]
         size = self._recipe.group_size
         async with asyncio.TaskGroup() as running:
-            groups = [running.create_task(self._collector.group(label, task, size, step)) for task in drawn]
+            groups = [
+                running.create_task(self._collector.group(label, task, size, visit)) for visit, task in drawn
+            ]
         played = [group.result() for group in groups]
         result.generated += played
         return played

@@ -99,7 +99,7 @@ class ReinforcementStage:
         while not self._finished and not stop.requested:
             started = time.monotonic()
             tokens = bench.engine.tokens
-            collected = await source.collect(self._step + 1)
+            collected = await source.collect()
             bench.engine.check()
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
