@@ -39,9 +39,9 @@ class DAPO(Objective):
     importance_cap: float | None = Field(default=None, gt=0)
     """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
     dynamic_sampling: DynamicSampling | None = DynamicSampling()
-    """How the batch is filled with groups that have a signal; None (in a recipe: false) to train on every group."""
+    """How the batch is filled with groups that have a signal; None, in a recipe false, trains on all."""
     overlong: SoftOverlong | None = SoftOverlong()
-    """Length penalty; set ``max_tokens`` to what an episode may sample. None (in a recipe: false) for no penalty."""
+    """Length penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
     filter_truncated: bool = False
     """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
 
