@@ -41,7 +41,7 @@ class DAPO(Objective):
     dynamic_sampling: DynamicSampling | None = DynamicSampling()
     """How the batch is filled with groups that have a signal; None, in a recipe false, trains on all."""
     overlong: SoftOverlong | None = SoftOverlong()
-    """Length penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
+    """Penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
     filter_truncated: bool = False
     """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
 
