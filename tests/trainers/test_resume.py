@@ -44,11 +44,11 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
 
 @pytest.fixture
 def reinforcement(model_folder: Path, tmp_path: Path) -> Path:
-    """A recipe of thirty short steps."""
+    """A recipe of sixteen short steps."""
     return _write(
         tmp_path / "rl.toml",
         {
-            "steps": 30,
+            "steps": 16,
             "groups": 2,
             "group_size": 2,
             "checkpoint_every": 2,
@@ -123,16 +123,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(cli: Cli, reinforcement
         _wait_for_steps(killed, 3, lambda: process.poll() is None)
         process.kill()
     assert not (killed / "summary.json").exists()
-    assert len(_rows(killed)) < 30
+    assert len(_rows(killed)) < 16
     assert cli("train", "--resume", killed) == 0
     assert cli("train", reinforcement, "--out", whole) == 0
     _check_same(_rows(killed), _rows(whole))
     one, two = (json.loads((folder / "summary.json").read_text()) for folder in (killed, whole))
     assert one["environments"] == two["environments"]
-    assert one["steps"] == 30
+    assert one["steps"] == 16
     assert (killed / "report.html").is_file()
     steps = sorted(path.name for path in (killed / "trajectories").iterdir())
-    assert steps == [f"step-{step:06d}.jsonl" for step in range(1, 31)]
+    assert steps == [f"step-{step:06d}.jsonl" for step in range(1, 17)]
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_ctrl_c_stops_after_the_step_and_keeps_it(
     interrupt(stopped, 3)
     assert cli("train", recipe, "--out", stopped) == 130
     rows = _rows(stopped)
-    assert 3 <= len(rows) < (30 if stage == "reinforcement" else 24)
+    assert 3 <= len(rows) < (16 if stage == "reinforcement" else 24)
     checkpoint = latest_checkpoint(stopped / "checkpoints")
     assert checkpoint is not None
     assert checkpoint.folder.name == f"step-{len(rows):06d}"

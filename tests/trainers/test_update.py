@@ -45,7 +45,7 @@ def test_micro_batches_add_up(make_language_model: MakeModel, make_sample: MakeS
     (one, first), (many, second) = found
     assert one == pytest.approx(many, rel=1e-4)
     for a, b in zip(first, second, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)  # Adam divides by the gradient itself
 
 
 def test_learning_lowers_the_loss(make_language_model: MakeModel, make_sample: MakeSample) -> None:
