@@ -22,8 +22,9 @@ SHARES = 4
 """Tests that divide the work, so that they can run side by side."""
 MUTATED = 8
 """One in how many MBPP tasks is mutated. Of all 427, tasks 82 and 85 alone let a mutant by, within a tolerance."""
+EMPTY = "def {f}(*a, **k):\n    pass"
 MUTANTS = {
-    "constant": "def {f}(*a, **k):\n    return None",
+    "constant": "def {f}(*a, **k):\n    return 7",
     "exception": "def {f}(*a, **k):\n    raise ValueError('mutant')",
     "off by one": (
         "_original = {f}\n"
@@ -80,6 +81,7 @@ async def passes(task: Task, boxes: Boxes, mutant: str = "") -> bool:
 async def test_humaneval_references_pass_and_mutants_fail(boxes: Boxes, number: int) -> None:
     tasks = share_of("humaneval", ("held_out",), number, 164)
     assert [t.id for t in tasks if not await passes(t, boxes)] == []
+    assert [t.id for t in tasks if await passes(t, boxes, EMPTY)] == []
     for name, mutant in MUTANTS.items():
         assert [t.id for t in tasks if await passes(t, boxes, mutant)] == [], name
 

@@ -142,7 +142,7 @@ def _pad_optional(name: str, rows: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Pack samples of like length together so that little work goes into padding.
+    """Pack the members of a group together, which share their prompt, and groups of like length.
 
     The longest come first: a batch that does not fit in memory fails at the start of the step.
 
@@ -156,8 +156,11 @@ def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sampl
     """
     if max_tokens <= 0:
         raise ValueError(f"max_tokens must be positive, got {max_tokens}")
+    longest: dict[str, int] = {}
+    for sample in samples:
+        longest[sample.group] = max(len(sample), longest.get(sample.group, 0))
     packs: list[list[Sample]] = []
-    for sample in sorted(samples, key=len, reverse=True):
+    for sample in sorted(samples, key=lambda s: (longest[s.group], s.group, len(s)), reverse=True):
         if packs and (len(packs[-1]) + 1) * len(packs[-1][0]) <= max_tokens:
             packs[-1].append(sample)
         else:

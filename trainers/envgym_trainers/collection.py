@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from envgym.collect import Group
 from envgym.controls import controlled
@@ -26,7 +28,7 @@ class StepGroups:
     groups: list[Group] = field(default_factory=list)
     """To train on, those carried over from an earlier step included."""
     generated: list[Group] = field(default_factory=list)
-    """Every group played in this step, in the order they were finished."""
+    """Every group played in this step."""
     counters: dict[str, Counter[str]] = field(default_factory=dict)
     """Per environment: groups generated, kept, all_solved, all_failed, missing, surplus."""
 
@@ -90,30 +92,36 @@ class GroupSource:
 
     async def _fill(self, label: str, quota: int, result: StepGroups) -> list[Group]:
         if self._settings is None:
-            groups = await self._play(label, quota, result)
+            async with asyncio.TaskGroup() as tasks:
+                begun = [tasks.create_task(self._play(label)) for _ in range(quota)]
+            groups = [task.result() for task in begun]
+            result.generated += groups
             result.counters[label] = Counter(generated=quota, kept=quota)
             return groups
         return await self._refill(label, quota, result, self._settings)
 
     async def _refill(self, label: str, quota: int, result: StepGroups, settings: DynamicSampling) -> list[Group]:
+        """As soon as a group turns out to have no signal, another is begun: no wave waits for its slowest."""
         refill = Refill(quota, settings, carried=self.carried[label])
-        while refill.wanted:
-            for group in await self._play(label, refill.wanted, result):
-                success = [controlled(self._recipe.reward.control, t)[1] for t in group.trajectories]
-                refill.offer(group, success)
+        begun: list[asyncio.Task[Group]] = []
+        running: set[asyncio.Task[Group]] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while running or refill.wanted(0):
+                fresh = [tasks.create_task(self._play(label)) for _ in range(refill.wanted(len(running)))]
+                begun += fresh
+                finished, running = await asyncio.wait(running.union(fresh), return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    group = task.result()
+                    success = [controlled(self._recipe.reward.control, t)[1] for t in group.trajectories]
+                    refill.offer(begun.index(task), group, success)
+        result.generated += [task.result() for task in begun]
         groups, counters = refill.take()
         self.carried[label] = list(refill.carried)
         result.counters[label] = Counter(asdict(counters))
         return groups
 
-    async def _play(self, label: str, count: int, result: StepGroups) -> list[Group]:
+    def _play(self, label: str) -> Coroutine[Any, Any, Group]:
+        """Draw the next task and play a group of it."""
         tasks = self._collector.tasks(label, "train")
-        drawn = [(self.mix.draws(label), tasks[self.mix.draw(label)]) for _ in range(count)]
-        size = self._recipe.group_size
-        async with asyncio.TaskGroup() as running:
-            groups = [
-                running.create_task(self._collector.group(label, task, size, visit)) for visit, task in drawn
-            ]
-        played = [group.result() for group in groups]
-        result.generated += played
-        return played
+        visit, task = self.mix.draws(label), tasks[self.mix.draw(label)]
+        return self._collector.group(label, task, self._recipe.group_size, visit)

@@ -50,6 +50,8 @@ class DynamicSampling(BaseModel):
     """Most groups generated for one step, in multiples of the groups that the step needs."""
     at_cap: AtCap = AtCap.RAISE
     """Raise, train on what there is, or pad with groups of the step that have no signal."""
+    oversample: float = Field(default=1.0, ge=1)
+    """Groups begun at once, in multiples of the need. What turns out to be too much opens the next step."""
     solved_at: float = 1.0
     """Metric from which on a group of equal members counts as solved rather than failed."""
 
@@ -90,12 +92,14 @@ class RefillCounters:
 class Refill(Generic[GroupT]):
     """Collects groups with a signal until a step has enough; the surplus opens the next step.
 
-    One step::
+    One step, with the groups begun and not yet offered in ``running``::
 
-        while refill.wanted:
-            for group in generate(refill.wanted):
-                refill.offer(group, accuracies(group))
+        while running or refill.wanted(0):
+            running += begin(refill.wanted(len(running)))
+            refill.offer(*first_finished(running))
         groups, counters = refill.take()
+
+    Which groups a step takes depends on the order in which they were begun, not on which finished first.
     """
 
     def __init__(self, target: int, settings: DynamicSampling, *, carried: Iterable[GroupT] = ()) -> None:
@@ -113,28 +117,29 @@ class Refill(Generic[GroupT]):
             raise ValueError(f"target must be at least 1, got {target}")
         self._target = target
         self._settings = settings
-        self._kept: deque[GroupT] = deque(carried)
-        self._constant: list[GroupT] = []
+        self._carried: deque[GroupT] = deque(carried)
+        self._kept: dict[int, GroupT] = {}
+        self._constant: dict[int, GroupT] = {}
         self._counters = RefillCounters()
 
     @property
     def carried(self) -> tuple[GroupT, ...]:
         """Groups with a signal that no step has taken yet, oldest first."""
-        return tuple(self._kept)
+        return tuple(self._carried)
 
-    @property
-    def wanted(self) -> int:
-        """Groups to generate next; 0 once the step is full or its attempts are spent.
+    def wanted(self, running: int) -> int:
+        """Groups to begin now, given how many are running; 0 once the step is full or its attempts are spent."""
+        need: float = self._target - len(self._carried) - len(self._kept)
+        if not running and not self._counters.generated:
+            need *= self._settings.oversample
+        cap = self._settings.max_attempts * self._target - self._counters.generated
+        return max(0, min(math.ceil(need), cap) - running)
 
-        More may be offered: what is not needed is carried over.
-        """
-        cap = self._settings.max_attempts * self._target
-        return max(0, min(self._target - len(self._kept), cap - self._counters.generated))
-
-    def offer(self, group: GroupT, metrics: Sequence[float]) -> Signal:
-        """Count a generated group and keep it if it has a signal.
+    def offer(self, number: int, group: GroupT, metrics: Sequence[float]) -> Signal:
+        """Count a finished group and keep it if it has a signal.
 
         Args:
+            number: the how-manieth of its step it was to begin.
             group: anything.
             metrics: unshaped metric of each member, NaN where missing.
         """
@@ -142,9 +147,9 @@ class Refill(Generic[GroupT]):
         self._counters.generated += 1
         setattr(self._counters, verdict.value, getattr(self._counters, verdict.value) + 1)
         if verdict is Signal.KEPT:
-            self._kept.append(group)
+            self._kept[number] = group
         elif verdict is not Signal.MISSING:
-            self._constant.append(group)
+            self._constant[number] = group
         return verdict
 
     def take(self) -> tuple[list[GroupT], RefillCounters]:
@@ -156,24 +161,30 @@ class Refill(Generic[GroupT]):
             UserError: the step is not full, its attempts are spent and the setting says raise.
             RuntimeError: the step is not full and attempts are left.
         """
-        if self.wanted:
-            raise RuntimeError(f"{self.wanted} more groups are wanted before the step can be taken")
-        short = self._target - len(self._kept)
+        if more := self.wanted(0):
+            raise RuntimeError(f"{more} more groups are wanted before the step can be taken")
+        available = deque([*self._carried, *_in_order(self._kept)])
+        short = self._target - len(available)
         if short > 0 and self._settings.at_cap is AtCap.RAISE:
-            raise UserError(self._spent())
-        groups = [self._kept.popleft() for _ in range(min(self._target, len(self._kept)))]
+            raise UserError(self._spent(len(available)))
+        groups = [available.popleft() for _ in range(min(self._target, len(available)))]
         if short > 0 and self._settings.at_cap is AtCap.PAD:
-            groups += self._constant[:short]
+            groups += _in_order(self._constant)[:short]
         counters = self._counters
-        counters.surplus = len(self._kept)
-        self._counters, self._constant = RefillCounters(), []
+        counters.surplus = len(available)
+        self._carried, self._kept, self._constant = available, {}, {}
+        self._counters = RefillCounters()
         return groups, counters
 
-    def _spent(self) -> str:
+    def _spent(self, found: int) -> str:
         seen = self._counters
         return (
-            f"dynamic sampling found {len(self._kept)} of {self._target} groups with a signal among "
+            f"dynamic sampling found {found} of {self._target} groups with a signal among "
             f"{seen.generated} (all solved {seen.all_solved}, all failed {seen.all_failed}, "
             f"missing {seen.missing}); choose tasks nearer the policy's ability, "
             "raise group size or max_attempts, or set at_cap to 'train' or 'pad'"
         )
+
+
+def _in_order(groups: dict[int, GroupT]) -> list[GroupT]:
+    return [group for _, group in sorted(groups.items(), key=lambda item: item[0])]

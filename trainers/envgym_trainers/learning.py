@@ -30,6 +30,7 @@ class Learner:
         self._recipe = recipe
         self._objective = objective
         self._needs = objective.needs()
+        self._threads = torch.get_num_threads()
         self._reference = load_model(recipe.model) if self._needs.reference_model else None
         self.updater = Updater(
             language_model,
@@ -44,6 +45,7 @@ class Learner:
         Returns:
             metrics, averaged over the updates; only ``samples`` = 0 where nothing carried a signal.
         """
+        torch.set_num_threads(self._threads)
         samples = [sample for group in groups for sample in self._samples(group)]
         if self._reference is not None:
             samples = _with_reference(samples, self._reference, self._recipe)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from envgym_trainers.batch import Batch
+from envgym_trainers.prefix import pack, run_packed, shares_prefixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,20 +52,28 @@ def token_logprobs(
         raise ValueError(f"temperature and chunk must be positive, got {temperature} and {chunk}")
     wanted = batch.mask[:, 1:]
     targets = batch.ids[:, 1:][wanted]
-    # Without a mask the attention kernels take their fast causal path.
-    attention = None if bool(batch.attention.all()) else batch.attention.long()
-    if has_plain_head(model):
-        backbone, head = _parts(model)
-        hidden = backbone(input_ids=batch.ids, attention_mask=attention, use_cache=False)[0]
-    else:
-        head = nn.Identity()
-        hidden = model(input_ids=batch.ids, attention_mask=attention, use_cache=False).logits
+    hidden, head = _states(model, batch, wanted)
     pieces = [
         checkpoint(_score, head, rows, ids, temperature, use_reentrant=False, preserve_rng_state=False)
-        for rows, ids in zip(torch.split(hidden[:, :-1][wanted], chunk), torch.split(targets, chunk), strict=True)
+        for rows, ids in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
     ]
     logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
+
+
+def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tensor, nn.Module]:
+    """What stands at the positions before ``wanted``, [n, H], and what makes logits of it.
+
+    Padding stands on the right, where no token looks: without a mask for it, the attention kernels take their
+    fast causal path.
+    """
+    if not has_plain_head(model):
+        return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
+    backbone, head = _parts(model)
+    packed = pack(batch) if shares_prefixes(model, backbone) else None
+    if packed is not None:
+        return run_packed(model, backbone, packed)[packed.where[:, :-1][wanted]], head
+    return backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1][wanted], head
 
 
 def _score(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

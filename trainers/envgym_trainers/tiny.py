@@ -81,6 +81,7 @@ def new_model(config: NewModelConfig, texts: Iterable[str], context: int) -> Lan
             intermediate_size=3 * config.hidden_size,
             num_hidden_layers=config.layers,
             num_attention_heads=config.heads,
+            num_key_value_heads=1,  # decoding many short conversations reads little but keys and values
             max_position_embeddings=context,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,

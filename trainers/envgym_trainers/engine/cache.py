@@ -66,6 +66,14 @@ class SlotCache(Cache):
             for stored in (layer.keys, layer.values):
                 stored[index, :, :length] = stored[source, :, :length]
 
+    def swap(self, first: list[int], second: list[int], length: int) -> None:
+        """Exchange the first ``length`` tokens of the rows ``first`` with those of ``second``, pair by pair."""
+        to = torch.tensor(first + second, device=self.rows.device)
+        source = torch.tensor(second + first, device=self.rows.device)
+        for layer in self._layers:
+            for stored in (layer.keys, layer.values):
+                stored[to, :, :length] = stored[source, :, :length]
+
 
 def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
     """Refuse layers that forget. A window as long as a conversation hides nothing, so it may stay."""

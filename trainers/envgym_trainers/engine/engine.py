@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from envgym.errors import PolicyError
@@ -113,6 +114,8 @@ class Engine:
         self._resting: dict[Row, None] = {}
         """Rows with a slot that nobody samples for, the longest rested first."""
         self._stopped: PolicyError | None = None
+        # Tools and environments run while the model does: without a core of their own, both wait for each other.
+        self._cores = max(1, torch.get_num_threads() - 1)
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
@@ -171,6 +174,9 @@ class Engine:
         block = not self._active and not self._waiting
         while block or not self._inbox.empty():
             item = self._inbox.get()
+            if block:
+                # Torch keeps part of this for the whole process: a learner may have set its own meanwhile.
+                torch.set_num_threads(self._cores)
             block = False
             if item is None:
                 return False

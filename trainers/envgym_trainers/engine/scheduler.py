@@ -19,6 +19,12 @@ __all__ = ["Row", "Scheduler"]
 
 _PASS_TOKENS = 8192
 """Tokens of one forward pass at most, padding included; a longer row gets a pass of its own."""
+_PADDING_SHARE = 1.25
+"""Tokens that a pass may run for each one that is new."""
+_PADDING_FREE = 128
+"""Tokens of padding that cost less than another pass."""
+_IDLE_SHARE = 1.25
+"""Slots that a decoding step may run for each one that samples."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -63,22 +69,22 @@ class Scheduler:
         self._cache = SlotCache(model.config, slots, capacity)
         # Eager attention adds its mask to the scores; the other kinds read a boolean one.
         self._adds_mask = model.config._attn_implementation == "eager"
-        self._free = sorted(range(slots), reverse=True)
+        self._holders: list[Row | None] = [None] * slots
         self._prove()
 
     @property
     def free_slots(self) -> int:
         """Rows that could be admitted now."""
-        return len(self._free)
+        return self._holders.count(None)
 
     def admit(self, row: Row) -> None:
-        """Give the row the lowest free slot; low slots keep the decoding batch dense."""
-        row.slot, row.cached = self._free.pop(), 0
+        """Give the row the lowest free slot."""
+        row.slot, row.cached = self._holders.index(None), 0
+        self._holders[row.slot] = row
 
     def release(self, row: Row) -> None:
         """Take the row's slot back."""
-        self._free.append(row.slot)
-        self._free.sort(reverse=True)
+        self._holders[row.slot] = None
         row.slot = -1
 
     @torch.inference_mode()
@@ -103,24 +109,44 @@ class Scheduler:
     def decode(self, rows: list[Row]) -> None:
         """Run the last sampled token of every row and sample the next.
 
-        The batch is every slot up to the highest in use: idle ones run a dummy token in the spare cell, which
-        costs less than gathering the keys of the others.
+        The batch is every slot up to the highest in use: the few idle ones run a dummy token in the spare cell,
+        which costs less than gathering the keys of the others.
         """
-        count = max(row.slot for row in rows) + 1
-        ids = torch.zeros(count, 1, dtype=torch.long)
-        positions = torch.full((count, 1), self.capacity)
-        for row in rows:
-            ids[row.slot, 0] = row.ids[row.cached]
-            positions[row.slot, 0] = row.cached
+        self._compact(rows)
+        slots = [row.slot for row in rows]
+        count = max(slots) + 1
+        ids, positions = np.zeros(count, np.int64), np.full(count, self.capacity)
+        ids[slots] = [row.ids[row.cached] for row in rows]
+        positions[slots] = [row.cached for row in rows]
         visible = max(row.cached for row in rows) + 1
-        last = torch.zeros(len(rows), dtype=torch.long)
-        index = torch.tensor([row.slot for row in rows])
+        wanted = (torch.tensor(slots), torch.zeros(len(rows), dtype=torch.long))
         logits = self._forward(
-            ids, positions, torch.arange(count), visible=visible, contiguous=True, wanted=(index, last)
+            torch.from_numpy(ids)[:, None],
+            torch.from_numpy(positions)[:, None],
+            torch.arange(count),
+            visible=visible,
+            contiguous=True,
+            wanted=wanted,
         )
         for row in rows:
             row.cached += 1
         self._sample(rows, logits)
+
+    def _compact(self, rows: list[Row]) -> None:
+        """Move the rows to the lowest slots once idle ones among them would cost more than the move."""
+        count = max(row.slot for row in rows) + 1
+        if count <= len(rows) * _IDLE_SHARE:
+            return
+        active = set(rows)
+        low = [slot for slot in range(len(rows)) if self._holders[slot] not in active]
+        high = [row.slot for row in rows if row.slot >= len(rows)]
+        held = [holder.cached for slot in (*low, *high) if (holder := self._holders[slot]) is not None]
+        self._cache.swap(low, high, max(held))
+        for a, b in zip(low, high, strict=True):
+            self._holders[a], self._holders[b] = self._holders[b], self._holders[a]
+            for slot in (a, b):
+                if (holder := self._holders[slot]) is not None:
+                    holder.slot = slot
 
     def _run(self, new: list[list[int]], rows: list[Row]) -> torch.Tensor:
         """Write the tokens ``new`` of each row behind its cached ones; logits after the last of each. [B, V]"""
@@ -218,13 +244,16 @@ def _together(rows: Iterable[Row]) -> list[list[Row]]:
 def _passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
     """Batches of groups with about as many new tokens each, the longest first, within the token limit."""
     batch: list[list[Row]] = []
-    width = 0
+    width = tokens = 0
     for group in sorted(groups, key=lambda g: len(g[0].ids) - g[0].cached, reverse=True):
-        if batch and (len(batch) + 1) * width > _PASS_TOKENS:
+        new = len(group[0].ids) - group[0].cached
+        padded = (len(batch) + 1) * width
+        if batch and (padded > _PASS_TOKENS or padded > _PADDING_SHARE * (tokens + new) + _PADDING_FREE):
             yield batch
-            batch = []
+            batch, tokens = [], 0
         if not batch:
-            width = len(group[0].ids) - group[0].cached
+            width = new
         batch.append(group)
+        tokens += new
     if batch:
         yield batch

@@ -1,0 +1,72 @@
+"""Batches stay dense, and moving rows about changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from envgym_trainers.engine.scheduler import Row, Scheduler, _passes
+
+BUDGET = 8
+
+
+def rows_of(scheduler: Scheduler, count: int) -> list[Row]:
+    """Admitted rows with prompts of their own."""
+    rows = []
+    for i in range(count):
+        uniform = np.random.default_rng(i).random(BUDGET)
+        rows.append(Row(ids=[8 + i, *range(9, 10 + i)], budget=BUDGET, uniform=uniform))
+        scheduler.admit(rows[-1])
+    return rows
+
+
+def expected(model: PreTrainedModel, row: Row) -> list[float]:
+    """Log-probs of what was sampled, by a plain forward pass."""
+    logprobs = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+    first = len(row.ids) - len(row.sampled)
+    return [float(logprobs[first + i - 1, token]) for i, token in enumerate(row.sampled)]
+
+
+@torch.inference_mode()
+def test_rows_that_sample_move_together_and_the_others_keep_their_past(model: PreTrainedModel) -> None:
+    """Three of twelve go on, in the highest slots; then the nine that rested go on where they were."""
+    scheduler = Scheduler(model, slots=12, capacity=40, stop_ids=frozenset())
+    rows = rows_of(scheduler, 12)
+    scheduler.extend(rows)
+    late = rows[9:]
+    scheduler.decode(late)
+    assert sorted(row.slot for row in late) == [0, 1, 2]
+    assert sorted(row.slot for row in rows) == list(range(12))
+    for _ in range(2):
+        scheduler.decode(rows[:9])
+        scheduler.decode(late)
+    for row in rows:
+        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+
+
+@torch.inference_mode()
+def test_a_row_moves_to_a_free_slot_and_frees_its_own(model: PreTrainedModel) -> None:
+    scheduler = Scheduler(model, slots=6, capacity=40, stop_ids=frozenset())
+    rows = rows_of(scheduler, 6)
+    scheduler.extend(rows)
+    for row in rows[:5]:
+        scheduler.release(row)
+    scheduler.decode(rows[5:])
+    assert rows[5].slot == 0
+    assert scheduler.free_slots == 5
+    newcomers = rows_of(scheduler, 5)
+    assert sorted(row.slot for row in newcomers) == [1, 2, 3, 4, 5]
+    scheduler.extend(newcomers)
+    scheduler.decode([*newcomers, rows[5]])
+    for row in (*newcomers, rows[5]):
+        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+
+
+def test_short_prompts_do_not_wait_in_the_padding_of_long_ones() -> None:
+    """One row of 300 tokens and sixty of 10 are two passes, not one of 61 times 300 tokens."""
+    groups = [[Row(ids=[1] * 300)], *([Row(ids=[1] * 10)] for _ in range(60))]
+    passes = list(_passes(groups))
+    assert [len(batch) for batch in passes] == [1, 60]
+    assert len(list(_passes(groups[1:]))) == 1
