@@ -220,3 +220,28 @@ def test_no_sandbox_is_opened_where_python_is_not_used(play_gold: Any) -> None:
     services = OneSandbox()
     play_gold(MathProblems(services=services, python=True), TASK)
     assert services.log == []
+
+
+@pytest.mark.parametrize("families", [("arithmetic",), ("word_problems", "fractions")])
+def test_examples_are_shown_and_never_asked(families: tuple[str, ...]) -> None:
+    """The same three solved problems before every question of both splits."""
+    env = MathProblems(families=families, examples=3, size=300)
+    shown = {env.task_list(split)[i].messages[:-1] for split in ("train", "held_out") for i in range(300)}
+    assert len(shown) == 1
+    messages = shown.pop()
+    assert [m.role for m in messages] == ["system", *["user", "assistant"] * 3]
+    asked = {task.messages[-1].content for split in ("train", "held_out") for task in env.task_list(split)}
+    assert not asked & {m.content for m in messages}
+    assert all("<answer>" in m.content for m in messages[2::2])
+
+
+def test_a_files_examples_are_its_first_training_rows(tmp_path: Path) -> None:
+    rows = [{"question": f"What is {i}+1?", "answer": str(i + 1)} for i in range(20)]
+    file = tmp_path / "sums.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    plain, shown = MathProblems(source=str(file)), MathProblems(source=str(file), examples=2)
+    first = [task.messages[-1].content for task in plain.task_list("train")]
+    messages = shown.task_list("held_out")[0].messages
+    assert [m.content for m in messages[1:-1:2]] == first[:2]
+    assert [task.messages[-1].content for task in shown.task_list("train")] == first[2:]
+    assert len(shown.task_list("held_out")) == len(plain.task_list("held_out"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
@@ -12,6 +15,7 @@ from envgym.core import ChatEnv, EnvSettings
 from envgym.data import Message, Score, Split, Task, Trajectory
 from envgym.rubric import Reward, Rubric
 from envgym.sandbox import Limits, Sandbox, Status
+from envgym.seeding import derive_rng
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
 from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
@@ -19,7 +23,7 @@ from envgym_environments.math_problems.arithmetic import arithmetic, fractions, 
 from envgym_environments.math_problems.calculator import CalculatorError, calculate
 from envgym_environments.math_problems.checking import is_correct
 from envgym_environments.math_problems.files import GSM8K, FileProblems
-from envgym_environments.math_problems.problem import Family
+from envgym_environments.math_problems.problem import Family, Problem
 from envgym_environments.math_problems.stories import word_problems
 from envgym_environments.math_problems.structures import combinatorics, linear_equations, sequences
 
@@ -54,6 +58,9 @@ class MathSettings(EnvSettings):
     )
     levels: tuple[Literal[1, 2, 3, 4, 5], ...] = pydantic.Field(
         default=(1,), min_length=1, description="difficulties, drawn equally often"
+    )
+    examples: int = pydantic.Field(
+        default=0, ge=0, le=16, description="solved problems shown before each question; none of them is asked"
     )
     calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
     python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
@@ -115,7 +122,7 @@ class MathProblems(ChatEnv):
                 answer_marker=s.answer_marker,
             )
         )
-        return files.load(split, _SYSTEM)
+        return self._after_examples(split, files)
 
     async def finish(self) -> None:
         """Close the episode's sandbox, if Python was used."""
@@ -159,13 +166,45 @@ class MathProblems(ChatEnv):
         return result.text.strip() or "nothing was printed"
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)
-        problem = FAMILIES[family](rng, level)
+        family, level, problem = self._new_problem(rng)
+        while any(problem.question == shown.question for shown in self._shown):
+            family, level, problem = self._new_problem(rng)
+        solved = [_solved(p.question, p.answer, p.expression) for p in self._shown]
         return Task(
             id=f"{family}/{level}/{stable_id(problem.question)}",
             split=split,
-            messages=(_SYSTEM, Message(role="user", content=problem.question)),
+            messages=(_SYSTEM, *itertools.chain(*solved), Message(role="user", content=problem.question)),
             reference={"answer": problem.answer, "expression": problem.expression},
             difficulty=float(level),
             metadata={"family": family},
         )
+
+    def _new_problem(self, rng: random.Random) -> tuple[str, int, Problem]:
+        family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)
+        return family, level, FAMILIES[family](rng, level)
+
+    @functools.cached_property
+    def _shown(self) -> list[Problem]:
+        """The examples of every procedural task."""
+        rng = derive_rng("examples", self.settings.task_seed)
+        return [self._new_problem(rng)[2] for _ in range(self.settings.examples)]
+
+    def _after_examples(self, split: Split, files: FileProblems) -> Sequence[Task]:
+        """The file's tasks of a split; its first training rows are the examples, and are not asked."""
+        count = self.settings.examples
+        if not count:
+            return files.load(split, _SYSTEM)
+        training = files.load("train", _SYSTEM)
+        solved = [_solved(t.messages[-1].content, str(reference_of(t)["answer"])) for t in training[:count]]
+        tasks = training[count:] if split == "train" else files.load(split, _SYSTEM)
+        shown = (_SYSTEM, *itertools.chain(*solved))
+        return [dataclasses.replace(t, messages=(*shown, t.messages[-1])) for t in tasks]
+
+
+def _solved(question: str, answer: str, expression: str | None = None) -> tuple[Message, Message]:
+    """A question, and how to answer it."""
+    working = f"{expression} = {answer}\n" if expression else ""
+    return (
+        Message(role="user", content=question),
+        Message(role="assistant", content=f"{working}<answer>{answer}</answer>"),
+    )
