@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import abc
 import enum
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast, get_type_hints
 
-from envgym.errors import UserError
+import pydantic
+
+from envgym.config import Section, validate_settings
+from envgym.errors import RecipeError, UserError
 from envgym.registry import sandboxes
 
 __all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status", "select_backend"]
@@ -159,6 +163,15 @@ class Backend(abc.ABC):
         """Remove what dead processes left behind on this machine; return how many sandboxes that were."""
         return 0
 
+    async def prepare(self) -> str:
+        """Make what all its sandboxes need, which ``open`` does otherwise; return what that is, e.g. an image.
+
+        Raises:
+            UserError: this machine or the backend's settings do not allow it; the message says what to do.
+            SandboxError: it failed.
+        """
+        return ""
+
     @abc.abstractmethod
     async def open(self, limits: Limits) -> Sandbox:
         """Open a sandbox with ``limits`` in effect.
@@ -172,22 +185,34 @@ class Backend(abc.ABC):
         """Close every sandbox and free what they shared. Safe to call twice."""
 
 
-def select_backend(name: str = "auto") -> Backend:
+def select_backend(name: str = "auto", settings: Mapping[str, Any] | None = None) -> Backend:
     """Make the backend called ``name``; ``"auto"`` takes the first isolated one that works on this machine.
 
     Args:
         name: a backend's name, ``"package.module:Class"``, or ``"auto"``, which tries Docker, then
             bubblewrap, and never a backend that does not isolate.
+        settings: of that backend, by the names of its constructor's arguments; ``"auto"`` takes none.
 
     Raises:
-        UserError: there is no such backend, or it does not work here; the message says why not and what to
-            do.
+        UserError: there is no such backend, it has no such setting, or it does not work here; the message says
+            why not and what to do.
     """
+    if name == "auto" and settings:
+        raise RecipeError(f"sandbox 'auto' has no settings (got {', '.join(settings)}); name one of {_AUTO}")
     reasons = []
     for candidate in _AUTO if name == "auto" else (name,):
         kind = cast("type[Backend]", sandboxes.load(candidate))
         reason = kind.unavailable()
         if reason is None:
-            return kind()
+            return _made(candidate, kind, settings or {})
         reasons.append(f"{candidate}: {reason}")
     raise UserError("no sandbox for untrusted code works on this machine; " + "; ".join(reasons))
+
+
+def _made(name: str, kind: type[Backend], settings: Mapping[str, Any]) -> Backend:
+    hints = get_type_hints(kind.__init__)
+    parameters = inspect.signature(kind).parameters.values()
+    fields: Any = {p.name: (hints[p.name], p.default) for p in parameters if p.name in hints}
+    model = pydantic.create_model(kind.__name__, __base__=Section, **fields)
+    values = validate_settings(model, dict(settings), f"sandbox {name!r}")
+    return kind(**{field: getattr(values, field) for field in values.model_fields_set})

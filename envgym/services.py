@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from envgym.errors import SandboxError, UnknownNameError
 from envgym.registry import sandboxes
@@ -17,16 +18,18 @@ class Services:
 
     Args:
         sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
+        sandbox_settings: of that backend; see ``select_backend``.
 
     Raises:
         UnknownNameError: no such backend.
     """
 
-    def __init__(self, sandbox: str = "auto") -> None:
+    def __init__(self, sandbox: str = "auto", sandbox_settings: Mapping[str, Any] | None = None) -> None:
         known = ("auto", *sandboxes.plugins())
         if sandbox not in known and ":" not in sandbox:
             raise UnknownNameError("sandbox", sandbox, known)
         self.sandbox_name = sandbox
+        self._settings = dict(sandbox_settings or {})
         self._backend: Backend | None = None
 
     def backend(self) -> Backend:
@@ -36,7 +39,7 @@ class Services:
             UserError: no such backend, or none that this machine can run.
         """
         if self._backend is None:
-            self._backend = select_backend(self.sandbox_name)
+            self._backend = select_backend(self.sandbox_name, self._settings)
         return self._backend
 
     async def open_sandbox(self, limits: Limits) -> Sandbox:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import typer
 
-from envgym.cli import environments, evaluation, training
+from envgym.cli import environments, evaluation, sandboxes, training
 from envgym.errors import EnvgymError, UserError
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ app = typer.Typer(
 environments.add_to(app)
 evaluation.add_to(app)
 training.add_to(app)
+sandboxes.add_to(app)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "EvaluateConfig",
     "OptimizerConfig",
     "ReinforcementRecipe",
+    "SandboxConfig",
     "SamplingConfig",
     "StageRecipe",
     "SupervisedRecipe",
@@ -61,13 +62,25 @@ class RewardConfig(Section):
     control: Control = "none"
 
 
+class SandboxConfig(Section):
+    """Where untrusted programs run; ``sandbox = "docker"`` is short for a table with that name."""
+
+    name: str = pydantic.Field(default="auto", description="auto is the best isolated backend of this machine")
+    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of a backend that is named")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class StageRecipe(Section):
     """What every stage needs."""
 
     stage: Literal["rl", "sft"] = "rl"
     seed: int = pydantic.Field(default=0, ge=0)
     threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
-    sandbox: str = pydantic.Field(default="auto", description="sandbox backend; auto is the best isolated one")
+    sandbox: SandboxConfig = SandboxConfig()
     model: ModelConfig = ModelConfig()
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()

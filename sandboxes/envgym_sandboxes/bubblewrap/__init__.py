@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Collection
 
 from envgym.sandbox import Backend, Limits
 from envgym_sandboxes.bubblewrap.cgroup import missing_controllers, sweep
@@ -35,7 +34,7 @@ class BubblewrapBackend(Backend):
         *,
         packages: tuple[str, ...] = ("numpy",),
         capacity: int | None = None,
-        degraded: Collection[str] = (),
+        degraded: tuple[str, ...] = (),
     ) -> None:
         self._packages = tuple(packages)
         self._degraded = frozenset(degraded)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection
 
 import docker
 import requests
 from docker.errors import DockerException
 
+from envgym.errors import SandboxError
 from envgym.sandbox import Backend, Limits
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
@@ -42,7 +42,7 @@ class DockerBackend(Backend):
         runtime: str | None = None,
         capacity: int | None = None,
         reuse: bool = True,
-        degraded: Collection[str] = (),
+        degraded: tuple[str, ...] = (),
     ) -> None:
         self._reference = image
         self._python = python
@@ -76,6 +76,13 @@ class DockerBackend(Backend):
             return sweep(client)
         finally:
             client.close()
+
+    async def prepare(self) -> str:
+        """Find or build the image, and name it; see ``Backend.prepare``."""
+        try:
+            return (await asyncio.to_thread(self._prepare))[1].reference
+        except (DockerException, requests.RequestException) as error:
+            raise SandboxError(f"Docker could not make the image: {error}") from error
 
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""

@@ -8,13 +8,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from toys import Adder
+from commands import Run
 
 from envgym.cli import app, main
 from envgym.collect import TooManyFailures
@@ -25,39 +22,6 @@ from envgym.record import RunFolder
 from envgym.registry import list_envs
 
 SUMS = "toys:Adder"
-
-
-@dataclass
-class Result:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """``run("list", "--json")``: the command, in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> Result:
-        Adder.instances.clear()
-        monkeypatch.setattr(sys, "argv", ["envgym", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        streams = capsys.readouterr()
-        return Result(int(end.value.code or 0), streams.out, streams.err)
-
-    yield command
-    Adder.instances.clear()
-
-
-Run = Callable[..., Result]
 
 
 def process(*arguments: str) -> subprocess.Popen[str]:
