@@ -12,6 +12,7 @@ from envgym_trainers.batch import Batch, Sample, collate
 from envgym_trainers.logprobs import token_logprobs
 from envgym_trainers.prefix import pack, run_packed, shares_prefixes
 
+WIDTH = 160
 SMALL = {
     "vocab_size": 16,
     "hidden_size": 16,
@@ -46,7 +47,7 @@ def test_every_token_sees_its_own_past(data: st.DataObject) -> None:
     shared = data.draw(st.lists(token, min_size=4, max_size=30))
     tails = data.draw(st.lists(st.lists(token, max_size=12), min_size=3, max_size=9))
     batch = batch_of([shared + tail for tail in tails])
-    packed = pack(batch)
+    packed = pack(batch, WIDTH)
     if packed is None:
         return
     width = packed.ids.shape[1]
@@ -59,26 +60,26 @@ def test_every_token_sees_its_own_past(data: st.DataObject) -> None:
 
 
 def test_a_shared_prompt_is_run_once() -> None:
-    packed = pack(batch_of([[5] * 50 + [1, i] for i in range(8)]))
+    packed = pack(batch_of([[5] * 50 + [1, i] for i in range(8)]), WIDTH)
     assert packed is not None
     assert packed.ids.shape == (1, 59), "fifty, the 1 they also share, and eight tokens of their own"
 
 
 def test_rows_stay_short(model: LlamaForCausalLM) -> None:
     """A row's attention costs its length squared."""
-    packed = pack(batch_of([[5] * 200 + [i] * 50 for i in range(8)]))
+    packed = pack(batch_of([[5] * 200 + [i] * 50 for i in range(8)]), WIDTH)
     assert packed is not None
     assert packed.ids.shape == (4, 300)
 
 
 def test_samples_that_share_nothing_are_left_alone() -> None:
-    assert pack(batch_of([[i, i, i] for i in range(8)])) is None
+    assert pack(batch_of([[i, i, i] for i in range(8)]), WIDTH) is None
 
 
 def test_log_probs_and_gradients_are_those_of_separate_rows(model: LlamaForCausalLM) -> None:
     rows = [[7, 3, 9, 4, 2, 2, 8, i, (3 * i) % 16] + [5] * i for i in range(6)] + [[1, 2, 3, 4]]
     batch = batch_of(rows)
-    assert pack(batch) is not None
+    assert pack(batch, WIDTH) is not None
     together, entropy = token_logprobs(model, batch)
     together.sum().backward()
     gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -101,6 +102,6 @@ def test_a_window_is_not_run_as_trees() -> None:
 
 
 def test_padding_has_finite_states(model: LlamaForCausalLM) -> None:
-    packed = pack(batch_of([[5] * 300 + [i, i] for i in range(10)] + [[1, 2, 3]] * 20))
+    packed = pack(batch_of([[5] * 300 + [i, i] for i in range(10)] + [[1, 2, 3]] * 20), WIDTH)
     assert packed is not None
     assert run_packed(model, model.get_decoder(), packed).isfinite().all()

@@ -70,7 +70,8 @@ def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tenso
     if not has_plain_head(model):
         return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
     backbone, head = _parts(model)
-    packed = pack(batch) if shares_prefixes(model, backbone) else None
+    width = model.config.get_text_config().hidden_size
+    packed = pack(batch, width) if shares_prefixes(model, backbone) else None
     if packed is not None:
         return run_packed(model, backbone, packed)[packed.where[:, :-1][wanted]], head
     return backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1][wanted], head

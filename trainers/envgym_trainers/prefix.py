@@ -23,8 +23,9 @@ from envgym_trainers.batch import Batch
 
 __all__ = ["Packed", "pack", "run_packed", "shares_prefixes"]
 
-_ROW_TOKENS = 320
-"""Attention over a row costs its length squared, so rows are not made longer than this unless a sample is."""
+_ROW_WIDTHS = 2
+"""Rows are not made longer than this many times the model's width, unless a sample is: attention over a row costs
+its length squared, and at six widths as much as everything else."""
 _WORTH = 0.8
 """Packing must leave at most this share of the positions: trees lose the kernels for plain causal attention."""
 _TOLERANCE = 1e-3
@@ -47,10 +48,15 @@ class Packed:
     """[B, T] int64: which of the R·L tokens is token t of sample b; 0 on padding."""
 
 
-def pack(batch: Batch) -> Packed | None:
-    """Lay the samples out as trees, or say with ``None`` that it would save too little."""
+def pack(batch: Batch, width: int) -> Packed | None:
+    """Lay the samples out as trees, or say with ``None`` that it would save too little.
+
+    Args:
+        batch: right-padded.
+        width: hidden size of the model.
+    """
     ids, lengths = batch.ids.cpu().numpy(), batch.attention.sum(1).tolist()
-    limit = max(_ROW_TOKENS, ids.shape[1])
+    limit = max(_ROW_WIDTHS * width, ids.shape[1])
     order = sorted(range(len(ids)), key=lambda b: ids[b, : lengths[b]].tolist())
     rows: list[_Row] = []
     where = np.zeros(ids.shape, np.int64)
@@ -61,14 +67,14 @@ def pack(batch: Batch) -> Packed | None:
             rows.append(_Row())
         owner[b] = len(rows) - 1
         where[b, : len(sample)] = rows[-1].add(sample)
-    width = max(len(row.ids) for row in rows)
-    if len(rows) * width > _WORTH * ids.size:
+    longest = max(len(row.ids) for row in rows)
+    if len(rows) * longest > _WORTH * ids.size:
         return None
     valid = batch.attention.cpu().numpy()
-    where = np.where(valid, where + owner[:, None] * width, 0)
-    packed_ids = np.full((len(rows), width), int(ids[0, 0]), np.int64)
-    positions = np.zeros((len(rows), width), np.int64)
-    visible = np.tile(np.eye(width, dtype=bool), (len(rows), 1, 1))
+    where = np.where(valid, where + owner[:, None] * longest, 0)
+    packed_ids = np.full((len(rows), longest), int(ids[0, 0]), np.int64)
+    positions = np.zeros((len(rows), longest), np.int64)
+    visible = np.tile(np.eye(longest, dtype=bool), (len(rows), 1, 1))
     for r, row in enumerate(rows):
         packed_ids[r, : len(row.ids)] = row.ids
         positions[r, : len(row.ids)] = row.positions
@@ -144,7 +150,7 @@ def _compare(model: PreTrainedModel, backbone: nn.Module) -> bool:
     ids = torch.tensor([[0, 1, 2, 1, 2, 1], [0, 1, 2, 2, 1, 1]], device=model.device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     batch = Batch(ids=ids, attention=mask, mask=mask, behaviour_logprobs=ids.float(), advantages=ids.float())
-    packed = pack(batch)
+    packed = pack(batch, model.config.get_text_config().hidden_size)
     if packed is None:
         return False
     try:

@@ -64,6 +64,44 @@ def test_a_row_moves_to_a_free_slot_and_frees_its_own(model: PreTrainedModel) ->
         assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
 
 
+@torch.inference_mode()
+def test_what_prompts_have_in_common_is_run_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty tokens of instructions, three tasks of two samples each; a fourth task comes a turn later."""
+    scheduler = Scheduler(model, slots=8, capacity=60, stop_ids=frozenset())
+    run: list[int] = []
+    real = scheduler._run
+    monkeypatch.setattr(scheduler, "_run", lambda new, rows: (run.append(sum(map(len, new))), real(new, rows))[1])
+    rows = []
+    for i in range(8):
+        task = [50 + i // 2, 60, 61 + i // 2]
+        uniform = np.random.default_rng(i).random(BUDGET)
+        rows.append(Row(ids=[*range(8, 48), *task], budget=BUDGET, uniform=uniform))
+        scheduler.admit(rows[-1])
+    scheduler.extend(rows[:6])
+    assert run == [43, 6], "the first prompt whole, then three tokens of each of two"
+    scheduler.decode(rows[:6])
+    scheduler.extend(rows[6:])
+    assert run == [43, 6, 3]
+    scheduler.decode(rows)
+    for row in rows:
+        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+
+
+@torch.inference_mode()
+def test_nothing_is_borrowed_from_other_weights(model: PreTrainedModel) -> None:
+    """A row that rests since before an update holds stale keys."""
+    scheduler = Scheduler(model, slots=2, capacity=60, stop_ids=frozenset())
+    old, new = (Row(ids=[*range(8, 48), 50 + i], budget=BUDGET, uniform=np.full(BUDGET, 0.5)) for i in range(2))
+    old.version, new.version = 0, 1
+    scheduler.admit(old)
+    scheduler.extend([old])
+    for parameter in model.parameters():
+        parameter.mul_(1.1)
+    scheduler.admit(new)
+    scheduler.extend([new])
+    assert new.logprobs == pytest.approx(expected(model, new), abs=1e-5)
+
+
 def test_short_prompts_do_not_wait_in_the_padding_of_long_ones() -> None:
     """One row of 300 tokens and sixty of 10 are two passes, not one of 61 times 300 tokens."""
     groups = [[Row(ids=[1] * 300)], *([Row(ids=[1] * 10)] for _ in range(60))]

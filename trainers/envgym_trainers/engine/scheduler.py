@@ -19,6 +19,10 @@ __all__ = ["Row", "Scheduler"]
 
 _PASS_TOKENS = 8192
 """Tokens of one forward pass at most, padding included; a longer row gets a pass of its own."""
+_SHARED_TOKENS = 16
+"""Fewer tokens in common are not worth a copy."""
+_DONORS = 4
+"""Rows looked at for the longest common beginning."""
 _PADDING_SHARE = 1.25
 """Tokens that a pass may run for each one that is new."""
 _PADDING_FREE = 128
@@ -91,19 +95,46 @@ class Scheduler:
     def extend(self, rows: list[Row]) -> None:
         """Run every uncached token of ``rows`` and sample one token for each.
 
-        Rows that start from the same prompt are run once and share the result.
+        What a row has in common with another, from the start on, is run once: the prompt of a group, the
+        instructions and tools of an environment.
         """
-        for groups in _passes(_together(rows)):
-            first = [group[0] for group in groups]
-            logits = self._run([row.ids[row.cached :] for row in first], first)
-            for group in groups:
-                length = len(group[0].ids)
-                if len(group) > 1:
-                    self._cache.share(group[0].slot, [row.slot for row in group[1:]], length)
-                for row in group:
-                    row.cached = length
-            repeats = torch.tensor([len(group) for group in groups], device=self.device)
-            self._sample([row for group in groups for row in group], logits.repeat_interleave(repeats, dim=0))
+        groups = _together(rows)
+        pioneers, followers = _pioneers(groups)
+        for some in (pioneers, followers):
+            self._borrow(some)
+            for batch in _passes(some):
+                self._extend(batch)
+
+    def _extend(self, groups: list[list[Row]]) -> None:
+        """Run the first row of each group, and let the others share it."""
+        first = [group[0] for group in groups]
+        logits = self._run([row.ids[row.cached :] for row in first], first)
+        for group in groups:
+            length = len(group[0].ids)
+            if len(group) > 1:
+                self._cache.share(group[0].slot, [row.slot for row in group[1:]], length)
+            for row in group:
+                row.cached = length
+        repeats = torch.tensor([len(group) for group in groups], device=self.device)
+        self._sample([row for group in groups for row in group], logits.repeat_interleave(repeats, dim=0))
+
+    def _borrow(self, groups: list[list[Row]]) -> None:
+        """Give new rows what another row of the same weights has run already."""
+        donors: dict[tuple[int, ...], list[Row]] = {}
+        for holder in self._holders:
+            if holder is not None and holder.cached >= _SHARED_TOKENS:
+                donors.setdefault(_opening(holder), []).append(holder)
+        for group in groups:
+            row = group[0]
+            if row.cached:
+                continue
+            found = [d for d in donors.get(_opening(row), []) if d.version == row.version][:_DONORS]
+            lengths = [min(_common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
+            if lengths and max(lengths) >= _SHARED_TOKENS:
+                length = max(lengths)
+                self._cache.share(found[lengths.index(length)].slot, [row.slot], length)
+                for member in group:
+                    member.cached = length
 
     @torch.inference_mode()
     def decode(self, rows: list[Row]) -> None:
@@ -234,11 +265,34 @@ _TOLERANCE = 0.1
 
 
 def _together(rows: Iterable[Row]) -> list[list[Row]]:
-    """Groups of rows that start from the same prompt; every other row is a group of its own."""
+    """Groups of rows that hold the same tokens; what is run for one holds for all."""
     groups: dict[object, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row.ids) if row.cached == 0 else row.slot, []).append(row)
+        groups.setdefault((row.cached, tuple(row.ids)), []).append(row)
     return list(groups.values())
+
+
+def _pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]:
+    """One new group of each opening that several share, to be run first; and all the others."""
+    alike: dict[tuple[int, ...], list[list[Row]]] = {}
+    for group in groups:
+        if not group[0].cached and len(group[0].ids) >= _SHARED_TOKENS:
+            alike.setdefault(_opening(group[0]), []).append(group)
+    pioneers = [same[0] for same in alike.values() if len(same) > 1]
+    return pioneers, [group for group in groups if group not in pioneers]
+
+
+def _opening(row: Row) -> tuple[int, ...]:
+    return tuple(row.ids[:_SHARED_TOKENS])
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """How many tokens two rows have in common from the start on."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
+    return low
 
 
 def _passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
