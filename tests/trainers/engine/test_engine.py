@@ -20,7 +20,8 @@ from transformers import (
 
 from envgym.errors import PolicyError, UserError
 from envgym_trainers.engine.engine import Engine, Sampled
-from envgym_trainers.engine.scheduler import Row, Scheduler
+from envgym_trainers.engine.rows import Row
+from envgym_trainers.engine.scheduler import Scheduler
 
 Start = Callable[..., Engine]
 Expected = Callable[..., list[float]]
@@ -249,7 +250,7 @@ def test_extending_is_split_into_passes_of_bounded_size(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long prompt among short ones does not pad them all to its length."""
-    monkeypatch.setattr("envgym_trainers.engine.scheduler._PASS_TOKENS", 40)
+    monkeypatch.setattr("envgym_trainers.engine.rows._PASS_TOKENS", 40)
     scheduler = Scheduler(model, slots=8, capacity=64, stop_ids=frozenset())
     seen: list[int] = []
     forward = scheduler._forward

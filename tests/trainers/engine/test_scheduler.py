@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from envgym_trainers.engine.scheduler import Row, Scheduler, _passes
+from envgym_trainers.engine.rows import Row, passes
+from envgym_trainers.engine.scheduler import Scheduler
 
 BUDGET = 8
 
@@ -105,6 +106,5 @@ def test_nothing_is_borrowed_from_other_weights(model: PreTrainedModel) -> None:
 def test_short_prompts_do_not_wait_in_the_padding_of_long_ones() -> None:
     """One row of 300 tokens and sixty of 10 are two passes, not one of 61 times 300 tokens."""
     groups = [[Row(ids=[1] * 300)], *([Row(ids=[1] * 10)] for _ in range(60))]
-    passes = list(_passes(groups))
-    assert [len(batch) for batch in passes] == [1, 60]
-    assert len(list(_passes(groups[1:]))) == 1
+    assert [len(batch) for batch in passes(groups)] == [1, 60]
+    assert len(list(passes(groups[1:]))) == 1

@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from envgym.errors import PolicyError
-from envgym_trainers.engine.scheduler import Row, Scheduler
+from envgym_trainers.engine.rows import Row
+from envgym_trainers.engine.scheduler import Scheduler
 
 __all__ = ["Engine", "EngineSession", "Sampled"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,44 +10,16 @@ from transformers import PreTrainedModel
 
 from envgym.errors import UserError
 from envgym_trainers.engine.cache import SlotCache
+from envgym_trainers.engine.rows import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
 from envgym_trainers.engine.sampling import choose
 from envgym_trainers.logprobs import has_plain_head
 
-__all__ = ["Row", "Scheduler"]
+__all__ = ["Scheduler"]
 
-_PASS_TOKENS = 8192
-"""Tokens of one forward pass at most, padding included; a longer row gets a pass of its own."""
-_SHARED_TOKENS = 16
-"""Fewer tokens in common are not worth a copy."""
 _DONORS = 4
 """Rows looked at for the longest common beginning."""
-_PADDING_SHARE = 1.25
-"""Tokens that a pass may run for each one that is new."""
-_PADDING_FREE = 128
-"""Tokens of padding that cost less than another pass."""
 _IDLE_SHARE = 1.25
 """Slots that a decoding step may run for each one that samples."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Row:
-    """One conversation that is sampling or could."""
-
-    slot: int = -1
-    ids: list[int] = field(default_factory=list)
-    """Everything the conversation holds, sampled ids included."""
-    cached: int = 0
-    """How many of ``ids`` have keys and values in the cache."""
-    version: int = -1
-    """Weights that made the cached keys and values."""
-    budget: int = 0
-    temperature: float = 1.0
-    uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """Numbers in [0, 1), one for each token of the budget."""
-    sampled: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ended: bool = False
-    """The last sampled id ends the turn."""
 
 
 class Scheduler:
@@ -98,11 +68,10 @@ class Scheduler:
         What a row has in common with another, from the start on, is run once: the prompt of a group, the
         instructions and tools of an environment.
         """
-        groups = _together(rows)
-        pioneers, followers = _pioneers(groups)
-        for some in (pioneers, followers):
+        groups = together(rows)
+        for some in pioneers(groups):
             self._borrow(some)
-            for batch in _passes(some):
+            for batch in passes(some):
                 self._extend(batch)
 
     def _extend(self, groups: list[list[Row]]) -> None:
@@ -122,15 +91,15 @@ class Scheduler:
         """Give new rows what another row of the same weights has run already."""
         donors: dict[tuple[int, ...], list[Row]] = {}
         for holder in self._holders:
-            if holder is not None and holder.cached >= _SHARED_TOKENS:
-                donors.setdefault(_opening(holder), []).append(holder)
+            if holder is not None and holder.cached >= SHARED_TOKENS:
+                donors.setdefault(opening(holder), []).append(holder)
         for group in groups:
             row = group[0]
             if row.cached:
                 continue
-            found = [d for d in donors.get(_opening(row), []) if d.version == row.version][:_DONORS]
-            lengths = [min(_common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
-            if lengths and max(lengths) >= _SHARED_TOKENS:
+            found = [d for d in donors.get(opening(row), []) if d.version == row.version][:_DONORS]
+            lengths = [min(common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
+            if lengths and max(lengths) >= SHARED_TOKENS:
                 length = max(lengths)
                 self._cache.share(found[lengths.index(length)].slot, [row.slot], length)
                 for member in group:
@@ -262,52 +231,3 @@ class Scheduler:
 
 _TOLERANCE = 0.1
 """Relative norm. bfloat16 rounding stays below a few per cent, a wrong mask or position is near 1."""
-
-
-def _together(rows: Iterable[Row]) -> list[list[Row]]:
-    """Groups of rows that hold the same tokens; what is run for one holds for all."""
-    groups: dict[object, list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.cached, tuple(row.ids)), []).append(row)
-    return list(groups.values())
-
-
-def _pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]:
-    """One new group of each opening that several share, to be run first; and all the others."""
-    alike: dict[tuple[int, ...], list[list[Row]]] = {}
-    for group in groups:
-        if not group[0].cached and len(group[0].ids) >= _SHARED_TOKENS:
-            alike.setdefault(_opening(group[0]), []).append(group)
-    pioneers = [same[0] for same in alike.values() if len(same) > 1]
-    return pioneers, [group for group in groups if group not in pioneers]
-
-
-def _opening(row: Row) -> tuple[int, ...]:
-    return tuple(row.ids[:_SHARED_TOKENS])
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """How many tokens two rows have in common from the start on."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle - 1)
-    return low
-
-
-def _passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
-    """Batches of groups with about as many new tokens each, the longest first, within the token limit."""
-    batch: list[list[Row]] = []
-    width = tokens = 0
-    for group in sorted(groups, key=lambda g: len(g[0].ids) - g[0].cached, reverse=True):
-        new = len(group[0].ids) - group[0].cached
-        padded = (len(batch) + 1) * width
-        if batch and (padded > _PASS_TOKENS or padded > _PADDING_SHARE * (tokens + new) + _PADDING_FREE):
-            yield batch
-            batch, tokens = [], 0
-        if not batch:
-            width = new
-        batch.append(group)
-        tokens += new
-    if batch:
-        yield batch
