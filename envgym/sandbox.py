@@ -104,6 +104,18 @@ class Sandbox(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> ExecResult:
+        """Run ``code`` in the sandbox's Python session: names survive from cell to cell, as in a notebook.
+
+        The value of a last expression is printed. A cell that raises is ``NONZERO`` and the session goes on; one
+        that ends the process, runs late or floods ends the session, and so does ``run_python`` or ``exec``. The
+        next cell then starts a new one. Standard input is empty.
+
+        Raises:
+            SandboxError: the sandbox failed, not the program.
+        """
+
+    @abc.abstractmethod
     async def exec(
         self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
     ) -> ExecResult:

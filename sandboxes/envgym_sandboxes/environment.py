@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envgym.sandbox import Limits
-from envgym_sandboxes.inside import files, program, runner, watch, wire
+from envgym_sandboxes.inside import cells, files, program, runner, watch, wire
 
 __all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "runner_command", "runner_source", "variables"]
 
@@ -39,7 +39,7 @@ module.main()
 @functools.cache
 def runner_source() -> str:
     """The runner as one text for ``python -c``; it makes its modules in memory, in import order."""
-    modules = (wire, watch, program, files, runner)
+    modules = (wire, watch, program, cells, files, runner)
     return _BOOTSTRAP.format(sources={module.__name__: inspect.getsource(module) for module in modules})
 
 

@@ -46,6 +46,10 @@ class RunnerSandbox(Sandbox):
         """Run ``code`` as a fresh ``__main__``; see ``Sandbox.run_python``."""
         return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
 
+    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> ExecResult:
+        """Run ``code`` in the Python session; see ``Sandbox.run_cell``."""
+        return await self._execute(wire.CELL, pack_code(code), b"", wall_seconds)
+
     async def exec(
         self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
     ) -> ExecResult:

@@ -24,6 +24,7 @@ from envgym.sandbox import Backend, ExecResult, Limits, Sandbox
 from envgym_sandboxes.channel import Reply
 from envgym_sandboxes.environment import runner_source
 from envgym_sandboxes.inside import wire
+from envgym_sandboxes.inside.cells import Session
 from envgym_sandboxes.inside.watch import Stream
 from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
 
@@ -70,10 +71,19 @@ class _LocalSandbox(Sandbox):
         for name in ("work", "tmp"):
             (self._root / name).mkdir()
         self._turn = asyncio.Lock()
+        self._session: tuple[subprocess.Popen[bytes], Session] | None = None
         self.closed = False
 
     async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         return await self._execute(wire.PYTHON, pack_code(code), stdin, wall_seconds)
+
+    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> ExecResult:
+        asked = time.monotonic()
+        async with self._turn:
+            wall, queued = self._wall(wall_seconds), time.monotonic() - asked
+            with contextlib.ExitStack() as stack:
+                body = pack_code(code)
+                return (await self._cell(_memory(stack, body), len(body), wall)).result(queued)
 
     async def exec(
         self, argv: Sequence[str], *, stdin: bytes = b"", wall_seconds: float | None = None
@@ -91,15 +101,61 @@ class _LocalSandbox(Sandbox):
 
     async def close(self) -> None:
         self.closed = True
+        self._end_session()
         await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)
 
     async def _execute(self, operation: int, body: bytes, stdin: bytes, wall: float | None) -> ExecResult:
         asked = time.monotonic()
         async with self._turn:
-            wall = min(self._limits.wall_seconds if wall is None else wall, self._expires - time.monotonic())
+            self._end_session()
             queued = time.monotonic() - asked
-            reply = await self._run(operation, body, stdin, max(wall, 0.0), self._limits.output_bytes)
+            reply = await self._run(operation, body, stdin, self._wall(wall), self._limits.output_bytes)
             return reply.result(queued)
+
+    def _wall(self, asked: float | None) -> float:
+        wall = self._limits.wall_seconds if asked is None else asked
+        return max(0.0, min(wall, self._expires - time.monotonic()))
+
+    async def _cell(self, body: int, size: int, wall: float) -> Reply:
+        process, session = self._open_session()
+        started, cap = time.monotonic(), self._limits.output_bytes
+        running = asyncio.create_task(asyncio.to_thread(session.run, body, size, cap, started + wall, None))
+        try:
+            state, streams = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            process.kill()
+            await running
+            self._end_session()
+            raise
+        code = int(state == "raised")
+        if state not in ("done", "raised"):
+            code = self._end_session()
+        return _reply(code, streams, time.monotonic() - started, timed_out=state == "late")
+
+    def _open_session(self) -> tuple[subprocess.Popen[bytes], Session]:
+        if self.closed:
+            raise SandboxError("the sandbox is closed")
+        if self._session is None:
+            with contextlib.ExitStack() as theirs, Path(os.devnull).open("rb") as null:
+                (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = (
+                    os.pipe() for _ in range(4)
+                )
+                for descriptor in (cells_read, done_write, out_write, err_write):
+                    theirs.callback(os.close, descriptor)
+                for descriptor in (cells, out, err):
+                    os.set_blocking(descriptor, False)
+                process = self._start(wire.CELL, null.fileno(), [out_write, err_write], [cells_read, done_write])
+            self._session = process, Session(os.pidfd_open(process.pid), cells, done, out, err)
+        return self._session
+
+    def _end_session(self) -> int:
+        """End the session's processes, if there is one; its return code."""
+        if self._session is None:
+            return 0
+        (process, session), self._session = self._session, None
+        _end(process)
+        session.close()
+        return process.returncode
 
     async def _run(self, operation: int, body: bytes, stdin: bytes, wall: float, cap: int) -> Reply:
         if self.closed:
@@ -110,36 +166,25 @@ class _LocalSandbox(Sandbox):
             streams = [Stream(reading, cap) for reading, _ in pipes]
             started = time.monotonic()
             try:
-                process = self._start(operation, inputs, [writing for _, writing in pipes])
+                process = self._start(operation, inputs[1], [writing for _, writing in pipes], inputs[:1])
             except OSError as error:
                 raise SandboxError(f"no process could be started: {error}") from error
             try:
                 timed_out = await _watch(process, streams, started + wall)
                 seconds = time.monotonic() - started
             finally:
-                process.kill()
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process)
             for stream in streams:
                 stream.drain(wire.FLOOD * cap)
-            code = process.returncode
-            return Reply(
-                wait_status=code << 8 if code >= 0 else -code,
-                flags=wire.TIMED_OUT if timed_out else 0,
-                run_seconds=seconds,
-                stdout=b"".join(streams[0].parts()),
-                stderr=b"".join(streams[1].parts()),
-                stdout_total=streams[0].total,
-                stderr_total=streams[1].total,
-            )
+            return _reply(process.returncode, streams, seconds, timed_out=timed_out)
 
-    def _start(self, operation: int, inputs: list[int], outputs: list[int]) -> subprocess.Popen[bytes]:
+    def _start(
+        self, operation: int, stdin: int, outputs: list[int], inherited: list[int]
+    ) -> subprocess.Popen[bytes]:
         limits = self._limits
-        body, stdin = inputs
         config = {
             "direct": operation,
-            "body": body,
+            "inherited": inherited,
             "uid": None,
             "work": str(self._root / "work"),
             "rlimits": {
@@ -161,9 +206,28 @@ class _LocalSandbox(Sandbox):
             stdin=stdin,
             stdout=outputs[0],
             stderr=outputs[1],
-            pass_fds=[body],
+            pass_fds=inherited,
             env=variables,
         )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _reply(code: int, streams: list[Stream], seconds: float, *, timed_out: bool) -> Reply:
+    return Reply(
+        wait_status=code << 8 if code >= 0 else -code,
+        flags=wire.TIMED_OUT if timed_out else 0,
+        run_seconds=seconds,
+        stdout=b"".join(streams[0].parts()),
+        stderr=b"".join(streams[1].parts()),
+        stdout_total=streams[0].total,
+        stderr_total=streams[1].total,
+    )
 
 
 async def _watch(process: subprocess.Popen[bytes], streams: list[Stream], end: float) -> bool:

@@ -15,18 +15,16 @@ import traceback
 import types
 from typing import Any
 
-__all__ = ["enter", "run_argv", "run_python", "take"]
+__all__ = ["enter", "exit_code", "flush", "fresh_main", "leave", "run_argv", "run_python", "take"]
 
 
-def enter(config: dict[str, Any], streams: dict[int, int], body: int) -> None:
-    """Become the program's process: own session, three streams, the body as 3, limits, no rights."""
+def enter(config: dict[str, Any], descriptors: list[int]) -> None:
+    """Become the program's process: own session, the descriptors as 0, 1, 2, …, limits, no rights."""
     os.setsid()
-    spare = {target: os.dup(descriptor) for target, descriptor in streams.items()}
-    body = os.dup(body)
-    for target, descriptor in spare.items():
+    spare = [os.dup(descriptor) for descriptor in descriptors]
+    for target, descriptor in enumerate(spare):
         os.dup2(descriptor, target)
-    os.dup2(body, 3)
-    os.closerange(4, 4096)
+    os.closerange(len(spare), 4096)
     with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
     for name, value in config["rlimits"].items():
@@ -45,9 +43,8 @@ def take(descriptor: int) -> bytes:
         return memory.read()
 
 
-def run_python(source: bytes) -> None:
-    """Run ``source`` as a fresh ``__main__``, with the traceback CPython would print."""
-    name = "main.py"
+def fresh_main() -> types.ModuleType:
+    """A new ``__main__`` in place of the runner's, whose modules are forgotten."""
     for module in [module for module in sys.modules if module.startswith("envgym_")]:
         del sys.modules[module]
     main = types.ModuleType("__main__")
@@ -55,11 +52,18 @@ def run_python(source: bytes) -> None:
     sys.argv = [""]
     sys.orig_argv = [sys.executable, ""]
     sys.path.insert(0, "")
+    sys.excepthook = show
+    return main
+
+
+def run_python(source: bytes) -> None:
+    """Run ``source`` as a fresh ``__main__``, with the traceback CPython would print."""
+    name = "main.py"
+    main = fresh_main()
     code = 0
     try:
         text = source.decode("utf-8", "replace")
         linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-        sys.excepthook = show
         exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - what it is for
     except SystemExit as request:
         code = exit_code(request.code)

@@ -21,10 +21,12 @@ import sys
 import time
 from typing import Any
 
+from envgym_sandboxes.inside.cells import Session, run_cells
 from envgym_sandboxes.inside.files import answer, empty, get, put
 from envgym_sandboxes.inside.program import enter, run_argv, run_python, take
 from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, reap, traces
 from envgym_sandboxes.inside.wire import (
+    CELL,
     DISK,
     EXEC,
     FLOOD,
@@ -68,6 +70,8 @@ class Runner:
                 # Sticky and root's own: the program can fill it, but leave no mark on the folder itself.
                 os.chmod(folder, 0o1777)
         self.between = os.pipe()
+        self.session: Session | None = None
+        self.session_child = 0
         self.expires = time.monotonic() + _IDLE_SECONDS
         gc.collect()
         gc.freeze()
@@ -81,7 +85,11 @@ class Runner:
             if operation == OPEN:
                 self.expires = time.monotonic() + wall
                 os.write(self.sink, REPLY.pack(0, 0, 0.0, 0, 0))
+            elif operation == CELL:
+                if (child := self.cell(wall, cap, body, body_size)) is not None:
+                    return child
             elif operation == WIPE:
+                self.end_session()
                 if self.wipe() is not None:
                     return WIPE, -1
             elif (child := self.execute(operation, wall, cap, body, stdin)) is not None:
@@ -114,14 +122,19 @@ class Runner:
         return memory
 
     def execute(self, operation: int, wall: float, cap: int, body: int, stdin: int) -> tuple[int, int] | None:
-        """Fork the child and watch it. None in the runner; in the child, what to do."""
+        """Fork the child and watch it. None in the runner; in the child, what to do.
+
+        A program or a command ends the session; files may come and go while there is one.
+        """
+        if operation in (PYTHON, EXEC):
+            self.end_session()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         before = self.counters()
         started = time.monotonic()
         child = os.fork()
         if not child:
-            enter(self.config, {0: stdin, 1: out_write, 2: err_write}, body)
+            enter(self.config, [stdin, out_write, err_write, body])
             return operation, 3
         os.close(out_write)
         os.close(err_write)
@@ -130,17 +143,61 @@ class Runner:
         timed_out = self.watch(child, streams, end)
         seconds = time.monotonic() - started
         full = self.disk_is_full()
-        kill_everything()
+        if self.session is None:
+            kill_everything()
         code = os.waitpid(child, 0)[1]
         for stream in streams:
             stream.drain(2 * FLOOD * cap)
-        after = self.counters()
-        flags = (TIMED_OUT if timed_out else 0) | (DISK if full else 0)
-        flags |= OOM if after[0] > before[0] else 0
-        flags |= PIDS if after[1] > before[1] else 0
-        flags |= 0 if self.alone() else UNCLEAN
+        flags = self.flags(before, timed_out=timed_out, full=full)
+        if self.session is None and not self.alone():
+            flags |= UNCLEAN
         self.reply(code, flags, seconds, streams)
+        for stream in streams:
+            os.close(stream.descriptor)
         return None
+
+    def cell(self, wall: float, cap: int, body: int, size: int) -> tuple[int, int] | None:
+        """Run a cell in the session, which the first one starts. None in the runner; in the child, what to do."""
+        if self.session is None:
+            pipes = [os.pipe() for _ in range(4)]
+            (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = pipes
+            self.session_child = os.fork()
+            if not self.session_child:
+                null = os.open(os.devnull, os.O_RDWR)
+                enter(self.config, [null, out_write, err_write, cells_read, done_write])
+                return CELL, -1
+            for descriptor in (cells_read, done_write, out_write, err_write):
+                os.close(descriptor)
+            for descriptor in (cells, out, err):
+                os.set_blocking(descriptor, False)
+            self.session = Session(os.pidfd_open(self.session_child), cells, done, out, err)
+        before, started = self.counters(), time.monotonic()
+        end = min(started + wall, self.expires)
+        state, streams = self.session.run(body, size, cap, end, self.source)
+        if state == "abandoned":
+            os._exit(0)
+        seconds = time.monotonic() - started
+        flags = self.flags(before, timed_out=state == "late", full=self.disk_is_full())
+        code, clean = (256 * (state == "raised"), True) if state in ("done", "raised") else self.end_session()
+        self.reply(code, flags | (0 if clean else UNCLEAN), seconds, streams)
+        return None
+
+    def end_session(self) -> tuple[int, bool]:
+        """End the session, if there is one; its wait status, and whether nothing is left of it."""
+        if self.session is None:
+            return 0, True
+        kill_everything()
+        code = os.waitpid(self.session_child, 0)[1]
+        self.session.close()
+        self.session = None
+        return code, self.alone()
+
+    def flags(self, before: list[int], *, timed_out: bool, full: bool) -> int:
+        """What the kernel did meanwhile."""
+        after = self.counters()
+        found = (TIMED_OUT if timed_out else 0) | (DISK if full else 0)
+        found |= OOM if after[0] > before[0] else 0
+        return found | (PIDS if after[1] > before[1] else 0)
 
     def watch(self, child: int, streams: list[Stream], end: float) -> bool:
         """Drain the streams until the main process ends; True if the deadline came first."""
@@ -215,7 +272,7 @@ class Runner:
         child = os.fork()
         if not child:
             null = os.open(os.devnull, os.O_RDWR)
-            enter(self.config, {0: null, 1: null, 2: null}, null)
+            enter(self.config, [null, null, null])
             return WIPE
         handle = os.pidfd_open(child)
         if not select.select([handle], [], [], SETTLE_SECONDS)[0]:
@@ -234,7 +291,7 @@ def main() -> None:
     """Serve; then, in each forked child, do what it was forked for."""
     config = json.loads(sys.argv[1])
     if "direct" in config:  # one execution and no serving: streams and body are inherited
-        enter(config, {0: 0, 1: 1, 2: 2}, config["body"])
+        enter(config, [0, 1, 2, *config["inherited"]])
         operation, body = config["direct"], 3
     else:
         operation, body = Runner(config).serve()
@@ -242,6 +299,8 @@ def main() -> None:
         run_python(take(body))
     elif operation == EXEC:
         run_argv(take(body))
+    elif operation == CELL:
+        run_cells()
     elif operation == PUT:
         answer(put, take(body))
     elif operation == GET:

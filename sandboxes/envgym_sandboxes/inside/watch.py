@@ -53,7 +53,6 @@ class Stream:
         """Overwrite the buffer: the next execution is forked from this memory."""
         used = min(self.total, self.cap)
         self.view[:used] = bytes(used)
-        os.close(self.descriptor)
 
 
 def hide() -> None:

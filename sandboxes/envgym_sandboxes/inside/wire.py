@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 __all__ = [
+    "CELL",
     "DISK",
     "ENTRY",
     "EXEC",
@@ -35,8 +36,8 @@ REPLY = struct.Struct("<iIdQQ")
 What is kept of each stream follows.
 """
 
-PYTHON, EXEC, PUT, GET, OPEN, WIPE = 1, 2, 3, 4, 5, 6
-"""Operations: run a program, run a command, write files, read one, begin an episode, end it."""
+PYTHON, EXEC, PUT, GET, OPEN, WIPE, CELL = 1, 2, 3, 4, 5, 6, 7
+"""Operations: run a program, run a command, write files, read one, begin an episode, end it, run a cell."""
 TIMED_OUT, OOM, PIDS, DISK, UNCLEAN = 1, 2, 4, 8, 16
 """Flags: what the runner saw the kernel do, and whether something could not be cleared away."""
 
