@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import typer
 
-from envgym.cli import environments, evaluation, sandboxes, training
+from envgym.cli import environments, evaluation, quality, sandboxes, training
 from envgym.errors import EnvgymError, UserError
 
 __all__ = ["app", "main"]
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 environments.add_to(app)
+quality.add_to(app)
 evaluation.add_to(app)
 training.add_to(app)
 sandboxes.add_to(app)

@@ -1,0 +1,129 @@
+"""The quality gate finds what it is for: one broken environment for each check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+from commands import Run
+from toys import Adder
+
+from envgym.core import Reply
+from envgym.data import Message, Score, Split, Task, Trajectory
+from envgym.quality import CHECKS, Subject
+from envgym.tasks import ProceduralTasks
+from envgym.tools import Tool
+
+
+class Sound(Adder):
+    """The toy without its broken tools."""
+
+    def make_tools(self) -> dict[str, Tool]:
+        """One tool that works."""
+        return {name: made for name, made in super().make_tools().items() if name == "add"}
+
+
+class Generous(Sound):
+    """Pays for any message that is not empty."""
+
+    def score(self, trajectory: Trajectory) -> Any:
+        return Score(value=float(bool(trajectory.final_text)), accuracy=1.0, components={})
+
+
+class WrongExpert(Sound):
+    def gold(self, task: Task) -> Sequence[Message]:
+        return [Message(role="assistant", content="one more than that")]
+
+
+class OutOfRange(Sound):
+    reward_range: ClassVar[tuple[float, float]] = (0.25, 0.5)
+
+
+class Forgetful(Sound):
+    """Scores by what the instance remembers."""
+
+    def score(self, trajectory: Trajectory) -> Any:
+        self.starts += 1
+        return Score(value=1 / self.starts, accuracy=0.0, components={})
+
+
+class Impatient(Sound):
+    """Ends an episode instead of answering a call."""
+
+    async def respond(self, action: Message) -> Reply:
+        return Reply(done=True)
+
+
+class Leaky(Sound):
+    """The same problems in both splits."""
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        return [Task(id=str(i), split=split, messages=(), reference=i) for i in range(9)]
+
+
+class Moody(Sound):
+    """Another sequence of tasks for every instance."""
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        return ProceduralTasks(self._generate, split, self.settings.size, self.number)
+
+
+class Talkative(Sound):
+    """Tells the answer in its info."""
+
+    async def areset(self, **arguments: Any) -> Any:
+        observation, info = await super().areset(**arguments)
+        return observation, {**info, "answer": 4}
+
+
+class Clinging(Sound):
+    async def finish(self) -> None:
+        if self.number:
+            raise RuntimeError("cannot let go")
+
+
+FAILING = {
+    WrongExpert: "gold scores the maximum",
+    Generous: "what deserves nothing scores the floor",
+    Impatient: "calls that cannot be run are answered",
+    OutOfRange: "random actions stay within the rules",
+    Moody: "the same seed draws the same task",
+    Talkative: "the first observation is the prompt alone",
+    Forgetful: "replay and re-scoring give the same score",
+    Leaky: "train and held-out share nothing",
+    Clinging: "episodes can be abandoned, and closing twice is safe",
+}
+
+
+def failing(kind: type[Adder]) -> set[str]:
+    Adder.instances.clear()
+    subject = Subject(make=kind, env=kind(), episodes=2)
+    return {check.name for check in CHECKS if check.faults(subject)}
+
+
+def test_a_sound_environment_passes() -> None:
+    assert failing(Sound) == set()
+
+
+@pytest.mark.parametrize("kind", FAILING, ids=lambda kind: kind.__name__)
+def test_each_check_finds_what_it_is_for(kind: type[Adder]) -> None:
+    assert FAILING[kind] in failing(kind)
+
+
+def test_every_check_tells_how_to_mend() -> None:
+    assert all(check.mend for check in CHECKS)
+    assert len({check.name for check in CHECKS}) == len(CHECKS)
+
+
+def test_the_command(run: Run) -> None:
+    good = run("check", "math_problems", "--episodes", "1")
+    assert good.code == 0
+    assert good.out.splitlines() == [f"passes  {check.name}" for check in CHECKS]
+    bad = run("check", "toys:Adder", "--json")
+    assert bad.code == 1
+    assert json.loads(bad.out)["gold scores the maximum"] == []
+    assert "disk on fire" in str(json.loads(bad.out)["calls that cannot be run are answered"])
+    shown = run("check", "toys:Adder", "--episodes", "1").out
+    assert "to mend it: let run_calls answer tool calls" in shown
