@@ -244,6 +244,7 @@ def test_python_can_be_run(env: ChatEnv) -> None:
     for code, answer in (
         ("print(1 + 1)", "2"),
         ("x = 1", "nothing was printed"),
+        ("x + 1", "2"),
         ("1 / 0", "error: nonzero: ZeroDivisionError: division by zero"),
         ("while True: pass", "error: timeout: "),
         ("print('x' * 999)", "x" * 300),

@@ -183,9 +183,12 @@ class OneSandbox(Services, Sandbox):
         self.log.append(f"open {limits.wall_seconds:g}")
         return self
 
-    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
+    async def run_cell(self, code: str, *, wall_seconds: float | None = None) -> ExecResult:
         self.log.append(code)
         return self.results.pop(0)
+
+    async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
+        raise NotImplementedError
 
     async def exec(self, argv: Any, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:
         raise NotImplementedError

@@ -11,7 +11,7 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.errors import EnvironmentFailure
-from envgym.sandbox import Limits, Status
+from envgym.sandbox import Limits, Sandbox, Status
 from envgym.tasks import ProceduralTasks
 from envgym.tools import Tool, ToolInputError, run_calls, tool
 from envgym.verifiers.code import Recording
@@ -53,7 +53,9 @@ class CodeSettings(EnvSettings):
     )
     wall_seconds: float = pydantic.Field(default=20.0, gt=0, description="deadline of one execution")
     feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of a tool")
-    run_python: bool = pydantic.Field(default=False, description="offer to run a program and show what it prints")
+    run_python: bool = pydantic.Field(
+        default=False, description="offer a Python session; it holds a sandbox to the episode's end"
+    )
 
 
 class CodeSandbox(ChatEnv):
@@ -69,6 +71,7 @@ class CodeSandbox(ChatEnv):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._recordings: dict[str, Recording] = {}
+        self._session: Sandbox | None = None
 
     def make_tools(self) -> dict[str, Tool]:
         """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
@@ -92,6 +95,12 @@ class CodeSandbox(ChatEnv):
             )
 
         return ProceduralTasks(generate, split, chosen.size, chosen.task_seed)
+
+    async def finish(self) -> None:
+        """Close the episode's Python session, if there is one."""
+        if self._session is not None:
+            sandbox, self._session = self._session, None
+            await sandbox.close()
 
     def share_tasks(self, other: ChatEnv) -> None:
         """Use another instance's tasks, and what it knows of their reference solutions."""
@@ -139,9 +148,10 @@ class CodeSandbox(ChatEnv):
 
     @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_python(self, code: str) -> str:
-        """Run a Python program and return what it prints."""
-        async with self._make_boxes() as boxes:
-            done = await (await boxes.program()).run_python(code, wall_seconds=self.settings.call_seconds)
+        """Run Python in a session and return what it prints; names survive from call to call."""
+        if self._session is None:
+            self._session = await self.services.open_sandbox(self._limits())
+        done = await self._session.run_cell(code, wall_seconds=self.settings.call_seconds)
         if done.status is not Status.OK:
             last_line = done.error_text.strip().rpartition("\n")[2]
             raise ToolInputError(f"{done.status}: {last_line}"[: self.settings.feedback_chars])
@@ -159,10 +169,12 @@ class CodeSandbox(ChatEnv):
             raise EnvironmentFailure("a tool was called before reset()")
         return self.trajectory
 
+    def _limits(self) -> Limits:
+        return Limits(wall_seconds=self.settings.wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
+
     def _make_boxes(self) -> Boxes:
         """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
-        limits = Limits(wall_seconds=self.settings.wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
-        return Boxes(self.services, limits, self.settings.call_seconds, self._recordings)
+        return Boxes(self.services, self._limits(), self.settings.call_seconds, self._recordings)
 
 
 def _say(name: str, code: str) -> Message:

@@ -64,7 +64,7 @@ class MathSettings(EnvSettings):
     )
     calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
     python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
-    python_seconds: float = pydantic.Field(default=10.0, gt=0, le=60, description="deadline of one Python program")
+    python_seconds: float = pydantic.Field(default=10.0, gt=0, le=60, description="deadline of one call of Python")
     format_weight: float = pydantic.Field(
         default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
     )
@@ -156,10 +156,10 @@ class MathProblems(ChatEnv):
 
     @tool(concurrent=False, timeout=120.0)
     async def python(self, code: str) -> str:
-        """Run a Python program and return what it prints."""
+        """Run Python in a session and return what it prints; names survive from call to call."""
         if self._sandbox is None:
             self._sandbox = await self.services.open_sandbox(Limits(wall_seconds=self.settings.python_seconds))
-        result = await self._sandbox.run_python(code)
+        result = await self._sandbox.run_cell(code)
         if result.status is not Status.OK:
             last_line = result.error_text.strip().rpartition("\n")[2]
             raise ToolInputError(f"{result.status}: {last_line}"[:400])

@@ -91,7 +91,11 @@ def launch(
                 connection = socket.socket(fileno=os.dup(stream.fileno()))
             finally:
                 stream._response.close()
-            client.api.start(identity)
+            try:
+                client.api.start(identity)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
             with contextlib.suppress(DockerException):
                 remove(client, identity)
