@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
-
+from envgym.chat_endpoint import ChatEndpoint, ConversationTooLong
 from envgym.core import ChatEnv
 from envgym.data import Message, Observation, Task, ToolCall
-from envgym.errors import PolicyError, UserError
+from envgym.errors import PolicyError
 from envgym.parsing import MAX_CALLS, HermesFormat, dropped, make_call, parse_json
 from envgym.policy import Completion, ContextFull, Policy, PolicySession
 
 __all__ = ["HttpPolicy"]
 
-_ATTEMPTS = 4
-_RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
-_MAX_BODY = 8 * 2**20
-_TOO_LONG = ("context_length_exceeded", "context length", "context size", "maximum context")
-"""How OpenAI, vLLM, SGLang and llama.cpp say that a conversation is too long."""
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -57,13 +49,7 @@ class HttpPolicy(Policy):
         timeout: float = 120.0,
         pause: float = 0.5,
     ) -> None:
-        self._key = os.environ.get("ENVGYM_API_KEY", "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise UserError("ENVGYM_API_KEY holds characters that no HTTP header may hold")
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._url = _endpoint(url)
-        self._client = httpx.AsyncClient(headers=headers, timeout=timeout)
-        self._pause = pause
+        self._endpoint = ChatEndpoint(url, failure=PolicyError, timeout=timeout, pause=pause)
         self._body = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
 
     def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
@@ -72,7 +58,7 @@ class HttpPolicy(Policy):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._endpoint.close()
 
     async def ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], seed: int) -> dict[str, Any]:
         """One completion: the first choice of the server's answer.
@@ -84,34 +70,10 @@ class HttpPolicy(Policy):
         body = {**self._body, "messages": messages, "seed": seed % 2**31}
         if tools:
             body["tools"] = tools
-        problem = ""
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(self._pause * 2 ** (attempt - 1))
-            try:
-                status, text = await self._post(body)
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
-                continue
-            if status == httpx.codes.OK:
-                return _first_choice(text)
-            if status in (400, 413, 422) and any(words in text for words in _TOO_LONG):
-                raise ContextFull
-            problem = f"HTTP {status}: {text[:300]}"
-            if status not in _RETRIED:
-                break
-        if self._key:
-            problem = problem.replace(self._key, "[key]")
-        raise PolicyError(f"no completion from {self._url.copy_with(userinfo=b'')}: {problem}")
-
-    async def _post(self, body: dict[str, Any]) -> tuple[int, str]:
-        async with self._client.stream("POST", self._url, json=body) as response:
-            content = bytearray()
-            async for piece in response.aiter_bytes():
-                content += piece
-                if len(content) > _MAX_BODY:
-                    raise PolicyError(f"the server's answer is larger than {_MAX_BODY} bytes")
-            return response.status_code, content.decode("utf-8", "replace")
+        try:
+            return await self._endpoint.complete(body)
+        except ConversationTooLong:
+            raise ContextFull from None
 
 
 class _HttpSession(PolicySession):
@@ -137,26 +99,6 @@ class _HttpSession(PolicySession):
         message = _from_openai(choice["message"], cut=choice.get("finish_reason") == "length")
         self._messages.append(_to_openai(message))
         return Completion(message=message)
-
-
-def _endpoint(url: str) -> httpx.URL:
-    try:
-        address = httpx.URL(url.rstrip("/") + "/chat/completions")
-    except httpx.InvalidURL as error:
-        raise UserError(f"no server can have the address {url!r:.200}: {error}") from None
-    if address.scheme not in ("http", "https") or not address.host:
-        raise UserError(f"a server's address reads http://HOST:PORT/v1, got {url!r:.200}")
-    return address
-
-
-def _first_choice(text: str) -> dict[str, Any]:
-    try:
-        choice: dict[str, Any] = json.loads(text)["choices"][0]
-        if not isinstance(choice["message"], dict):
-            raise TypeError("message is not an object")
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise PolicyError(f"the server's answer is not a chat completion: {error!r}") from None
-    return choice
 
 
 def _to_openai(message: Message) -> dict[str, Any]:

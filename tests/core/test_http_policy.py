@@ -267,7 +267,7 @@ async def test_an_answer_that_is_no_completion_is_a_policy_error(ask: Callable[.
 async def test_an_endless_answer_is_not_read_to_its_end(
     ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("envgym.http_policy._MAX_BODY", 1000)
+    monkeypatch.setattr("envgym.chat_endpoint._MAX_BODY", 1000)
     with pytest.raises(PolicyError, match="larger than 1000 bytes"):
         await ask(choice("x" * 10_000))
 
