@@ -97,6 +97,10 @@ class Collector:
         """
         return self._prototypes[label].task_list(split)
 
+    def prototype(self, label: str) -> ChatEnv:
+        """An instance that plays no episodes: it has the tasks, and can score what others played."""
+        return self._prototypes[label]
+
     async def episode(self, label: str, task: Task, sample: int, round_: int = 0) -> Trajectory:
         """Play one episode, again if it fails, at most ``retries`` times.
 

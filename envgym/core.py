@@ -257,7 +257,7 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         trajectory.outcome = outcome
         trajectory.closing = self._pending
         try:
-            score = await self._score(trajectory)
+            score = await self.rescore(trajectory)
         finally:
             await self.end_episode()
         trajectory.score = score
@@ -267,7 +267,12 @@ class ChatEnv(gymnasium.Env[Observation, Message]):
         info = {"score": score, "outcome": outcome, **(turn.metrics if turn else {})}
         return self._observe(), float(reward), completed, not completed, info
 
-    async def _score(self, trajectory: Trajectory) -> Score:
+    async def rescore(self, trajectory: Trajectory) -> Score:
+        """Score a finished trajectory, played here or stored; awaits where ``score`` is asynchronous.
+
+        Raises:
+            EpisodeError: ``score`` gave no score, or one that is not a number.
+        """
         given: Any = self.score(trajectory)
         score = await given if inspect.isawaitable(given) else given
         if not isinstance(score, Score):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from envgym.collect import Group
-from envgym.controls import controlled
-from envgym.data import OutcomeKind, Trajectory
+from envgym.controls import controlled, mislabel
+from envgym.data import OutcomeKind, Task, Trajectory
 from envgym.mix import Mix
 from envgym_trainers.dynamic_sampling import DynamicSampling, Refill
 from envgym_trainers.objectives import Objective
@@ -112,7 +112,7 @@ class GroupSource:
                 finished, running = await asyncio.wait(running.union(fresh), return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     group = task.result()
-                    success = [controlled(self._recipe.reward.control, t)[1] for t in group.trajectories]
+                    success = [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
                     refill.offer(begun.index(task), group, success)
         result.generated += [task.result() for task in begun]
         groups, counters = refill.take()
@@ -123,5 +123,15 @@ class GroupSource:
     def _play(self, label: str) -> Coroutine[Any, Any, Group]:
         """Draw the next task and play a group of it."""
         tasks = self._collector.tasks(label, "train")
-        visit, task = self.mix.draws(label), tasks[self.mix.draw(label)]
-        return self._collector.group(label, task, self._recipe.group_size, visit)
+        visit, index = self.mix.draws(label), self.mix.draw(label)
+        if self._recipe.reward.control == "wrong_label":
+            return self._mislabelled(label, tasks, index, visit)
+        return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
+
+    async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
+        """A group with the scores that the reference of the task after it gives."""
+        group = await self._collector.group(label, tasks[index], self._recipe.group_size, visit)
+        for trajectory in group.trajectories:
+            if not trajectory.failed:
+                await mislabel(self._collector.prototype(label), trajectory, tasks[(index + 1) % len(tasks)])
+        return group

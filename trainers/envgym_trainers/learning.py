@@ -61,7 +61,7 @@ class Learner:
 
     def _samples(self, group: Group) -> list[Sample]:
         trajectories = group.trajectories
-        scores = [controlled(self._recipe.reward.control, t)[0] for t in trajectories]
+        scores = [controlled(self._recipe.reward, t)[0] for t in trajectories]
         lengths = torch.tensor([t.sampled_tokens for t in trajectories])
         rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
         advantages = self._objective.advantages(rewards)

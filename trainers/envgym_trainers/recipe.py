@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import pydantic
 
 from envgym.config import Section
-from envgym.controls import Control
+from envgym.controls import RewardSettings
 from envgym.mix import MixEntry
 from envgym_trainers.models import ModelConfig
 
@@ -56,12 +56,6 @@ class EvaluateConfig(Section):
     samples: int = pydantic.Field(default=1, ge=1, description="episodes per task")
 
 
-class RewardConfig(Section):
-    """What training is rewarded for."""
-
-    control: Control = "none"
-
-
 class SandboxConfig(Section):
     """Where untrusted programs run; ``sandbox = "docker"`` is short for a table with that name."""
 
@@ -102,7 +96,7 @@ class ReinforcementRecipe(StageRecipe):
     objective: dict[str, Any] = pydantic.Field(
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )
-    reward: RewardConfig = RewardConfig()
+    reward: RewardSettings = RewardSettings()
 
     @pydantic.model_validator(mode="after")
     def _needs_a_model(self) -> Self:
