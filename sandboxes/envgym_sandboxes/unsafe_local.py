@@ -142,7 +142,7 @@ class _LocalSandbox(Sandbox):
                 )
                 for descriptor in (cells_read, done_write, out_write, err_write):
                     theirs.callback(os.close, descriptor)
-                for descriptor in (cells, out, err):
+                for descriptor in (cells, done, out, err):
                     os.set_blocking(descriptor, False)
                 process = self._start(wire.CELL, null.fileno(), [out_write, err_write], [cells_read, done_write])
             self._session = process, Session(os.pidfd_open(process.pid), cells, done, out, err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 
@@ -95,6 +96,58 @@ async def test_closing_what_the_session_hangs_on_only_ends_it(sandbox: Sandbox) 
     result = await sandbox.run_cell("import os; os.closerange(3, 50); x = 1")
     assert result.status in (Status.NONZERO, Status.SIGNAL)
     assert (await sandbox.run_cell("'x' in globals()")).text == "False\n"
+
+
+HOLD_EVERY_PLACE = """
+import os, time
+while True:
+    try:
+        if os.fork() == 0:
+            time.sleep(60)
+    except OSError:
+        break
+"""
+STOP_FILE_OPERATIONS = """
+import os, signal, threading
+def stop():
+    own = {os.getpid(), 1}
+    while True:
+        for name in os.listdir('/proc'):
+            if name.isdigit() and int(name) not in own:
+                try: os.kill(int(name), signal.SIGSTOP)
+                except OSError: pass
+threading.Thread(target=stop, daemon=True).start()
+"""
+STUFF_THE_PIPES = """
+import os
+for path, flags in (('/proc/self/fd/3', os.O_WRONLY), ('/proc/self/fd/4', os.O_WRONLY)):
+    end = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        while True: os.write(end, bytes(65536))
+    except OSError:
+        pass
+"""
+DRAIN_THE_PIPES = """
+import os, threading
+end = os.open('/proc/self/fd/4', os.O_RDONLY)
+def drain():
+    while True: os.read(end, 1)
+threading.Thread(target=drain, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("code", [HOLD_EVERY_PLACE, STOP_FILE_OPERATIONS, STUFF_THE_PIPES, DRAIN_THE_PIPES])
+async def test_a_session_that_fights_back_is_no_outage(backend: Backend, limits: Limits, code: str) -> None:
+    """Whatever comes of it is the program's own doing, and the next episode finds a sandbox that works."""
+    async with await backend.open(limits) as sandbox:
+        await sandbox.run_cell(code, wall_seconds=2.0)
+        with contextlib.suppress(OSError):
+            await sandbox.write({"file": b"1"})
+            await sandbox.read("file")
+        await sandbox.run_cell("1", wall_seconds=2.0)
+        await sandbox.run_python("print(1)")
+    async with await backend.open(limits) as sandbox:
+        assert (await sandbox.run_cell("1 + 1")).text == "2\n"
 
 
 async def test_nothing_of_a_session_reaches_the_next_episode(backend: Backend, limits: Limits) -> None:

@@ -33,9 +33,12 @@ class Session:
 
     Args:
         process: a descriptor of the session's process.
-        cells: where cells are written to; not blocking.
+        cells: where cells are written to.
         done: where the byte comes from.
-        out, err: where the process's output comes from; not blocking.
+        out, err: where the process's output comes from.
+
+    None of the descriptors blocks: the session's process can open the other ends of its pipes as well, and fill or
+    drain them at any time.
     """
 
     def __init__(self, process: int, cells: int, done: int, out: int, err: int) -> None:
@@ -68,7 +71,7 @@ class Session:
         if owner is not None:
             poller.register(owner, 0)
         state = "ended"
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             os.write(self.cells, _LENGTH.pack(size))
             state = self._watch(poller, streams, body, end, owner)
         for stream in streams:

@@ -132,7 +132,12 @@ class Runner:
         err_read, err_write = os.pipe()
         before = self.counters()
         started = time.monotonic()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            # What the session started has taken every place there is for a process.
+            self.end_session()
+            child = os.fork()
         if not child:
             enter(self.config, [stdin, out_write, err_write, body])
             return operation, 3
@@ -145,6 +150,8 @@ class Runner:
         full = self.disk_is_full()
         if self.session is None:
             kill_everything()
+        elif timed_out:
+            os.kill(child, signal.SIGKILL)
         code = os.waitpid(child, 0)[1]
         for stream in streams:
             stream.drain(2 * FLOOD * cap)
@@ -168,7 +175,7 @@ class Runner:
                 return CELL, -1
             for descriptor in (cells_read, done_write, out_write, err_write):
                 os.close(descriptor)
-            for descriptor in (cells, out, err):
+            for descriptor in (cells, done, out, err):
                 os.set_blocking(descriptor, False)
             self.session = Session(os.pidfd_open(self.session_child), cells, done, out, err)
         before, started = self.counters(), time.monotonic()
