@@ -20,10 +20,12 @@ import typer.main
 from typer.testing import CliRunner
 
 from envgym.cli import app
+from envgym.registry import environments
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "examples" / "third_party_plugin"
-GUIDES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs" / "environments").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs").glob("*.md")), *PAGES]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", PLUGIN / "README.md", *GUIDES)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"# (?:.*\btrain )?([\w/]+\.(?:py|toml))\b")
@@ -136,6 +138,24 @@ def test_every_command_shown_is_accepted() -> None:
         elif "pytest" in words:
             paths = [w for w in words[words.index("pytest") + 1 :] if "/" in w]
             assert all((ROOT / p).exists() for p in paths), line
+
+
+def test_every_shipped_environment_has_a_page() -> None:
+    plugins = environments.plugins().values()
+    own = {p.name.rpartition("-v")[0] for p in plugins if p.entry_point.startswith("envgym_environments.")}
+    assert {page.stem for page in PAGES} == own
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_episode_on_a_page_is_what_its_command_prints(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    (command,) = [body[2:].strip() for kind, body in BLOCK.findall(text) if kind == "console"]
+    (printed,) = [body for kind, body in BLOCK.findall(text) if kind == "text"]
+    assert command.startswith(f"envgym rollout {page.stem} ")
+    played = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert played.exit_code == 0, played.output
+    assert played.stdout == printed
 
 
 def test_every_link_and_every_path_of_the_tree_exists() -> None:
