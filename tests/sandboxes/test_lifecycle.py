@@ -37,7 +37,7 @@ asyncio.run(main())
 """
 
 
-def start_owner(name: str, count: int, **settings: str) -> tuple[subprocess.Popen[str], list[str]]:
+def start_owner(name: str, count: int, **settings: Any) -> tuple[subprocess.Popen[str], list[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", OWNER, name, str(count), json.dumps(settings)]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -197,15 +197,17 @@ async def test_a28_next_start_sweeps_exactly_the_dead_owners_containers(
     living, container = docker_sandbox_and_container
     client = docker.from_env()
     try:
-        owner, labels = start_owner("docker", 2, **same_image(container))
+        owner, labels = start_owner("docker", 16, capacity=16, **same_image(container))
         paused = listed(client, labels)
-        assert len(paused) == 2
+        assert len(paused) == 16
+        neighbour = client.containers.create(container.image.id, ["nothing"])
         for one in paused:
             one.pause()  # or they would notice their owner's end and go by themselves
         kill_owner(owner)
         type(docker_backend).clean()  # a backend that starts beside this test may be quicker
         assert gone(lambda: listed(client, labels))
         assert (await living.run_python("print(1)")).text == "1\n"
+        neighbour.remove()  # which fails if the sweep took it
     finally:
         client.close()
 
