@@ -12,7 +12,7 @@ import math_verify
 import sympy
 from sympy.core.relational import Relational
 
-__all__ = ["equal", "readable", "warm_up"]
+__all__ = ["answer", "equal", "readable", "warm_up"]
 
 _DIGITS = 60
 _WARM_UP = (
@@ -28,6 +28,13 @@ def warm_up() -> None:
     """Fill caches that every forked child then shares: a first answer takes half a second."""
     for prediction, gold in _WARM_UP:
         equal(prediction, gold)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether ``prediction`` equals ``gold``, or where there is none, whether ``gold`` can be read."""
+    if "prediction" in request:
+        return {"equal": equal(request["prediction"], request["gold"])}
+    return {"readable": readable(request["gold"])}
 
 
 def readable(latex: str) -> bool:

@@ -15,7 +15,7 @@ import mpmath
 
 from envgym.verifiers.math.wire import Node
 
-__all__ = ["equal"]
+__all__ = ["answer", "equal"]
 
 _PRECISIONS = ((50, 100), (600, 1200))
 """Digits: a cheap pair that tells most differences, and a pair that is hard to fool."""
@@ -37,6 +37,15 @@ _EXPONENTIAL = frozenset({"sinh", "cosh", "binom"})
 _LARGEST_FACTORIAL = 10_000
 _LARGEST_ARGUMENT = 1_000_000
 _LARGEST_MAGNITUDE = 1_000_000
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether ``prediction`` equals ``gold`` within ``tolerance``; what has no numeric value equals nothing."""
+    tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
+    try:
+        return {"equal": equal(request["prediction"], request["gold"], tolerance)}
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return {"equal": False}
 
 
 def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:

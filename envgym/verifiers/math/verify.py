@@ -21,16 +21,18 @@ from envgym.verifiers.math.limits import OverCapError, UnreadableError, check_ca
 from envgym.verifiers.math.normalise import normalise
 from envgym.verifiers.math.plain import plain_ratio
 from envgym.verifiers.math.policy import Policy
-from envgym.verifiers.math.pool import AlgebraFailedError, AlgebraTimeoutError, shared_pool
 from envgym.verifiers.math.shapes import expand_plus_minus
 from envgym.verifiers.math.tree import Series, Tree
 from envgym.verifiers.math.verdict import Decision, Stage, Verdict
 from envgym.verifiers.math.wire import to_wire
+from envgym.verifiers.workers import WorkerFailedError, WorkerTimeoutError, shared_pool
 
 __all__ = ["check_gold", "verify_math"]
 
 _Result = tuple[Decision, Stage, str]
 _MAX_REQUESTS = 32
+_CAS = "envgym.verifiers.math.cas"
+_NUMERIC = "envgym.verifiers.math.numeric"
 
 
 def verify_math(
@@ -66,9 +68,9 @@ def check_gold(gold: str, *, timeout: float = 5.0) -> None:
         answer = _read_gold(gold)
         if answer.tree is not None:
             check_value(answer.tree)
-        elif shared_pool().ask({"op": "readable", "gold": answer.text}, timeout).status != "equal":
+        elif not shared_pool().ask(_CAS, {"gold": answer.text}, timeout).found["readable"]:
             raise UnreadableError("computer algebra cannot read it")
-    except (UnreadableError, AlgebraTimeoutError, AlgebraFailedError) as error:
+    except (UnreadableError, WorkerTimeoutError, WorkerFailedError) as error:
         raise DataError(
             f"the gold answer {gold[:100]!r} cannot be read: {error}; correct or drop the row"
         ) from error
@@ -113,9 +115,9 @@ def _decide(prediction: str, gold: str, policy: Policy, timeout: float) -> _Resu
         return Decision.UNPARSEABLE, Stage.CAPS, str(error)
     except UnreadableError as error:
         return Decision.UNPARSEABLE, Stage.PARSING, str(error)
-    except AlgebraTimeoutError as error:
+    except WorkerTimeoutError as error:
         return Decision.TIMEOUT, Stage.COMPUTER_ALGEBRA, str(error)
-    except AlgebraFailedError as error:
+    except WorkerFailedError as error:
         return Decision.VERIFIER_ERROR, Stage.COMPUTER_ALGEBRA, str(error)
 
 
@@ -160,11 +162,10 @@ def _whose_fault(gold: Tree, error: UnreadableError) -> _Result:
 
 
 def _by_computer_algebra(text: str, gold: str, timeout: float) -> _Result:
-    reply = shared_pool().ask({"op": "latex", "prediction": text, "gold": gold}, timeout)
-    if reply.status == "unreadable":
+    equal = shared_pool().ask(_CAS, {"prediction": text, "gold": gold}, timeout).found["equal"]
+    if equal is None:
         return Decision.UNPARSEABLE, Stage.COMPUTER_ALGEBRA, "computer algebra cannot read the prediction"
-    decision = Decision.CORRECT if reply.status == "equal" else Decision.INCORRECT
-    return decision, Stage.COMPUTER_ALGEBRA, reply.reason
+    return Decision.CORRECT if equal else Decision.INCORRECT, Stage.COMPUTER_ALGEBRA, "Math-Verify"
 
 
 class _NumericStage:
@@ -179,11 +180,10 @@ class _NumericStage:
         if self._requests < 0:
             raise OverCapError(f"more than {_MAX_REQUESTS} parts need computer algebra")
         request = {
-            "op": "scalars",
             "prediction": to_wire(prediction),
             "gold": to_wire(gold),
             "tolerance": str(tolerance) if tolerance is not None else None,
         }
-        reply = shared_pool().ask(request, max(self._seconds, 0.01))
+        reply = shared_pool().ask(_NUMERIC, request, max(self._seconds, 0.01))
         self._seconds -= reply.seconds
-        return reply.status == "equal"
+        return bool(reply.found["equal"])

@@ -1,4 +1,4 @@
-"""The pool of computer algebra workers: killed, respawned, limited, gone with its parent."""
+"""The pool of workers: killed, respawned, limited, gone with its parent."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from envgym.verifiers.math.pool import AlgebraFailedError, AlgebraTimeoutError, Pool
+from envgym.verifiers.workers.pool import Pool, WorkerFailedError, WorkerTimeoutError
 
+_CAS = "envgym.verifiers.math.cas"
+_NUMERIC = "envgym.verifiers.math.numeric"
 _TWO = ["num", "2", "1"]
 _NESTED: dict[str, Any] = {
-    "op": "scalars",
     "prediction": [
         "call",
         "root",
@@ -30,7 +31,6 @@ _NESTED: dict[str, Any] = {
     "tolerance": None,
 }
 _HUGE_SUM = {
-    "op": "latex",
     "prediction": r"\sum_{k=1}^{10^8} \frac{\sin k}{k!}",
     "gold": r"\int_0^1 e^{\sin x^3} dx",
 }
@@ -49,7 +49,7 @@ def _workers(parent: int) -> set[Path]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             of_parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
-            if of_parent and "math.worker" in (folder / "cmdline").read_text():
+            if of_parent and "workers.process" in (folder / "cmdline").read_text():
                 found.add(folder)
     return found
 
@@ -57,22 +57,22 @@ def _workers(parent: int) -> set[Path]:
 def test_a_killed_worker_is_replaced(pool: Pool) -> None:
     """The request that finds it dead fails as the verifier's error; the next one is answered."""
     others = _workers(os.getpid())
-    assert pool.ask(_NESTED, 2.0).status == "equal"
+    assert pool.ask(_NUMERIC, _NESTED, 2.0).found == {"equal": True}
     (worker,) = _workers(os.getpid()) - others
     os.kill(int(worker.name), signal.SIGKILL)
-    with pytest.raises(AlgebraFailedError):
-        pool.ask(_NESTED, 2.0)
-    assert pool.ask(_NESTED, 2.0).status == "equal"
+    with pytest.raises(WorkerFailedError):
+        pool.ask(_NUMERIC, _NESTED, 2.0)
+    assert pool.ask(_NUMERIC, _NESTED, 2.0).found == {"equal": True}
 
 
 def test_a_request_past_its_time_is_killed_and_the_worker_lives_on(pool: Pool) -> None:
     """A deadline of a few milliseconds; the worker that forked the computation answers the next request."""
-    pool.ask({"op": "latex", "prediction": "1", "gold": "1"}, 5.0)
+    pool.ask(_CAS, {"prediction": "1", "gold": "1"}, 5.0)
     start = time.perf_counter()
-    with pytest.raises(AlgebraTimeoutError):
-        pool.ask(_HUGE_SUM, 0.05)
+    with pytest.raises(WorkerTimeoutError):
+        pool.ask(_CAS, _HUGE_SUM, 0.05)
     assert time.perf_counter() - start < 1.0
-    assert pool.ask(_NESTED, 2.0).status == "equal"
+    assert pool.ask(_NUMERIC, _NESTED, 2.0).found == {"equal": True}
 
 
 def test_many_threads_share_few_workers(pool: Pool) -> None:
@@ -81,8 +81,8 @@ def test_many_threads_share_few_workers(pool: Pool) -> None:
     results: list[bool] = []
 
     def ask(number: int) -> None:
-        status = pool.ask(unequal if number % 2 else _NESTED, 5.0).status
-        results.append((status == "equal") is (number % 2 == 0))
+        reply = pool.ask(_NUMERIC, unequal if number % 2 else _NESTED, 5.0)
+        results.append(reply.found["equal"] is (number % 2 == 0))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
     for thread in threads:

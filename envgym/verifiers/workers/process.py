@@ -1,4 +1,4 @@
-"""The program that runs computer algebra: ``python -m envgym.verifiers.math.worker``.
+"""The program of a worker: ``python -m envgym.verifiers.workers.process``.
 
 One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
 answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
@@ -16,7 +16,6 @@ import resource
 import select
 import signal
 import sys
-from fractions import Fraction
 from typing import Any, TextIO
 
 __all__ = ["main"]
@@ -29,12 +28,13 @@ def main() -> None:
     """Serve requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    importlib.import_module("envgym.verifiers.math.numeric")
     _ready(replies)
     for line in sys.stdin:
         request = json.loads(line)
-        if request["op"] == "load":
-            importlib.import_module("envgym.verifiers.math.cas").warm_up()
+        if "load" in request:
+            module = importlib.import_module(request["load"])
+            if hasattr(module, "warm_up"):
+                module.warm_up()
             _ready(replies)
         else:
             _send(replies, _serve(request))
@@ -45,12 +45,12 @@ def _ready(replies: TextIO) -> None:
     _send(replies, {"status": "ready"})
 
 
-def _send(replies: TextIO, reply: dict[str, str]) -> None:
+def _send(replies: TextIO, reply: dict[str, Any]) -> None:
     replies.write(json.dumps(reply) + "\n")
     replies.flush()
 
 
-def _serve(request: dict[str, Any]) -> dict[str, str]:
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -68,40 +68,21 @@ def _serve(request: dict[str, Any]) -> dict[str, str]:
     if not text:
         return {
             "status": "error",
-            "reason": f"computer algebra died with status {status}, likely out of memory",
+            "reason": f"the worker's child died with status {status}, likely out of memory",
         }
-    seconds = usage.ru_utime + usage.ru_stime
-    return {**json.loads(text), "seconds": f"{seconds:.6f}"}
+    return {**json.loads(text), "seconds": usage.ru_utime + usage.ru_stime}
 
 
 def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+    reply: dict[str, Any]
     try:
-        reply = _answer(request)
+        reply = {"status": "done", "found": sys.modules[request["module"]].answer(request["request"])}
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
         reply = {"status": "error", "reason": f"{type(error).__name__}: {error}"[:500]}
     os.write(writing, json.dumps(reply).encode())
     os._exit(0)
-
-
-def _answer(request: dict[str, Any]) -> dict[str, str]:
-    if request["op"] == "scalars":
-        from envgym.verifiers.math import numeric
-
-        tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
-        try:
-            same: bool | None = numeric.equal(request["prediction"], request["gold"], tolerance)
-        except (ValueError, ZeroDivisionError, OverflowError) as error:
-            return {"status": "unequal", "reason": f"no numeric value: {error}"}
-        return {"status": "equal" if same else "unequal", "reason": "600 and 1200 digits"}
-    from envgym.verifiers.math import cas
-
-    if request["op"] == "readable":
-        return {"status": "equal" if cas.readable(request["gold"]) else "unequal", "reason": "Math-Verify"}
-    same = cas.equal(request["prediction"], request["gold"])
-    status = {True: "equal", False: "unequal", None: "unreadable"}[same]
-    return {"status": status, "reason": "Math-Verify"}
 
 
 if __name__ == "__main__":

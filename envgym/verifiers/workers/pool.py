@@ -1,4 +1,4 @@
-"""Worker processes for computer algebra, shared by every thread of this process.
+"""Worker processes, shared by every thread of this process.
 
 A worker that does not reply is killed with everything it started, and the next request starts another.
 """
@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["AlgebraFailedError", "AlgebraTimeoutError", "Pool", "Reply", "shared_pool"]
+__all__ = ["Pool", "Reply", "WorkerFailedError", "WorkerTimeoutError", "shared_pool"]
 
 _SIZE = 2
 _START_SECONDS = 120.0
@@ -27,21 +27,20 @@ _WALL_FACTOR = 3.0
 """Wall-clock seconds per second of processor time: on a busy machine an answer is slow, not a timeout."""
 
 
-class AlgebraTimeoutError(Exception):
-    """Computer algebra did not finish within its time."""
+class WorkerTimeoutError(Exception):
+    """The work was not done within its time."""
 
 
-class AlgebraFailedError(Exception):
+class WorkerFailedError(Exception):
     """The worker failed for reasons that are not the answer's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What computer algebra found."""
+    """What a request came to."""
 
-    status: str
-    """``equal``, ``unequal`` or ``unreadable``."""
-    reason: str
+    found: dict[str, Any]
+    """What the module's ``answer`` returned."""
     seconds: float
     """Processor seconds it took."""
 
@@ -52,7 +51,7 @@ class _Worker:
     def __init__(self) -> None:
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "envgym.verifiers.math.worker"],
+                [sys.executable, "-m", "envgym.verifiers.workers.process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -60,29 +59,30 @@ class _Worker:
                 start_new_session=True,
             )
         except OSError as error:
-            raise AlgebraFailedError(f"the worker cannot be started: {error}") from error
+            raise WorkerFailedError(f"the worker cannot be started: {error}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
         self._buffer = b""
-        self._loaded = False
+        self._loaded: set[str] = set()
         try:
             self._await_ready()
         except BaseException:
             self.kill()
             raise
 
-    def prepare(self, request: dict[str, Any]) -> None:
-        """Have the worker import what ``request`` needs."""
-        if request["op"] in ("latex", "readable") and not self._loaded:
-            self._send({"op": "load"})
+    def load(self, module: str) -> None:
+        """Have the worker import ``module``, once."""
+        if module not in self._loaded:
+            self._send({"load": module})
             self._await_ready()
-            self._loaded = True
+            self._loaded.add(module)
 
-    def ask(self, request: dict[str, Any], seconds: float) -> dict[str, str]:
+    def ask(self, module: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send one request and return its reply."""
         wall_seconds = _WALL_FACTOR * seconds
-        self._send({**request, "seconds": seconds, "wall_seconds": wall_seconds})
+        limits = {"seconds": seconds, "wall_seconds": wall_seconds}
+        self._send({"module": module, "request": request, **limits})
         return self._receive(wall_seconds + _GRACE_SECONDS)
 
     def abandon(self) -> None:
@@ -102,29 +102,29 @@ class _Worker:
     def _await_ready(self) -> None:
         try:
             self._receive(_START_SECONDS)
-        except AlgebraTimeoutError as error:
-            raise AlgebraFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
+        except WorkerTimeoutError as error:
+            raise WorkerFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
 
     def _send(self, request: dict[str, Any]) -> None:
         try:
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
         except OSError as error:
-            raise AlgebraFailedError("the worker is gone") from error
+            raise WorkerFailedError("the worker is gone") from error
 
-    def _receive(self, seconds: float) -> dict[str, str]:
+    def _receive(self, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)
         while b"\n" not in self._buffer:
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise AlgebraTimeoutError(f"no reply within {seconds:.2f} s")
+                raise WorkerTimeoutError(f"no reply within {seconds:.2f} s")
             piece = os.read(self._replies.fileno(), 1 << 16)
             if not piece:
-                raise AlgebraFailedError("the worker died")
+                raise WorkerFailedError("the worker died")
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, str] = json.loads(line)
+        reply: dict[str, Any] = json.loads(line)
         return reply
 
 
@@ -136,17 +136,24 @@ class Pool:
         for _ in range(size):
             self._slots.put(None)
 
-    def ask(self, request: dict[str, Any], seconds: float) -> Reply:
-        """Return the worker's reply.
+    def ask(self, module: str, request: dict[str, Any], seconds: float) -> Reply:
+        """Have a worker call ``answer(request)`` of a module.
 
-        ``seconds`` is processor time; waiting for a free worker, or for one to start, is not part of it.
-        Raises ``AlgebraTimeoutError`` and ``AlgebraFailedError``.
+        Args:
+            module: name of a module with ``answer(request) -> dict`` and perhaps ``warm_up()``; the worker imports
+                it once and forks a child for each request.
+            request: JSON values.
+            seconds: processor time; waiting for a free worker, or for one to start, is not part of it.
+
+        Raises:
+            WorkerTimeoutError: the time was not enough.
+            WorkerFailedError: the worker died, or ``answer`` raised.
         """
         worker = self._slots.get()
         try:
             worker = worker or _Worker()
-            worker.prepare(request)
-            reply = worker.ask(request, seconds)
+            worker.load(module)
+            reply = worker.ask(module, request, seconds)
         except BaseException:
             if worker is not None:
                 worker.kill()
@@ -155,10 +162,10 @@ class Pool:
         finally:
             self._slots.put(worker)
         if reply["status"] == "timeout":
-            raise AlgebraTimeoutError(reply["reason"])
+            raise WorkerTimeoutError(reply["reason"])
         if reply["status"] == "error":
-            raise AlgebraFailedError(reply["reason"])
-        return Reply(reply["status"], reply["reason"], float(reply["seconds"]))
+            raise WorkerFailedError(reply["reason"])
+        return Reply(reply["found"], reply["seconds"])
 
     def abandon(self) -> None:
         """Let go of the workers in a forked process, where the queue's lock may be held for ever."""
