@@ -1,0 +1,53 @@
+"""Whether conclusions follow from premises, decided in a worker that can be killed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from envgym.errors import VerifierError
+from envgym.verifiers.logic.formulas import Formula
+from envgym.verifiers.workers import WorkerFailedError, WorkerTimeoutError, shared_pool
+
+__all__ = ["StepVerdict", "Validity", "check_steps"]
+
+_PROVER = "envgym.verifiers.logic.prover"
+_SECONDS = 20.0
+"""Processor time for all steps of a request: far more than the prover's own limit on work lets them take."""
+
+
+class Validity(enum.StrEnum):
+    """What became of a step."""
+
+    FOLLOWS = "follows"
+    DOES_NOT_FOLLOW = "does_not_follow"
+    UNDECIDED = "undecided"
+    """The prover's limit on work was not enough. Deterministic: a step too large, not an outage."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepVerdict:
+    """The decision about one step."""
+
+    validity: Validity
+    where: str = ""
+    """A case in which the premises hold and the conclusion does not; propositional steps only."""
+
+
+def check_steps(steps: Sequence[tuple[Sequence[Formula], Formula]]) -> list[StepVerdict]:
+    """Decide for each pair of premises and a conclusion whether the one follows from the others.
+
+    Blocks for milliseconds, and for longer where z3 has to work; callers that are asynchronous use a thread.
+
+    Raises:
+        VerifierError: the prover failed: missing data, not a step that does not follow.
+    """
+    if not steps:
+        return []
+    request = {"steps": [[[str(p) for p in premises], str(conclusion)] for premises, conclusion in steps]}
+    try:
+        verdicts = shared_pool().ask(_PROVER, request, _SECONDS).found["verdicts"]
+    except (WorkerFailedError, WorkerTimeoutError) as error:
+        raise VerifierError(f"the prover failed: {error}") from error
+    return [StepVerdict(Validity(validity), where) for validity, where in verdicts]
