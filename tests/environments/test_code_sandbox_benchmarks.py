@@ -20,8 +20,8 @@ pytestmark = pytest.mark.docker
 
 SHARES = 4
 """Tests that divide the work, so that they can run side by side."""
-MUTATED = 8
-"""One in how many MBPP tasks is mutated. Of all 427, tasks 82 and 85 alone let a mutant by, within a tolerance."""
+TOLERANT = {"off by one": {"82", "85"}}
+"""MBPP's tests of these compare within a tolerance of more than one, so they cannot tell."""
 EMPTY = "def {f}(*a, **k):\n    pass"
 MUTANTS = {
     "constant": "def {f}(*a, **k):\n    return 7",
@@ -92,4 +92,5 @@ async def test_mbpp_references_pass_and_mutants_fail(boxes: Boxes, number: int) 
     tasks = share_of("mbpp", ("train", "held_out"), number, 427)
     assert [t.id for t in tasks if not await passes(t, boxes)] == []
     for name, mutant in MUTANTS.items():
-        assert [t.id for t in tasks[::MUTATED] if await passes(t, boxes, mutant)] == [], name
+        told_apart = [t for t in tasks if t.id not in TOLERANT.get(name, ())]
+        assert [t.id for t in told_apart if await passes(t, boxes, mutant)] == [], name
