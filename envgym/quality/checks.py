@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium
 from gymnasium.utils.env_checker import check_env
 from pydantic import JsonValue
 
+from envgym.bridge import run_sync
 from envgym.data import Message, Task, ToolCall, Trajectory, content_hash, from_json, to_json
 from envgym.policy import EmptyPolicy, GoldPolicy, Policy, RandomPolicy
 from envgym.quality.play import BAD_CALLS, GARBAGE, Subject, say
@@ -106,7 +104,7 @@ def _observation(subject: Subject) -> Iterator[str]:
             yield f"task {task.id}: the first observation is not the prompt alone, or info tells {sorted(info)}"
         if not subject.env.observation_space.contains(observation):
             yield f"task {task.id}: the first observation is not in the observation space"
-    asyncio.run(subject.env.end_episode())
+    run_sync(subject.env.end_episode())
 
 
 def _replay(subject: Subject) -> Iterator[str]:
@@ -119,15 +117,9 @@ def _replay(subject: Subject) -> Iterator[str]:
             continue
         if (again.messages, again.score) != (first.messages, first.score):
             yield f"task {task.id}: two episodes of {name} with the same seed differ"
-        rescored: Any = subject.env.score(from_json(Trajectory, to_json(first)))
-        if inspect.isawaitable(rescored):
-            rescored = asyncio.run(_result(rescored))
+        rescored = run_sync(subject.env.rescore(from_json(Trajectory, to_json(first))))
         if rescored != first.score:
             yield f"task {task.id}: the stored trajectory of {name} is scored {rescored}, not {first.score}"
-
-
-async def _result(work: Any) -> Any:
-    return await work
 
 
 def _splits(subject: Subject) -> Iterator[str]:

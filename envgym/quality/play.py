@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from envgym.bridge import run_sync
 from envgym.core import ChatEnv
 from envgym.data import Message, Observation, Task, ToolCall, Trajectory
 from envgym.policy import Completion, Policy, PolicySession
@@ -57,7 +57,7 @@ class Subject:
     def play(self, policy: Policy, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
         """Play one episode; with it what is wrong whatever the policy did, or ``""``."""
         name = type(self.env).__name__
-        played = asyncio.run(rollout(self.env, policy, task, name=name, seed=seed, deadline=_DEADLINE))
+        played = run_sync(rollout(self.env, policy, task, name=name, seed=seed, deadline=_DEADLINE))
         if played.failed or played.score is None:
             return played, f"task {task.id}: the episode failed: {played.outcome.reason}"
         low, high = self.env.reward_range

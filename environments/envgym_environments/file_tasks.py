@@ -7,7 +7,8 @@ from typing import Any
 
 from envgym.data import Split, Task, content_hash
 from envgym.errors import DataError
-from envgym.tasks import read_rows, split_of
+from envgym.rows import read_rows
+from envgym.tasks import split_of
 
 __all__ = ["load_split", "row_id", "text_of"]
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from envgym.data import Message, OutcomeKind, Task, content_hash
@@ -248,3 +249,24 @@ def test_a_files_examples_are_its_first_training_rows(tmp_path: Path) -> None:
     assert [m.content for m in messages[1:-1:2]] == first[:2]
     assert [task.messages[-1].content for task in shown.task_list("train")] == first[2:]
     assert len(shown.task_list("held_out")) == len(plain.task_list("held_out"))
+
+
+def test_a_hugging_face_data_set_by_its_columns(tmp_path: Path, play_gold: Any) -> None:
+    """Both splits from one folder, as ``save_to_disk`` leaves it."""
+    splits = {
+        name: datasets.Dataset.from_list(
+            [{"problem": f"{name}: {n} + 1?", "solution": f"so #### {n + 1}"} for n in range(4)]
+        )
+        for name in ("train", "test")
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "sums")
+    env = MathProblems(
+        source=f"hf:{tmp_path}/sums",
+        held_out_file=f"hf:{tmp_path}/sums#test",
+        question_column="problem",
+        answer_column="solution",
+        answer_marker="####",
+    )
+    assert [t.messages[-1].content for t in env.task_list("held_out")] == [f"test: {n} + 1?" for n in range(4)]
+    assert [t.id for t in env.task_list("train")][:2] == ["train/sums/1", "train/sums/2"]
+    assert play_gold(env, env.task_list("train")[3]).score.value == 1

@@ -20,7 +20,8 @@ import pydantic
 
 from envgym.data import Message, Split, Task
 from envgym.errors import DataError, UserError
-from envgym.tasks import read_rows, stable_id
+from envgym.rows import read_rows
+from envgym.tasks import stable_id
 from envgym_environments.code_sandbox.procedural import SYSTEM
 from envgym_environments.code_sandbox.suites import AssertTests, StdioTest, StdioTests, Suite
 

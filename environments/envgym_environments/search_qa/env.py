@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import random
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
 from envgym_environments.answers import call, fenced_answer, has_format, reference_of, script
 from envgym_environments.search_qa.files import file_index, file_questions
-from envgym_environments.search_qa.index import Index
+from envgym_environments.search_qa.index import Index, Retriever
 from envgym_environments.search_qa.matching import score_answer
 from envgym_environments.search_qa.questions import QuestionKind, draw_question
 from envgym_environments.search_qa.remote import RemoteRetriever
@@ -30,7 +31,8 @@ _WITHHELD = 0.1
 class SearchQA(ChatEnv):
     """Look facts up in a corpus, follow them from document to document, and answer.
 
-    Only what the last message fences counts. One answer is compared by exact match, a set entity by entity.
+    Only what the last message fences counts. One answer is compared by exact match, a set entity by entity; with
+    ``grader = "judge"`` what does not match is shown to a judge.
     """
 
     Settings = SearchSettings
@@ -50,10 +52,13 @@ class SearchQA(ChatEnv):
 
         Raises:
             DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
+            UserError: the settings ask for a model or a judge that is not there.
         """
         s = self.settings
         if not s.retriever_url:
             self._index()
+        if s.grader == "judge":
+            self.services.judge()
         if s.question_file:
             return file_questions(split, s.question_file, s.held_out_file, self._system())
         return ProceduralTasks(self._generate, split, s.size, s.task_seed)
@@ -77,16 +82,28 @@ class SearchQA(ChatEnv):
         return script(searches, "; ".join(golds) if all_of else golds[0])
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for an exact match; ``f1_weight`` and ``format_weight`` move shares of it to the other components."""
+        """1 for a right answer; ``f1_weight`` and ``format_weight`` move shares of it to the other components.
+
+        Raises:
+            VerifierError: the judge cannot be reached.
+        """
         s = self.settings
         golds, all_of = _golds(trajectory.task)
-        exact, f1 = score_answer(fenced_answer(trajectory) or "", golds, all_of=all_of)
+        answer = fenced_answer(trajectory) or ""
+        exact, f1 = score_answer(answer, golds, all_of=all_of)
+        right = exact if exact or s.grader == "exact_match" else await self._judged(trajectory.task, answer)
         rubric = Rubric(
-            Reward(name="exact_match", function=lambda _: exact, weight=1 - s.f1_weight - s.format_weight),
+            Reward(name=s.grader, function=lambda _: right, weight=1 - s.f1_weight - s.format_weight),
             Reward(name="f1", function=lambda _: f1, weight=s.f1_weight),
             Reward(name="format", function=has_format, weight=s.format_weight),
         )
         return await rubric.score(trajectory)
+
+    async def _judged(self, task: Task, answer: str) -> float:
+        golds, all_of = _golds(task)
+        reference = ("; " if all_of else " or ").join(golds)
+        fenced = f"<answer>{answer}</answer>"
+        return float((await self.services.judge().grade(task.messages[-1].content, fenced, reference)).correct)
 
     @tool
     async def search(self, query: str) -> str:
@@ -94,6 +111,8 @@ class SearchQA(ChatEnv):
         top_k = self.settings.top_k
         if self._remote is not None:
             found = await self._remote.search(query, top_k)
+        elif self.settings.retriever == "embeddings":  # a model's forward pass, during which others can go on
+            found = await asyncio.to_thread(self._index().search, query, top_k)
         else:
             found = self._index().search(query, top_k)
         return "\n".join(map(self._snippet, found)) or "no document matches"
@@ -112,12 +131,21 @@ class SearchQA(ChatEnv):
         return f"{document.title}: {text}"
 
     def _index(self) -> Index:
-        return file_index(self.settings.corpus_file) if self.settings.corpus_file else self._fiction()[1]
+        s = self.settings
+        return file_index(s.corpus_file, s.retriever, s.embedding_model) if s.corpus_file else self._fiction()[1]
 
     def _fiction(self) -> tuple[World, Index]:
         s = self.settings
         withheld = _WITHHELD if s.unanswerable_share else 0.0
-        return _fictional_world(s.world_seed, s.documents, s.set_share > 0, withheld, s.distractors)
+        return _fictional_world(
+            s.world_seed,
+            s.documents,
+            s.distractors,
+            set_relations=s.set_share > 0,
+            withheld=withheld,
+            retriever=s.retriever,
+            embedding_model=s.embedding_model,
+        )
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
         s = self.settings
@@ -150,11 +178,18 @@ class SearchQA(ChatEnv):
 
 @functools.lru_cache(maxsize=4)
 def _fictional_world(
-    seed: int, documents: int, set_relations: bool, withheld: float, distractors: int
+    seed: int,
+    documents: int,
+    distractors: int,
+    *,
+    set_relations: bool,
+    withheld: float,
+    retriever: Retriever,
+    embedding_model: str,
 ) -> tuple[World, Index]:
     """Shared by every instance in this process: neither the world nor its index ever changes."""
     world = make_world(seed, documents, set_relations=set_relations, withheld=withheld, distractors=distractors)
-    return world, Index(world.documents)
+    return world, Index(world.documents, retriever, embedding_model)
 
 
 def _golds(task: Task) -> tuple[list[str], bool]:

@@ -8,25 +8,25 @@ from typing import Any
 
 from envgym.data import Message, Split, Task
 from envgym.errors import DataError
-from envgym.tasks import data_path, read_rows
+from envgym.rows import changed_at, read_rows
 from envgym_environments.file_tasks import load_split, row_id, text_of
-from envgym_environments.search_qa.index import Index
+from envgym_environments.search_qa.index import Index, Retriever
 from envgym_environments.search_qa.world import Document
 
 __all__ = ["file_index", "file_questions"]
 
 
-def file_index(name: str) -> Index:
+def file_index(name: str, retriever: Retriever, embedding_model: str) -> Index:
     """The index of a JSON-lines corpus (``id``, ``title``, ``text``), kept for as long as the file is unchanged.
 
     Raises:
         DataError: the file is missing, malformed or empty, or an id comes up twice.
     """
-    return _index(name, data_path(name).stat().st_mtime_ns)
+    return _index(name, changed_at(name), retriever, embedding_model)
 
 
 @functools.lru_cache(maxsize=4)
-def _index(name: str, changed: int) -> Index:
+def _index(name: str, changed: int, retriever: Retriever, embedding_model: str) -> Index:
     """``changed`` is the file's time of change, which renews the entry."""
     seen: dict[str, str] = {}
     documents: list[Document] = []
@@ -38,7 +38,7 @@ def _index(name: str, changed: int) -> Index:
         documents.append(Document(title=text_of(where, row, "title"), text=text_of(where, row, "text")))
     if not documents:
         raise DataError(f"{name}: the corpus is empty")
-    return Index(documents)
+    return Index(documents, retriever, embedding_model)
 
 
 def file_questions(split: Split, train_file: str, held_out_file: str, system: Message) -> Sequence[Task]:

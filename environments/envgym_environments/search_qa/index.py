@@ -1,53 +1,51 @@
-"""A BM25 index over short documents."""
+"""Search in short documents, by words, by meaning or by title."""
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy
 
-from envgym.errors import DataError
+from envgym_environments.search_qa.embeddings import EmbeddingRanking
+from envgym_environments.search_qa.ranking import Ranking, WordRanking
 from envgym_environments.search_qa.world import Document
 
-__all__ = ["Index"]
+__all__ = ["Index", "Retriever"]
 
-_WORD = re.compile(r"\w+")
-_TITLE_WEIGHT = 3
-"""How often a title counts: a document about someone must outrank those that mention them."""
+Retriever = Literal["bm25", "embeddings"]
 
 
 class Index:
-    """Finds documents by words (BM25 as in Lucene, through ``bm25s``) or by title.
+    """Finds documents by a query or by title.
 
     Args:
         documents: what to search.
+        retriever: what queries and documents are compared by.
+        embedding_model: see ``EmbeddingRanking``.
 
     Raises:
         DataError: no document has a word in it.
+        UserError: there is no such model here.
     """
 
-    def __init__(self, documents: Sequence[Document]) -> None:
-        import bm25s
-
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        retriever: Retriever = "bm25",
+        embedding_model: str = "builtin:minilm",
+    ) -> None:
         self.documents = documents
+        self._ranking: Ranking = (
+            WordRanking(documents) if retriever == "bm25" else EmbeddingRanking(documents, embedding_model)
+        )
         self._by_title: dict[str, list[Document]] = {}
         for document in documents:
             self._by_title.setdefault(document.title.strip().casefold(), []).append(document)
-        words = [_words(d.title) * _TITLE_WEIGHT + _words(d.text) for d in documents]
-        if not any(words):
-            raise DataError("the corpus holds no words")
-        self._bm25 = bm25s.BM25()
-        self._bm25.index(words, show_progress=False)
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """The best ``top_k`` documents that share a word with ``query``, best first; ties in corpus order."""
-        words = _words(query)
-        if not words:
-            return []
-        scores = self._bm25.get_scores(words)
+        """The best ``top_k`` documents that match ``query``, best first; ties in corpus order."""
+        scores = self._ranking.scores(query)
         hits = numpy.flatnonzero(scores > 0)
         best = hits[numpy.argsort(-scores[hits], kind="stable")[:top_k]]
         return [self.documents[i] for i in best]
@@ -55,7 +53,3 @@ class Index:
     def by_title(self, title: str) -> list[Document]:
         """Every document of that title, whatever its case, in corpus order."""
         return self._by_title.get(title.strip().casefold(), [])
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

