@@ -465,6 +465,7 @@ FACTS: dict[str, Any] = {
         ("interfaces", ["lo", "eth0"]),
         ("folders", {"/work": 2**40}),
         ("folders", {"/work": 0}),
+        ("folders", {"/work": None}),
     ],
 )
 def test_r11_a_limit_that_does_not_hold_is_found(name: str, found: object) -> None:
