@@ -12,7 +12,7 @@ import pydantic
 
 from envgym.errors import RecipeError
 
-__all__ = ["Section", "apply_overrides", "load_recipe", "parse_overrides", "read_recipe", "validate_settings"]
+__all__ = ["Section", "apply_overrides", "parse_overrides", "read_recipe", "validate_settings"]
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -37,15 +37,6 @@ def validate_settings(model: type[Model], values: dict[str, Any], owner: str) ->
         inner = {fault["loc"][:-1] for fault in faults}
         told = [_explain(model, f) for f in faults if f["type"] != "too_short" or f["loc"] not in inner]
         raise RecipeError(f"{owner}: " + "\n  and ".join(told)) from None
-
-
-def load_recipe(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
-    """Read a TOML recipe, apply ``a.b=c`` overrides, and validate it.
-
-    Raises:
-        RecipeError: the file is missing, is not TOML, or does not validate.
-    """
-    return validate_settings(model, read_recipe(path, overrides), path.name)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -42,16 +42,17 @@ def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float,
 
     Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1.
     """
-    if trajectory.failed or trajectory.score is None:
+    score = trajectory.score
+    if trajectory.failed or score is None:
         return float("nan"), float("nan")
-    reward, success = _reward(settings, trajectory)
+    reward, success = _reward(settings, trajectory, score)
     share = settings.false_negatives if success == 1 else settings.false_positives
     if share and _draw("noise", trajectory) < share:
         return (0.0, 0.0) if success == 1 else (1.0, 1.0)
     return reward, success
 
 
-def _reward(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
+def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> tuple[float, float]:
     match settings.control:
         case "random":
             value = float(_draw("control", trajectory) < 0.5)
@@ -63,7 +64,6 @@ def _reward(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, fl
             kept: Any = trajectory.artifacts[_LABEL]
             return float(kept[0]), float(kept[1])
         case "none":
-            score = trajectory.score or Score(value=0.0, accuracy=0.0)
             return trajectory.reward, score.accuracy
 
 

@@ -8,9 +8,10 @@ program's raises ``SandboxError``.
 from __future__ import annotations
 
 import abc
+import contextlib
 import enum
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast, get_type_hints
@@ -21,7 +22,7 @@ from envgym.config import Section, validate_settings
 from envgym.errors import RecipeError, UserError
 from envgym.registry import sandboxes
 
-__all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status", "select_backend"]
+__all__ = ["Backend", "ExecResult", "Limits", "Rival", "Sandbox", "Status", "select_backend"]
 
 _AUTO = ("docker", "bubblewrap")
 
@@ -159,6 +160,10 @@ class Sandbox(abc.ABC):
         await self.close()
 
 
+Rival = Callable[[], Awaitable[None]]
+"""Runs ``envgym.sandbox_bench.PROGRAM`` once, and raises ``SandboxError`` if that fails."""
+
+
 class Backend(abc.ABC):
     """Opens sandboxes of one technology, and owns what they share (a warm pool, a client)."""
 
@@ -183,6 +188,18 @@ class Backend(abc.ABC):
             SandboxError: it failed.
         """
         return ""
+
+    @contextlib.asynccontextmanager
+    async def rivals(self) -> AsyncIterator[Mapping[str, Rival]]:
+        """Other ways to run a program on the same technology; ``envgym sandbox bench`` times them beside this one.
+
+        Yields:
+            those that are installed here, by name.
+
+        Raises:
+            SandboxError: what a rival needs could not be started.
+        """
+        yield {}
 
     @abc.abstractmethod
     async def open(self, limits: Limits) -> Sandbox:

@@ -7,11 +7,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, Limits, Status
+from envgym.sandbox import Backend, Limits, Rival, Status
 
 __all__ = ["PROGRAM", "SandboxFigures", "measure_backend", "milliseconds"]
 
@@ -33,10 +33,6 @@ class SandboxFigures:
     executions_per_s: float
     """By as many sandboxes at once as there are workers."""
 
-    def as_dict(self) -> dict[str, float]:
-        """Every figure by its name."""
-        return asdict(self)
-
 
 async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
     """How long one call takes."""
@@ -46,19 +42,17 @@ async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
 
 
 async def measure_backend(
-    make: Callable[[], Backend],
-    *,
-    rounds: int,
-    workers: int,
-    beside: Callable[[], Awaitable[object]] | None = None,
-) -> SandboxFigures:
-    """Measure one backend that nothing else is using.
+    make: Callable[[], Backend], *, rounds: int, workers: int
+) -> tuple[SandboxFigures, dict[str, float]]:
+    """Measure one backend that nothing else is using, and its rivals in the same minutes.
 
     Args:
         make: makes a fresh backend.
-        rounds: timed executions; resets are a tenth of them.
+        rounds: timed executions, at least 10; resets are a tenth of them, and so are the executions of each rival.
         workers: sandboxes at once for the throughput.
-        beside: called after every tenth round, so that a rival is measured in the same minutes.
+
+    Returns:
+        the backend's figures, and ``<rival>_p50_ms`` for each of ``Backend.rivals``.
 
     Raises:
         SandboxError: an execution of ``print(1)`` did not print 1.
@@ -66,12 +60,13 @@ async def measure_backend(
     backend = make()
     try:
         cold = await milliseconds(lambda: _open_and_close(backend))
-        warm, bare = await _executions(backend, rounds, beside)
+        async with backend.rivals() as rivals:
+            warm, bare, theirs = await _executions(backend, rounds, rivals)
         resets = [await milliseconds(lambda: _open_and_close(backend)) for _ in range(max(1, rounds // 10))]
         rate = await _throughput(backend, rounds, workers)
     finally:
         await backend.close()
-    return SandboxFigures(
+    ours = SandboxFigures(
         cold_start_ms=cold,
         warm_p50_ms=statistics.median(warm),
         warm_p99_ms=sorted(warm)[int(0.99 * (len(warm) - 1))],
@@ -79,6 +74,7 @@ async def measure_backend(
         reset_ms=statistics.median(resets),
         executions_per_s=rate,
     )
+    return ours, {f"{name}_p50_ms": statistics.median(times) for name, times in theirs.items()}
 
 
 async def _open_and_close(backend: Backend) -> None:
@@ -87,9 +83,10 @@ async def _open_and_close(backend: Backend) -> None:
 
 
 async def _executions(
-    backend: Backend, rounds: int, beside: Callable[[], Awaitable[object]] | None
-) -> tuple[list[float], list[float]]:
+    backend: Backend, rounds: int, rivals: Mapping[str, Rival]
+) -> tuple[list[float], list[float], dict[str, list[float]]]:
     warm, bare = [], []
+    theirs: dict[str, list[float]] = {name: [] for name in rivals}
     async with await backend.open(Limits()) as sandbox:
 
         async def run() -> None:
@@ -101,9 +98,9 @@ async def _executions(
         for i in range(rounds):
             warm.append(await milliseconds(run))
             bare.append(await milliseconds(_bare_python))
-            if beside is not None and i % 10 == 9:
-                await beside()
-    return warm, bare
+            for name, rival in rivals.items() if i % 10 == 9 else ():
+                theirs[name].append(await milliseconds(rival))
+    return warm, bare, theirs
 
 
 async def _bare_python() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from envgym.cli.options import JsonFlag, Sandbox, Settings, SplitName, entry_of
 from envgym.cli.policies import PolicyName, open_policy
 from envgym.collect import Collector
-from envgym.data import Trajectory
+from envgym.data import Split, Trajectory
 from envgym.errors import UserError
 from envgym.evaluate import EnvScores, distinct, evaluate, mean_interval
 from envgym.mix import MixEntry
@@ -63,19 +64,7 @@ def eval_command(
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                total = samples * sum(len(distinct(collector.tasks(n, checked), limit)) for n in labels)
-                with Reporter() as reporter:
-                    reporter.begin("evaluate", total)
-
-                    earned: list[float] = []
-
-                    def note(trajectory: Trajectory) -> None:
-                        earned.extend([] if trajectory.failed else [trajectory.reward])
-                        reporter.advance(f"reward {sum(earned) / len(earned):.3f}" if earned else "")
-
-                    return await evaluate(
-                        collector, labels, split=checked, limit=limit, samples=samples, on_episode=note
-                    )
+                return await _watched(collector, labels, split=checked, limit=limit, samples=samples)
             finally:
                 await collector.close()
                 await player.close()
@@ -85,10 +74,7 @@ def eval_command(
     if as_json:
         print(json.dumps({"policy": policy, "split": split, "seed": seed, "environments": records}, indent=2))
     else:
-        for label, record in records.items():
-            reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
-            print(f"{label}: reward {reward}  accuracy {accuracy}  n {record['reward']['n']}", end="")
-            print(f"  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}")
+        print("\n".join(_line(label, record) for label, record in records.items()))
     if not all(s.rewards for s in scores.values()):
         sys.exit(1)
 
@@ -101,6 +87,22 @@ def _entries(env: list[str], settings: list[str] | None) -> list[MixEntry]:
     return entries
 
 
+async def _watched(
+    collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
+) -> dict[str, EnvScores]:
+    """Evaluate, and report the episodes as they end."""
+    earned: list[float] = []
+    with Reporter() as reporter:
+        total = samples * sum(len(distinct(collector.tasks(label, split), limit)) for label in labels)
+        reporter.begin("evaluate", total)
+
+        def note(trajectory: Trajectory) -> None:
+            earned.extend([] if trajectory.failed else [trajectory.reward])
+            reporter.advance(f"reward {sum(earned) / len(earned):.3f}" if earned else "")
+
+        return await evaluate(collector, labels, split=split, limit=limit, samples=samples, on_episode=note)
+
+
 def _record(scores: EnvScores) -> dict[str, Any]:
     return {
         "reward": mean_interval(list(scores.rewards.values())).as_dict(),
@@ -110,3 +112,9 @@ def _record(scores: EnvScores) -> dict[str, Any]:
         "turns_mean": scores.turns / max(1, scores.episodes),
         "sampled_tokens": scores.tokens,
     }
+
+
+def _line(label: str, record: dict[str, Any]) -> str:
+    reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
+    counts = f"n {record['reward']['n']}  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}"
+    return f"{label}: reward {reward}  accuracy {accuracy}  {counts}"

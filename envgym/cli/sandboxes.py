@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -12,43 +13,17 @@ import typer
 
 from envgym.cli.options import JsonFlag, Settings
 from envgym.config import parse_overrides
-from envgym.errors import EnvgymError, SandboxError, UserError
+from envgym.errors import EnvgymError, SandboxError
 from envgym.registry import sandboxes
 from envgym.sandbox import Backend, Limits, select_backend
 from envgym.sandbox_bench import measure_backend
+from envgym.sandbox_probe import probe
 
 __all__ = ["add_to"]
 
 Name = Annotated[str, typer.Argument(help="a backend, e.g. docker, bubblewrap; auto is the best isolated one")]
 
-_PROBE = """
-import json, os, resource
-
-def first(*names):
-    for name in names:
-        try:
-            with open("/sys/fs/cgroup/" + name) as file:
-                return file.read().strip()
-        except OSError:
-            pass
-    return "not told"
-
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-folders = [os.getcwd(), "/tmp", "/dev/shm"]
-print(json.dumps({
-    "user": f"uid {os.getuid()}, gid {os.getgid()}",
-    "capabilities": status["CapEff"].strip(),
-    "no new privileges": status["NoNewPrivs"].strip(),
-    "seccomp mode": status["Seccomp"].strip(),
-    "root": "read-only" if os.statvfs("/").f_flag & os.ST_RDONLY else "WRITABLE",
-    "network": [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line],
-    "memory": first("memory.max", "memory/memory.limit_in_bytes"),
-    "processes": first("pids.max", "pids/pids.max"),
-    "cpu time": first("cpu.max", "cpu/cpu.cfs_quota_us"),
-    "open files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    "writable folders": {f: os.statvfs(f).f_blocks * os.statvfs(f).f_frsize for f in folders if os.path.isdir(f)},
-}))
-"""
+_FOLDERS = (".", "/tmp", "/dev/shm")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -100,11 +75,16 @@ def bench_command(
     set_: Settings = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure executions of print(1): latency, throughput, cold start and reset, beside a bare subprocess."""
+    """Measure executions of print(1): latency, throughput, cold start and reset.
+
+    A bare subprocess is timed in between and, after every tenth round, what else is installed that could do the
+    same: for docker, docker exec, docker run and llm-sandbox.
+    """
     settings = parse_overrides(set_ or [])
-    figures = asyncio.run(
+    ours, rivals = asyncio.run(
         measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers)
-    ).as_dict()
+    )
+    figures = {**dataclasses.asdict(ours), **rivals}
     if as_json:
         print(json.dumps(figures))
         return
@@ -124,20 +104,42 @@ async def _examine(name: str) -> dict[str, Any]:
     """Whether it works, and what a program finds inside or why it does not."""
     kind: type[Backend] = sandboxes.load(name)
     row: dict[str, Any] = {"isolated": kind.isolated, "works": False}
+    if (reason := kind.unavailable()) is not None:
+        return {**row, "reason": reason}
     try:
-        backend = select_backend(name)
-    except UserError as error:
-        return {**row, "reason": str(error).partition(f"{name}: ")[2] or str(error)}
-    try:
-        async with await backend.open(Limits()) as sandbox:
-            result = await sandbox.run_python(_PROBE)
-            if result.exit_code != 0:
-                raise SandboxError(f"a program ended {result.status}: {result.error_text.strip()[-300:]}")
-            return {**row, "works": True, "inside": json.loads(result.stdout)}
+        return {**row, "works": True, "inside": _in_words(await _probed(name))}
     except EnvgymError as error:
         return {**row, "reason": str(error)}
+
+
+async def _probed(name: str) -> dict[str, Any]:
+    backend = select_backend(name)
+    try:
+        async with await backend.open(Limits()) as sandbox:
+            result = await sandbox.run_python(probe(_FOLDERS))
+            if result.exit_code != 0:
+                raise SandboxError(f"a program ended {result.status}: {result.error_text.strip()[-300:]}")
+            facts: dict[str, Any] = json.loads(result.stdout)
+            return facts
     finally:
         await backend.close()
+
+
+def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
+    groups = {name: " ".join(facts[name] or ["not told"]) for name in ("memory", "processes", "cpus")}
+    return {
+        "user": f"uid {facts['uid'][0]}, gid {facts['gid'][0]}",
+        "capabilities": f"{facts['capabilities']:016x}",
+        "no new privileges": facts["no_new_privs"],
+        "seccomp mode": facts["seccomp"],
+        "root": "WRITABLE" if facts["root_writable"] else "read-only",
+        "network": facts["interfaces"],
+        "memory": groups["memory"],
+        "processes": groups["processes"],
+        "cpu time": groups["cpus"],
+        "open files": facts["files"][0],
+        "writable folders": {folder: size for folder, size in facts["folders"].items() if size is not None},
+    }
 
 
 def _lines(name: str, row: dict[str, Any]) -> Iterator[str]:

@@ -9,46 +9,15 @@ from typing import Any
 
 from envgym.errors import SandboxError
 from envgym.sandbox import Limits
+from envgym.sandbox_probe import probe
 from envgym_sandboxes.channel import Channel
 from envgym_sandboxes.inside import wire
+from envgym_sandboxes.pack import pack_code
 
 __all__ = ["differences", "verify"]
 
 _START_SECONDS = 20.0
 _MEMORY_PAGE = 4096
-
-_PROBE = """
-import json, os, resource
-
-def first(*paths):
-    for path in paths:
-        try:
-            with open("/sys/fs/cgroup/" + path) as file:
-                return file.read().split()
-        except OSError:
-            pass
-    return None
-
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-period = first("cpu/cpu.cfs_period_us")
-quota = first("cpu/cpu.cfs_quota_us")
-folders = {folder: os.statvfs(folder) for folder in %s}
-print(json.dumps({
-    "uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(),
-    "capabilities": int(status["CapEff"], 16) | int(status["CapPrm"], 16),
-    "no_new_privs": status["NoNewPrivs"].strip(), "seccomp": status["Seccomp"].strip(),
-    "memory": first("memory.max", "memory/memory.limit_in_bytes"),
-    "swap": first("memory.swap.max"),
-    "memory_and_swap": first("memory/memory.memsw.limit_in_bytes"),
-    "processes": first("pids.max", "pids/pids.max"),
-    "cpus": first("cpu.max") or (quota and period and quota + period),
-    "folders": {name: room.f_blocks * room.f_frsize for name, room in folders.items()},
-    "files": resource.getrlimit(resource.RLIMIT_NOFILE), "core": resource.getrlimit(resource.RLIMIT_CORE),
-    "file_size": resource.getrlimit(resource.RLIMIT_FSIZE),
-    "root_writable": not os.statvfs("/").f_flag & os.ST_RDONLY,
-    "interfaces": [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line],
-}))
-"""
 
 
 def verify(
@@ -71,7 +40,7 @@ def verify(
     Raises:
         SandboxError: the sandbox does not answer, or a limit is not in effect.
     """
-    code = (_PROBE % repr(list(folders))).encode()
+    code = pack_code(probe(folders))
     asked = channel.request(
         wire.PYTHON, wall_seconds=_START_SECONDS, cap=1 << 16, body=code, grace_seconds=_START_SECONDS
     )
@@ -114,5 +83,7 @@ def differences(facts: dict[str, Any], limits: Limits, own_processes: int) -> It
         if found != wanted:
             yield name, f"{name} is {found!r}, not {wanted!r}"
     for folder, size in facts["folders"].items():
-        if not 0 < size <= limits.disk_bytes + _MEMORY_PAGE:
+        if size is None:
+            yield "folders", f"{folder} is not there"
+        elif not 0 < size <= limits.disk_bytes + _MEMORY_PAGE:
             yield "disk_bytes", f"{folder} holds {size} bytes, not {limits.disk_bytes}"

@@ -24,7 +24,7 @@ from envgym.sandbox import Backend, ExecResult, Limits, Sandbox
 from envgym_sandboxes.channel import Reply
 from envgym_sandboxes.environment import runner_source
 from envgym_sandboxes.inside import wire
-from envgym_sandboxes.inside.cells import Session
+from envgym_sandboxes.inside.cells import Session, open_pipes
 from envgym_sandboxes.inside.watch import Stream
 from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
 
@@ -136,16 +136,12 @@ class _LocalSandbox(Sandbox):
         if self.closed:
             raise SandboxError("the sandbox is closed")
         if self._session is None:
-            with contextlib.ExitStack() as theirs, Path(os.devnull).open("rb") as null:
-                (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = (
-                    os.pipe() for _ in range(4)
-                )
-                for descriptor in (cells_read, done_write, out_write, err_write):
-                    theirs.callback(os.close, descriptor)
-                for descriptor in (cells, done, out, err):
-                    os.set_blocking(descriptor, False)
-                process = self._start(wire.CELL, null.fileno(), [out_write, err_write], [cells_read, done_write])
-            self._session = process, Session(os.pidfd_open(process.pid), cells, done, out, err)
+            with contextlib.ExitStack() as stack, Path(os.devnull).open("rb") as null:
+                ours, theirs = open_pipes()
+                for descriptor in theirs:
+                    stack.callback(os.close, descriptor)
+                process = self._start(wire.CELL, null.fileno(), theirs[:2], theirs[2:])
+            self._session = process, Session(os.pidfd_open(process.pid), *ours)
         return self._session
 
     def _end_session(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym.config import Section, apply_overrides, load_recipe, parse_overrides, read_recipe, validate_settings
+from envgym.config import Section, apply_overrides, parse_overrides, read_recipe, validate_settings
 from envgym.errors import RecipeError
 
 
@@ -50,9 +51,13 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+def load(recipe: Path, overrides: list[str]) -> Recipe:
+    """As ``envgym train`` does it."""
+    return validate_settings(Recipe, read_recipe(recipe, overrides), recipe.name)
+
+
 def test_overrides_reach_every_level_and_keep_their_types(recipe: Path) -> None:
-    loaded = load_recipe(
-        Recipe,
+    loaded = load(
         recipe,
         [
             "steps=20",
@@ -104,7 +109,7 @@ def test_overrides_reach_every_level_and_keep_their_types(recipe: Path) -> None:
 )
 def test_a_mistake_is_told_with_its_place_and_what_is_allowed(recipe: Path, override: str, words: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(Recipe, recipe, [override])
+        load(recipe, [override])
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "pydantic" not in str(caught.value)
@@ -112,7 +117,7 @@ def test_a_mistake_is_told_with_its_place_and_what_is_allowed(recipe: Path, over
 
 def test_every_mistake_is_told_once(recipe: Path) -> None:
     with pytest.raises(RecipeError) as caught:
-        load_recipe(Recipe, recipe, ["steps=a", "tags=['z']", "nmae=1"])
+        load(recipe, ["steps=a", "tags=['z']", "nmae=1"])
     lines = str(caught.value).split("\n  and ")
     assert len(lines) == 3
     assert all(any(words in line for line in lines) for words in ("steps", "tags.0", "'nmae'"))
@@ -154,15 +159,31 @@ def test_a_value_is_toml_or_else_a_string(text: str, value: object) -> None:
     assert parse_overrides([f"k={text}"]) == {"k": value}
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.text(), st.text())
-def test_no_override_crashes(key: str, text: str) -> None:
-    values: dict[str, Any] = {"a": {"b": [1]}}
+def refusal(act: Callable[[], object]) -> str:
+    """What a refusal says; nothing where there is none."""
     try:
-        apply_overrides(values, parse_overrides([f"{key}={text}"]))
-        validate_settings(Recipe, values, "here")
-    except RecipeError:
-        pass
+        act()
+    except RecipeError as error:
+        return str(error)
+    return ""
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.text() | st.sampled_from(["b", "0", "free", "mix", "steps"]), max_size=3), st.text())
+def test_an_override_is_put_where_it_says_or_refused(path: list[str], text: str) -> None:
+    """Whatever is written: its value stands at its key, or the one error says what is wrong with it."""
+    values: dict[str, Any] = {"free": {"b": [1]}, "mix": [{"env": "e"}]}
+    overrides: dict[str, Any] = {}
+    refused = refusal(lambda: overrides.update(parse_overrides([f"{'.'.join(path)}={text}"])))
+    refused = refused or refusal(lambda: apply_overrides(values, overrides))
+    assert not refused or refused.startswith("override ")
+    for dotted, value in () if refused else overrides.items():
+        place: Any = values
+        for name in dotted.split("."):
+            place = place[int(name)] if isinstance(place, list) else place[name]
+        assert place is value
+    invalid = refusal(lambda: validate_settings(Recipe, values, "here"))
+    assert not invalid or invalid.startswith("here: ")
 
 
 def test_settings_are_frozen() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -221,11 +222,14 @@ async def test_truncation_by_the_caller_scores_what_there_is(adder: Make) -> Non
 def test_episodes_of_many_environments_wait_side_by_side(adder: Make, say: Say) -> None:
     """Thirty naps of 0.5 s take far less than 15 s."""
 
-    async def play(env: Adder) -> None:
+    async def play(env: Adder) -> str:
         await env.areset(seed=0)
-        await env.astep(say("", ("nap", {"seconds": 0.5})))
+        observation = (await env.astep(say("", ("nap", {"seconds": 0.5}))))[0]
+        return observation.messages[-1].content
 
-    async def every_one() -> None:
-        await asyncio.wait_for(asyncio.gather(*(play(adder()) for _ in range(30))), timeout=10)
+    async def every_one() -> list[str]:
+        return await asyncio.gather(*(play(adder()) for _ in range(30)))
 
-    asyncio.run(every_one())
+    started = time.monotonic()
+    assert asyncio.run(every_one()) == ["slept"] * 30
+    assert 0.5 <= time.monotonic() - started < 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -118,8 +119,18 @@ def test_calls_beyond_the_limit_are_answered_with_the_reason() -> None:
 
 @pytest.mark.parametrize("piece", ["<tool_call>", "<tool_call>{", "</tool_call>", '<tool_call>{"name":"t"}'])
 def test_long_hostile_text_takes_little_time(piece: str) -> None:
-    """A megabyte of it; a quadratic parser would not end."""
-    FORMAT.parse(piece * (1_000_000 // len(piece)))
+    """Ten times as much takes ten times as long; a quadratic parser would need a hundred times."""
+
+    def seconds(characters: int) -> float:
+        text = piece * (characters // len(piece))
+        costs = []
+        for _ in range(3):
+            started = time.process_time()
+            FORMAT.parse(text)
+            costs.append(time.process_time() - started)
+        return min(costs)
+
+    assert seconds(1_000_000) < 40 * seconds(100_000) + 0.05
 
 
 @settings(deadline=None, max_examples=25)

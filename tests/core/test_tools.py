@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toys import ManyTools
 
@@ -142,9 +142,17 @@ async def test_ill_typed_arguments_are_explained(
 
 
 @settings(deadline=None, max_examples=25)
-@given(arguments=st.dictionaries(st.text(max_size=8), st.none() | st.integers() | st.text() | st.lists(st.text())))
-def test_no_arguments_raise(arguments: dict[str, Any]) -> None:
-    asyncio.run(answer(TYPED, ToolCall(name="typed", arguments=arguments)))
+@given(
+    arguments=st.dictionaries(
+        st.text(max_size=8) | st.sampled_from(list(TYPED["typed"].spec.parameters["properties"])),
+        st.none() | st.integers() | st.text(max_size=50) | st.lists(st.text(max_size=50), max_size=5),
+    )
+)
+@example(arguments={"text": "é"})
+@example(arguments={"text": "", "numbers": [], "share": 1})
+def test_any_arguments_are_used_or_refused_in_words(arguments: dict[str, Any]) -> None:
+    (text,) = asyncio.run(answer(TYPED, ToolCall(name="typed", arguments=arguments)))
+    assert text.startswith("error: wrong arguments: ") or json.loads(text)["text"] == arguments["text"]
 
 
 async def test_results_and_refusals_are_cut_visibly(tools: dict[str, Tool]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from envgym.sandbox import ExecResult, Limits, Sandbox, Status
 from envgym.services import Services
 from envgym.verifiers import Decision, Stage, Verdict
 from envgym_environments.math_problems import MathProblems
+from envgym_environments.math_problems.problem import Problem
 
 TASK = Task(
     id="t", split="train", messages=(Message(role="user", content="What is 12+7?"),), reference={"answer": "19"}
@@ -237,6 +239,21 @@ def test_examples_are_shown_and_never_asked(families: tuple[str, ...]) -> None:
     asked = {task.messages[-1].content for split in ("train", "held_out") for task in env.task_list(split)}
     assert not asked & {m.content for m in messages}
     assert all("<answer>" in m.content for m in messages[2::2])
+
+
+def test_examples_that_exhaust_a_family_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family of two problems: one may be shown, and the other is asked; both may not."""
+
+    def tiny(rng: random.Random, level: int) -> Problem:
+        number = rng.randint(1, 2)
+        return Problem(question=f"What is {number}+1?", expression=f"{number}+1")
+
+    monkeypatch.setattr("envgym_environments.math_problems.env.FAMILIES", {"arithmetic": tiny})
+    generate = MathProblems(families=("arithmetic",), examples=1)._generate
+    shown, asked = (message.content for message in generate(random.Random(0), "train").messages[1::2])
+    assert {shown, asked} == {"What is 1+1?", "What is 2+1?"}
+    with pytest.raises(DataError, match="set examples below 16, or add families or levels"):
+        MathProblems(families=("arithmetic",), examples=16).task_list("train")[0]
 
 
 def test_a_files_examples_are_its_first_training_rows(tmp_path: Path) -> None:

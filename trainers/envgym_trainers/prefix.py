@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from envgym_trainers.attention import attention_mask, partial_attention
 from envgym_trainers.batch import Batch
 
 __all__ = ["Packed", "pack", "run_packed", "shares_prefixes"]
@@ -114,10 +115,7 @@ class _Row:
 
 def run_packed(model: PreTrainedModel, backbone: nn.Module, packed: Packed) -> Tensor:
     """Hidden states of every packed token, [R·L, H]."""
-    mask = packed.visible
-    if model.config._attn_implementation == "eager":
-        # Eager attention adds its mask to the scores; the other kinds read a boolean one.
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
+    mask = attention_mask(model, packed.visible)
     states = backbone(input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False)
     hidden: Tensor = states[0]
     return hidden.flatten(0, 1)
@@ -131,17 +129,9 @@ def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
     """
     known = _proved.get(model)
     if known is None:
-        known = _proved[model] = _sees_everything(model) and _compare(model, backbone)
+        # One mask is given to every layer, so none may have a narrower view of its own.
+        known = _proved[model] = not partial_attention(model.config) and _compare(model, backbone)
     return known
-
-
-def _sees_everything(model: PreTrainedModel) -> bool:
-    """Whether every layer attends to the whole past: one mask is given to all of them."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds) == {"full_attention"}
-    return not any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
 
 
 @torch.no_grad()

@@ -11,14 +11,15 @@ import pydantic
 from envgym.core import ChatEnv, EnvSettings, Reply
 from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.errors import EnvironmentFailure
-from envgym.sandbox import Limits, Sandbox, Status
+from envgym.sandbox import Limits
 from envgym.tasks import ProceduralTasks
-from envgym.tools import Tool, ToolInputError, run_calls, tool
+from envgym.tools import Tool, run_calls, tool
 from envgym.verifiers.code import Recording
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.procedural import make_task
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import read_suite
+from envgym_environments.python_session import PythonSession
 
 __all__ = ["CodeSandbox", "CodeSettings"]
 
@@ -71,7 +72,9 @@ class CodeSandbox(ChatEnv):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._recordings: dict[str, Recording] = {}
-        self._session: Sandbox | None = None
+        self._session = PythonSession(
+            self.services, self._limits(self.settings.call_seconds), error_chars=self.settings.feedback_chars
+        )
 
     def make_tools(self) -> dict[str, Tool]:
         """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
@@ -98,9 +101,7 @@ class CodeSandbox(ChatEnv):
 
     async def finish(self) -> None:
         """Close the episode's Python session, if there is one."""
-        if self._session is not None:
-            sandbox, self._session = self._session, None
-            await sandbox.close()
+        await self._session.close()
 
     def share_tasks(self, other: ChatEnv) -> None:
         """Use another instance's tasks, and what it knows of their reference solutions."""
@@ -149,13 +150,7 @@ class CodeSandbox(ChatEnv):
     @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_python(self, code: str) -> str:
         """Run Python in a session and return what it prints; names survive from call to call."""
-        if self._session is None:
-            self._session = await self.services.open_sandbox(self._limits())
-        done = await self._session.run_cell(code, wall_seconds=self.settings.call_seconds)
-        if done.status is not Status.OK:
-            last_line = done.error_text.strip().rpartition("\n")[2]
-            raise ToolInputError(f"{done.status}: {last_line}"[: self.settings.feedback_chars])
-        return done.text.strip()[: self.settings.feedback_chars] or "nothing was printed"
+        return (await self._session.run(code))[: self.settings.feedback_chars]
 
     @tool(concurrent=False)
     async def submit(self, code: str) -> str:
@@ -169,12 +164,13 @@ class CodeSandbox(ChatEnv):
             raise EnvironmentFailure("a tool was called before reset()")
         return self.trajectory
 
-    def _limits(self) -> Limits:
-        return Limits(wall_seconds=self.settings.wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
+    def _limits(self, wall_seconds: float) -> Limits:
+        return Limits(wall_seconds=wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
 
     def _make_boxes(self) -> Boxes:
         """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
-        return Boxes(self.services, self._limits(), self.settings.call_seconds, self._recordings)
+        limits = self._limits(self.settings.wall_seconds)
+        return Boxes(self.services, limits, self.settings.call_seconds, self._recordings)
 
 
 def _say(name: str, code: str) -> Message:

@@ -7,14 +7,15 @@ import functools
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 
 from envgym.core import ChatEnv, EnvSettings
 from envgym.data import Message, Score, Split, Task, Trajectory
+from envgym.errors import DataError
 from envgym.rubric import Reward, Rubric
-from envgym.sandbox import Limits, Sandbox, Status
+from envgym.sandbox import Limits
 from envgym.seeding import derive_rng
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, ToolInputError, collect_tools, tool
@@ -26,6 +27,7 @@ from envgym_environments.math_problems.files import GSM8K, FileProblems
 from envgym_environments.math_problems.problem import Family, Problem
 from envgym_environments.math_problems.stories import word_problems
 from envgym_environments.math_problems.structures import combinatorics, linear_equations, sequences
+from envgym_environments.python_session import PythonSession
 
 __all__ = ["FAMILIES", "MathProblems", "MathSettings"]
 
@@ -41,6 +43,8 @@ FAMILIES: Mapping[str, Family] = {
 FamilyName = Literal[
     "arithmetic", "word_problems", "linear_equations", "fractions", "modular", "sequences", "combinatorics"
 ]
+_ERROR_CHARS = 400
+_MAX_DRAWS = 1000
 _SYSTEM = Message(role="system", content="Solve the problem. Put the result in <answer></answer>.")
 
 
@@ -95,7 +99,11 @@ class MathProblems(ChatEnv):
     Settings = MathSettings
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     settings: MathSettings
-    _sandbox: Sandbox | None = None
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        limits = Limits(wall_seconds=self.settings.python_seconds)
+        self._session = PythonSession(self.services, limits, error_chars=_ERROR_CHARS)
 
     def make_tools(self) -> dict[str, Tool]:
         """The tools that the settings offer."""
@@ -106,7 +114,8 @@ class MathProblems(ChatEnv):
         """Procedural problems made on demand, or the rows of the source.
 
         Raises:
-            DataError: see ``FileProblems.load``.
+            DataError: see ``FileProblems.load``; a procedural task is refused when its families make hardly any
+                problem but the examples.
         """
         s = self.settings
         if s.source == "procedural":
@@ -125,10 +134,8 @@ class MathProblems(ChatEnv):
         return self._after_examples(split, files)
 
     async def finish(self) -> None:
-        """Close the episode's sandbox, if Python was used."""
-        if self._sandbox is not None:
-            sandbox, self._sandbox = self._sandbox, None
-            await sandbox.close()
+        """Close the episode's Python session, if there is one."""
+        await self._session.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
         """One calculation where a calculator is on offer, then the answer."""
@@ -157,26 +164,24 @@ class MathProblems(ChatEnv):
     @tool(concurrent=False, timeout=120.0)
     async def python(self, code: str) -> str:
         """Run Python in a session and return what it prints; names survive from call to call."""
-        if self._sandbox is None:
-            self._sandbox = await self.services.open_sandbox(Limits(wall_seconds=self.settings.python_seconds))
-        result = await self._sandbox.run_cell(code)
-        if result.status is not Status.OK:
-            last_line = result.error_text.strip().rpartition("\n")[2]
-            raise ToolInputError(f"{result.status}: {last_line}"[:400])
-        return result.text.strip() or "nothing was printed"
+        return await self._session.run(code)
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        family, level, problem = self._new_problem(rng)
-        while any(problem.question == shown.question for shown in self._shown):
+        for _ in range(_MAX_DRAWS):
             family, level, problem = self._new_problem(rng)
-        solved = [_solved(p.question, p.answer, p.expression) for p in self._shown]
-        return Task(
-            id=f"{family}/{level}/{stable_id(problem.question)}",
-            split=split,
-            messages=(_SYSTEM, *itertools.chain(*solved), Message(role="user", content=problem.question)),
-            reference={"answer": problem.answer, "expression": problem.expression},
-            difficulty=float(level),
-            metadata={"family": family},
+            question = Message(role="user", content=problem.question)
+            if question not in self._examples:
+                return Task(
+                    id=f"{family}/{level}/{stable_id(problem.question)}",
+                    split=split,
+                    messages=(_SYSTEM, *self._examples, question),
+                    reference={"answer": problem.answer, "expression": problem.expression},
+                    difficulty=float(level),
+                    metadata={"family": family},
+                )
+        raise DataError(
+            f"{_MAX_DRAWS} draws gave only problems that are shown as examples: set examples below "
+            f"{self.settings.examples}, or add families or levels"
         )
 
     def _new_problem(self, rng: random.Random) -> tuple[str, int, Problem]:
@@ -184,10 +189,11 @@ class MathProblems(ChatEnv):
         return family, level, FAMILIES[family](rng, level)
 
     @functools.cached_property
-    def _shown(self) -> list[Problem]:
-        """The examples of every procedural task."""
+    def _examples(self) -> tuple[Message, ...]:
+        """The solved problems before every procedural question."""
         rng = derive_rng("examples", self.settings.task_seed)
-        return [self._new_problem(rng)[2] for _ in range(self.settings.examples)]
+        problems = [self._new_problem(rng)[2] for _ in range(self.settings.examples)]
+        return tuple(itertools.chain(*(_solved(p.question, p.answer, p.expression) for p in problems)))
 
     def _after_examples(self, split: Split, files: FileProblems) -> Sequence[Task]:
         """The file's tasks of a split; its first training rows are the examples, and are not asked."""

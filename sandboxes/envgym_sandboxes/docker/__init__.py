@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import AsyncIterator, Mapping
 
 import docker
 import requests
 from docker.errors import DockerException
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, Limits
+from envgym.sandbox import Backend, Limits, Rival
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
+from envgym_sandboxes.docker.rivals import open_rivals
 from envgym_sandboxes.docker.sweep import labels, sweep
 from envgym_sandboxes.pool import Pool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox, open_session
@@ -83,6 +86,13 @@ class DockerBackend(Backend):
             return (await asyncio.to_thread(self._prepare))[1].reference
         except (DockerException, requests.RequestException) as error:
             raise SandboxError(f"Docker could not make the image: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def rivals(self) -> AsyncIterator[Mapping[str, Rival]]:
+        """``docker exec`` and ``docker run`` of Docker's own client, and llm-sandbox; see ``Backend.rivals``."""
+        client, image = await asyncio.to_thread(self._prepare)
+        with open_rivals(client, image) as found:
+            yield found
 
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""

@@ -20,12 +20,26 @@ from envgym_sandboxes.inside.program import exit_code, flush, fresh_main, leave
 from envgym_sandboxes.inside.watch import Stream
 from envgym_sandboxes.inside.wire import FLOOD
 
-__all__ = ["CELLS", "DONE", "Session", "run_cells"]
+__all__ = ["CELLS", "DONE", "Session", "open_pipes", "run_cells"]
 
 CELLS, DONE = 3, 4
 """Descriptors of the two pipes in the session's process."""
 _LENGTH = struct.Struct("<Q")
 _SPLICE_NONBLOCK = 2
+
+
+def open_pipes() -> tuple[list[int], list[int]]:
+    """The pipes of a new session.
+
+    Returns:
+        the driver's ends, which do not block, as ``Session`` takes them: cells, done, out, err; and those of the
+        session's process in the order of its descriptors from 1 on: out, err, ``CELLS``, ``DONE``.
+    """
+    (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = (os.pipe() for _ in range(4))
+    ours = [cells, done, out, err]
+    for descriptor in ours:
+        os.set_blocking(descriptor, False)
+    return ours, [out_write, err_write, cells_read, done_write]
 
 
 class Session:

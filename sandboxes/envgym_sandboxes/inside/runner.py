@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any
 
-from envgym_sandboxes.inside.cells import Session, run_cells
+from envgym_sandboxes.inside.cells import Session, open_pipes, run_cells
 from envgym_sandboxes.inside.files import answer, empty, get, put
 from envgym_sandboxes.inside.program import enter, run_argv, run_python, take
 from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, reap, traces
@@ -98,6 +98,7 @@ class Runner:
             os.close(stdin)
 
     def receive(self, size: int) -> bytes:
+        """Read exactly ``size`` bytes of the channel; the end of the channel or of the time ends the process."""
         data = b""
         while len(data) < size:
             ready = select.select([self.source], [], [], max(0.0, self.expires - time.monotonic()))[0]
@@ -166,18 +167,15 @@ class Runner:
     def cell(self, wall: float, cap: int, body: int, size: int) -> tuple[int, int] | None:
         """Run a cell in the session, which the first one starts. None in the runner; in the child, what to do."""
         if self.session is None:
-            pipes = [os.pipe() for _ in range(4)]
-            (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = pipes
+            ours, theirs = open_pipes()
             self.session_child = os.fork()
             if not self.session_child:
                 null = os.open(os.devnull, os.O_RDWR)
-                enter(self.config, [null, out_write, err_write, cells_read, done_write])
+                enter(self.config, [null, *theirs])
                 return CELL, -1
-            for descriptor in (cells_read, done_write, out_write, err_write):
+            for descriptor in theirs:
                 os.close(descriptor)
-            for descriptor in (cells, done, out, err):
-                os.set_blocking(descriptor, False)
-            self.session = Session(os.pidfd_open(self.session_child), cells, done, out, err)
+            self.session = Session(os.pidfd_open(self.session_child), *ours)
         before, started = self.counters(), time.monotonic()
         end = min(started + wall, self.expires)
         state, streams = self.session.run(body, size, cap, end, self.source)
@@ -235,6 +233,14 @@ class Runner:
             os.close(handle)
 
     def reply(self, code: int, flags: int, seconds: float, streams: list[Stream]) -> None:
+        """Send how an execution went and what is kept of its output, then forget the output.
+
+        Args:
+            code: wait status of the main process.
+            flags: what the kernel did, and whether something is left.
+            seconds: run time.
+            streams: standard output and standard error.
+        """
         totals = [stream.total for stream in streams]
         pieces = [memoryview(REPLY.pack(code, flags, seconds, *totals))]
         for stream in streams:
@@ -251,6 +257,7 @@ class Runner:
         return [sum(counter(*place) for place in places[kind]) for kind in ("oom", "pids")]
 
     def disk_is_full(self) -> bool:
+        """Whether a writable folder of limited size has no room or no place for another file."""
         for folder in self.config["folders"]:
             room = os.statvfs(folder)
             if room.f_blocks and (room.f_bavail == 0 or room.f_favail == 0):

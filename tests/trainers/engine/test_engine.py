@@ -197,6 +197,23 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     assert time.monotonic() - began < 20
 
 
+async def test_threads_are_set_by_sampling_and_by_nothing_else(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conversations are closed while a learner runs, which has set the threads that it wants."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
+    engine = start(model)
+    session = engine.open()
+    await session.sample([9, 10], max_tokens=3, temperature=1.0, seed=0)
+    assert calls == [7], "one core is left to the environments"
+    session.close()
+    engine.open().close()
+    engine.close()
+    assert calls == [7]
+
+
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
     engine = start(model, capacity=4000)
     engine._scheduler.stop_ids = frozenset()

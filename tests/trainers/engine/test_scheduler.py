@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -13,21 +15,45 @@ from envgym_trainers.engine.scheduler import Scheduler
 BUDGET = 8
 
 
-def rows_of(scheduler: Scheduler, count: int) -> list[Row]:
-    """Admitted rows with prompts of their own."""
+def admitted(scheduler: Scheduler, prompts: Iterable[list[int]]) -> list[Row]:
+    """Rows that hold a slot and have run nothing; each samples by numbers of its own."""
     rows = []
-    for i in range(count):
-        uniform = np.random.default_rng(i).random(BUDGET)
-        rows.append(Row(ids=[8 + i, *range(9, 10 + i)], budget=BUDGET, uniform=uniform))
+    for i, ids in enumerate(prompts):
+        rows.append(Row(ids=ids, budget=BUDGET, uniform=np.random.default_rng(i).random(BUDGET)))
         scheduler.admit(rows[-1])
     return rows
 
 
-def expected(model: PreTrainedModel, row: Row) -> list[float]:
-    """Log-probs of what was sampled, by a plain forward pass."""
-    logprobs = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
-    first = len(row.ids) - len(row.sampled)
-    return [float(logprobs[first + i - 1, token]) for i, token in enumerate(row.sampled)]
+def rows_of(scheduler: Scheduler, count: int) -> list[Row]:
+    """Admitted rows with prompts of their own."""
+    return admitted(scheduler, ([8 + i, *range(9, 10 + i)] for i in range(count)))
+
+
+def check(model: PreTrainedModel, rows: Iterable[Row]) -> None:
+    """What the rows report is what a plain forward pass says of each token that they sampled."""
+    for row in rows:
+        logprobs = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+        first = len(row.ids) - len(row.sampled)
+        expected = [float(logprobs[first + i - 1, token]) for i, token in enumerate(row.sampled)]
+        assert row.logprobs == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.fixture
+def passes_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scheduler], list[int]]:
+    """Watch a scheduler; the list gets how many new tokens each pass runs, padding not counted."""
+
+    def watch(scheduler: Scheduler) -> list[int]:
+        run: list[int] = []
+        real = scheduler._run
+
+        def spy(new: list[list[int]], rows: list[Row]) -> torch.Tensor:
+            run.append(sum(map(len, new)))
+            return real(new, rows)
+
+        monkeypatch.setattr(scheduler, "_run", spy)
+        return run
+
+    return watch
 
 
 @torch.inference_mode()
@@ -43,8 +69,7 @@ def test_rows_that_sample_move_together_and_the_others_keep_their_past(model: Pr
     for _ in range(2):
         scheduler.decode(rows[:9])
         scheduler.decode(late)
-    for row in rows:
-        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+    check(model, rows)
 
 
 @torch.inference_mode()
@@ -61,31 +86,46 @@ def test_a_row_moves_to_a_free_slot_and_frees_its_own(model: PreTrainedModel) ->
     assert sorted(row.slot for row in newcomers) == [1, 2, 3, 4, 5]
     scheduler.extend(newcomers)
     scheduler.decode([*newcomers, rows[5]])
-    for row in (*newcomers, rows[5]):
-        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+    check(model, [*newcomers, rows[5]])
 
 
 @torch.inference_mode()
-def test_what_prompts_have_in_common_is_run_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_prompts_have_in_common_is_run_once(
+    model: PreTrainedModel, passes_run: Callable[[Scheduler], list[int]]
+) -> None:
     """Forty tokens of instructions, three tasks of two samples each; a fourth task comes a turn later."""
     scheduler = Scheduler(model, slots=8, capacity=60, stop_ids=frozenset())
-    run: list[int] = []
-    real = scheduler._run
-    monkeypatch.setattr(scheduler, "_run", lambda new, rows: (run.append(sum(map(len, new))), real(new, rows))[1])
-    rows = []
-    for i in range(8):
-        task = [50 + i // 2, 60, 61 + i // 2]
-        uniform = np.random.default_rng(i).random(BUDGET)
-        rows.append(Row(ids=[*range(8, 48), *task], budget=BUDGET, uniform=uniform))
-        scheduler.admit(rows[-1])
+    run = passes_run(scheduler)
+    rows = admitted(scheduler, ([*range(8, 48), 50 + i // 2, 60, 61 + i // 2] for i in range(8)))
     scheduler.extend(rows[:6])
     assert run == [43, 6], "the first prompt whole, then three tokens of each of two"
     scheduler.decode(rows[:6])
     scheduler.extend(rows[6:])
     assert run == [43, 6, 3]
     scheduler.decode(rows)
+    check(model, rows)
+
+
+@torch.inference_mode()
+def test_conversations_that_went_on_alike_are_run_once(
+    model: PreTrainedModel, passes_run: Callable[[Scheduler], list[int]]
+) -> None:
+    """Four samples of one task; three wrote the same call and got the same answer, the fourth another call."""
+    scheduler = Scheduler(model, slots=4, capacity=60, stop_ids=frozenset())
+    run = passes_run(scheduler)
+    rows = admitted(scheduler, ([*range(8, 28)] for _ in range(4)))
+    for row in rows[:3]:
+        row.uniform = rows[0].uniform
+    rows[3].temperature = 3.0
+    scheduler.extend(rows)
+    assert len({row.ids[-1] for row in rows[:3]}) == 1
+    assert rows[3].ids[-1] != rows[0].ids[-1]
     for row in rows:
-        assert row.logprobs == pytest.approx(expected(model, row), abs=1e-5)
+        row.ids += [30, 31]
+        row.sampled, row.logprobs, row.temperature = [], [], 1.0
+    scheduler.extend(rows)
+    assert run == [20, 6], "the sampled token and the answer's two: once for three rows, once for the fourth"
+    check(model, rows)
 
 
 @torch.inference_mode()
@@ -100,7 +140,7 @@ def test_nothing_is_borrowed_from_other_weights(model: PreTrainedModel) -> None:
         parameter.mul_(1.1)
     scheduler.admit(new)
     scheduler.extend([new])
-    assert new.logprobs == pytest.approx(expected(model, new), abs=1e-5)
+    check(model, [new])
 
 
 def test_short_prompts_do_not_wait_in_the_padding_of_long_ones() -> None:

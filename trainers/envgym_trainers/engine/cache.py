@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from envgym.errors import UserError
+from envgym_trainers.attention import partial_attention
 
 __all__ = ["SlotCache"]
 
@@ -29,9 +30,8 @@ class SlotCache(Cache):
     """
 
     def __init__(self, config: PreTrainedConfig, slots: int, capacity: int) -> None:
-        text = config.get_text_config()
-        _refuse_partial_attention(text, capacity)
-        self._layers = [_SlotLayer(self) for _ in range(text.num_hidden_layers)]
+        _refuse_partial_attention(config, capacity)
+        self._layers = [_SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)]
         super().__init__(layers=list(self._layers))
         self.slots = slots
         self.capacity = capacity
@@ -52,7 +52,7 @@ class SlotCache(Cache):
             contiguous: ``rows`` is ``0..B-1``.
 
         Returns:
-            the attention mask, True where a token may look. [B, 1, Q, visible]
+            True where a token may look. [B, 1, Q, visible]
         """
         self.rows, self.contiguous = rows, contiguous
         self.positions, self.visible = positions, visible
@@ -77,15 +77,12 @@ class SlotCache(Cache):
 
 def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
     """Refuse layers that forget. A window as long as a conversation hides nothing, so it may stay."""
-    kinds = set(getattr(config, "layer_types", None) or [])
-    other = sorted(kinds - {"full_attention", "sliding_attention", "chunked_attention"})
+    found = partial_attention(config)
+    other = [kind for kind, window in found.items() if not window]
     if other:
         raise UserError(f"the in-process engine needs attention in every layer; this model has {', '.join(other)}")
-    if kinds == {"full_attention"}:
-        return
-    for name in ("sliding_window", "attention_chunk_size"):
-        window = getattr(config, name, None)
-        if window is not None and window < capacity:
+    for name, window in found.items():
+        if window < capacity:
             raise UserError(
                 f"the in-process engine needs full attention; this model looks back {window} tokens ({name}): "
                 f"set model.context to at most {window}"

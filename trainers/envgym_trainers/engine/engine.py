@@ -175,9 +175,6 @@ class Engine:
         block = not self._active and not self._waiting
         while block or not self._inbox.empty():
             item = self._inbox.get()
-            if block:
-                # Torch keeps part of this for the whole process: a learner may have set its own meanwhile.
-                torch.set_num_threads(self._cores)
             block = False
             if item is None:
                 return False
@@ -200,6 +197,10 @@ class Engine:
     def _step(self) -> None:
         version = self.version
         admitted = self._admitted()
+        if admitted and not self._active:
+            # Torch keeps part of this for the whole process: a learner may have set its own meanwhile, and must
+            # keep it for as long as nothing is sampled.
+            torch.set_num_threads(self._cores)
         for request in admitted:
             request.version = version
         self._active.update({request.row: request for request in admitted})

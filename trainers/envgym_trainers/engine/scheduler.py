@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from envgym.errors import UserError
+from envgym_trainers.attention import attention_mask
 from envgym_trainers.engine.cache import SlotCache
 from envgym_trainers.engine.rows import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
 from envgym_trainers.engine.sampling import choose
@@ -41,8 +42,6 @@ class Scheduler:
         self.stop_ids = stop_ids
         self.device = model.device
         self._cache = SlotCache(model.config, slots, capacity)
-        # Eager attention adds its mask to the scores; the other kinds read a boolean one.
-        self._adds_mask = model.config._attn_implementation == "eager"
         self._holders: list[Row | None] = [None] * slots
         self._prove()
 
@@ -173,13 +172,10 @@ class Scheduler:
     ) -> torch.Tensor:
         """Logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
         positions = positions.to(self.device)
-        mask = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
-        if self._adds_mask:
-            dtype = self.model.dtype
-            mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+        seen = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
         arguments: dict[str, Any] = {
             "input_ids": ids.to(self.device),
-            "attention_mask": mask,
+            "attention_mask": attention_mask(self.model, seen),
             "position_ids": positions.clamp(max=self.capacity - 1),
             "past_key_values": self._cache,
             "use_cache": True,
