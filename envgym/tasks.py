@@ -11,9 +11,10 @@ from envgym.data import Split, Task, content_hash
 from envgym.errors import DataError, UnknownNameError
 from envgym.seeding import derive_rng
 
-__all__ = ["ProceduralTasks", "check_split", "split_of", "stable_id"]
+__all__ = ["SPLITS", "ProceduralTasks", "check_split", "split_of", "stable_id"]
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
+"""Every split."""
 _MAX_REDRAWS = 2000
 _HELD_OUT_SHARE = 5  # one in five of all possible problems is held out
 

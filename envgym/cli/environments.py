@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, Sandbox, Settings, SplitName, entry_of
+from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
 from envgym.cli.policies import PolicyName, open_policy
 from envgym.core import ChatEnv
 from envgym.data import Trajectory, to_json
@@ -83,10 +83,13 @@ def rollout_command(
     seed: Annotated[int, typer.Option(help="seeds the environment and the policy", min=0)] = 0,
     set_: Settings = None,
     sandbox: Sandbox = "auto",
+    judge: JudgeAddress = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
-    trajectory = asyncio.run(_play(entry_of(env, set_), policy, split, index, seed, sandbox))
+    trajectory = asyncio.run(
+        _play(entry_of(env, set_), policy, split, index, seed, Services(sandbox, judge=judge))
+    )
     if as_json:
         print(to_json(trajectory))
     else:
@@ -105,8 +108,8 @@ def _print(trajectory: Trajectory) -> None:
         print(f"reward: {trajectory.reward:g}  ({parts})")
 
 
-async def _play(entry: MixEntry, policy: str, split: str, index: int, seed: int, sandbox: str) -> Trajectory:
-    async with Services(sandbox=sandbox) as services:
+async def _play(entry: MixEntry, policy: str, split: str, index: int, seed: int, shared: Services) -> Trajectory:
+    async with shared as services:
         made = entry.make(services)
         tasks = made.task_list(check_split(split))
         if index >= len(tasks):

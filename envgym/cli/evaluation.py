@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from envgym.cli.options import JsonFlag, Sandbox, Settings, SplitName, entry_of
+from envgym.cli.options import JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
 from envgym.cli.policies import PolicyName, open_policy
 from envgym.collect import Collector
 from envgym.data import Split, Trajectory
@@ -38,6 +38,7 @@ def eval_command(
     samples: Annotated[int, typer.Option(help="episodes per task", min=1)] = 1,
     set_: Settings = None,
     sandbox: Sandbox = "auto",
+    judge: JudgeAddress = "",
     seed: Annotated[int, typer.Option(help="seeds environments and sampling", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="of sampling; 0 is greedy", min=0)] = 1.0,
     max_tokens: Annotated[int, typer.Option(help="sampled tokens per turn", min=1)] = 96,
@@ -53,7 +54,7 @@ def eval_command(
     entries = _entries(env, set_)
 
     async def work() -> dict[str, EnvScores]:
-        async with Services(sandbox=sandbox) as services:
+        async with Services(sandbox, judge=judge) as services:
             player = open_policy(
                 policy,
                 temperature=temperature,

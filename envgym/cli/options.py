@@ -10,10 +10,13 @@ from envgym.config import parse_overrides, validate_settings
 from envgym.mix import MixEntry
 from envgym.registry import environments
 
-__all__ = ["EnvironmentId", "JsonFlag", "Sandbox", "Settings", "SplitName", "entry_of"]
+__all__ = ["EnvironmentId", "JsonFlag", "JudgeAddress", "Sandbox", "Settings", "SplitName", "entry_of"]
 
 EnvironmentId = Annotated[str, typer.Argument(help="environment id, e.g. math_problems; see: envgym list")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+JudgeAddress = Annotated[
+    str, typer.Option(metavar="URL#MODEL", help="a language model that grades, where the environment asks for one")
+]
 Sandbox = Annotated[
     str, typer.Option(help="sandbox backend: auto, docker, bubblewrap; auto never takes an unisolated one")
 ]

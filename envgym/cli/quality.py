@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -10,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, Sandbox, Settings, entry_of
+from envgym.bridge import run_sync
+from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, entry_of
 from envgym.quality import CHECKS, Subject
 from envgym.services import Services
+from envgym.tasks import SPLITS
 
 __all__ = ["add_to"]
 
@@ -29,6 +30,7 @@ def check_command(
     set_: Settings = None,
     episodes: Annotated[int, typer.Option(help="tasks of each split that are played", min=1)] = 3,
     sandbox: Sandbox = "auto",
+    judge: JudgeAddress = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Check an environment before anything is trained on it, and say how to mend what fails.
@@ -37,11 +39,13 @@ def check_command(
     same task, and the same episode the same score; splits are disjoint; tasks travel. Exit code 1: one fails.
     """
     entry = entry_of(env, set_)
-    services = Services(sandbox=sandbox)
+    services = Services(sandbox, judge=judge)
     found: dict[str, list[str]] = {}
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: asyncio.run(services.close()))
+        stack.callback(lambda: run_sync(services.close()))
         made = stack.enter_context(contextlib.closing(entry.make(services)))
+        for split in SPLITS:
+            made.task_list(split)  # what it needs and has not is no fault of the environment
         subject = Subject(make=lambda: entry.make(services), env=made, episodes=episodes)
         for check in CHECKS:
             faults = found[check.name] = check.faults(subject)

@@ -137,7 +137,7 @@ def _travel(subject: Subject) -> Iterator[str]:
     if from_json(Task, to_json(task)) != task:
         yield f"task {task.id} changes when it is written and read"
     kind, settings = type(subject.env), subject.env.settings.model_dump(mode="json")
-    with contextlib.closing(kind(**settings)) as other:
+    with contextlib.closing(kind(services=subject.env.services, **settings)) as other:
         if other.settings != subject.env.settings:
             yield "settings change when they are written and read"
         if other.task_list(task.split)[0] != task:

@@ -75,6 +75,7 @@ class StageRecipe(Section):
     seed: int = pydantic.Field(default=0, ge=0)
     threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
     sandbox: SandboxConfig = SandboxConfig()
+    judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()

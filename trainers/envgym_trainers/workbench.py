@@ -59,7 +59,7 @@ async def open_site(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[Si
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    async with Services(recipe.sandbox.name, recipe.sandbox.settings) as services:
+    async with Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")

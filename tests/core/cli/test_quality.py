@@ -127,3 +127,14 @@ def test_the_command(run: Run) -> None:
     assert "disk on fire" in str(json.loads(bad.out)["calls that cannot be run are answered"])
     shown = run("check", "toys:Adder", "--episodes", "1").out
     assert "to mend it: let run_calls answer tool calls" in shown
+
+
+def test_an_environment_that_is_judged_is_checked_with_a_judge(run: Run, judge_server: Any) -> None:
+    """One that says yes to everything: what the gate tries by itself is refused before anybody is asked."""
+    judged = ("check", "search_qa", "--set", "grader=judge", "--set", "documents=60")
+    assert "--judge URL#MODEL" in run(*judged).err
+    done = run(*judged, "--judge", f"{judge_server.url}#j", "--json")
+    found = json.loads(done.out)
+    assert [name for name, faults in found.items() if faults] == ["what deserves nothing scores the floor"]
+    judge_server.reply = lambda shown: '{"correct": false}'
+    assert run(*judged, "--judge", f"{judge_server.url}#j").code == 0

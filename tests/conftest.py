@@ -1,0 +1,54 @@
+"""What tests of several rooms need."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class JudgeServer:
+    """A server in the shape of chat completions that says yes to everything, unless ``reply`` is set."""
+
+    url: str = ""
+    reply: Callable[[dict[str, Any]], Any] = lambda shown: '{"correct": true}'
+    """What is said of the texts that are shown."""
+    status: int = 200
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    """Bodies of the requests."""
+
+
+@pytest.fixture
+def judge_server() -> Iterator[JudgeServer]:
+    state = JudgeServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            state.seen.append(body)
+            content = state.reply(json.loads(body["messages"][1]["content"]))
+            answer = {"choices": [{"message": {"role": "assistant", "content": content}}]}
+            data = json.dumps(answer).encode()
+            self.send_response(state.status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        state.url = f"http://127.0.0.1:{listener.server_port}/v1"
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield state
+        finally:
+            listener.shutdown()
+            thread.join()
