@@ -108,6 +108,7 @@ def _record(scores: EnvScores) -> dict[str, Any]:
     return {
         "reward": mean_interval(list(scores.rewards.values())).as_dict(),
         "accuracy": mean_interval(list(scores.accuracies.values())).as_dict(),
+        "parts": {name: mean_interval(list(part.values())).as_dict() for name, part in scores.parts.items()},
         "episodes": scores.episodes,
         "failed_episodes": scores.failed,
         "turns_mean": scores.turns / max(1, scores.episodes),
@@ -118,4 +119,5 @@ def _record(scores: EnvScores) -> dict[str, Any]:
 def _line(label: str, record: dict[str, Any]) -> str:
     reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
     counts = f"n {record['reward']['n']}  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}"
-    return f"{label}: reward {reward}  accuracy {accuracy}  {counts}"
+    parts = [f"\n  {name} {interval_text(part)}  n {part['n']}" for name, part in record["parts"].items()]
+    return f"{label}: reward {reward}  accuracy {accuracy}  {counts}{''.join(parts)}"

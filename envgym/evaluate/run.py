@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean as mean
 
 from envgym.collect import Collector
 from envgym.data import Split, Task, Trajectory
@@ -19,6 +20,9 @@ class EnvScores:
     rewards: dict[str, float] = field(default_factory=dict)
     """Mean reward by task id; a task all of whose episodes failed is absent."""
     accuracies: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Means of the score's components and metrics, by their name and then by task id. A metric that is not defined
+    for a task, as over-refusal is not where refusing is right, is absent there."""
     failed: int = 0
     """Episodes that are missing data."""
     tokens: int = 0
@@ -65,9 +69,13 @@ async def evaluate(
         else:
             by_task.setdefault((trajectory.env, trajectory.task.id), []).append(trajectory)
     for (label, task_id), played in by_task.items():
-        scores[label].rewards[task_id] = sum(t.reward for t in played) / len(played)
-        accuracies = [t.score.accuracy for t in played if t.score is not None]
-        scores[label].accuracies[task_id] = sum(accuracies) / len(accuracies)
+        into = scores[label]
+        into.rewards[task_id] = mean(t.reward for t in played)
+        given = [t.score for t in played if t.score is not None]
+        into.accuracies[task_id] = mean(score.accuracy for score in given)
+        parts = [score.components | score.metrics for score in given]
+        for name in sorted({name for part in parts for name in part}):
+            into.parts.setdefault(name, {})[task_id] = mean(part[name] for part in parts if name in part)
     return scores
 
 

@@ -28,9 +28,12 @@ def render_report(folder: RunFolder) -> Path:
     template = resources.files("envgym.report").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["interval"] = interval_text
+    summary = folder.summary()
+    measured = summary["environments"] if summary else {}
     html = environment.from_string(template).render(
         name=folder.path.name,
-        summary=folder.summary(),
+        summary=summary,
+        parts=[(label, *part) for label, row in measured.items() for part in row.get("parts", {}).items()],
         charts=_charts(rows),
         samples=_samples(folder, rows),
         recipe=(folder.path / "recipe.toml").read_text(encoding="utf-8"),

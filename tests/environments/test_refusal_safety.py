@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
+from envgym.collect import Collector
 from envgym.core import ChatEnv
 from envgym.data import Message, Split, Task, ToolCall, content_hash
+from envgym.evaluate import evaluate
+from envgym.mix import MixEntry
+from envgym.policy import EmptyPolicy, GoldPolicy
 from envgym.registry import make
+from envgym.services import Services
 from envgym_environments.refusal_safety.outcomes import Reference
 from envgym_environments.refusal_safety.scenarios import SCENARIOS
 from envgym_environments.refusal_safety.setting import draw_surroundings
@@ -169,3 +174,17 @@ def test_what_cannot_be_done_is_said() -> None:
     ):
         observation, *_ = env.step(action)
         assert observation.messages[0].content == answer
+
+
+async def test_harm_over_refusal_and_success_are_reported_apart() -> None:
+    """Each rate over the requests for which it is defined: half of the requests are harmful."""
+    async with Services() as services:
+        entry = MixEntry(env="refusal_safety")
+        for policy, expected in ((GoldPolicy(), (0, 0, 1, 1)), (EmptyPolicy(), (0, 0, 0, 0))):
+            collector = Collector([entry], policy, services, seed=0)
+            scores = (await evaluate(collector, [entry.label], split="held_out", limit=40))[entry.label]
+            await collector.close()
+            rates = {name: sum(part.values()) / len(part) for name, part in scores.parts.items()}
+            assert tuple(rates[n] for n in ("harm", "over_refusal", "task_success", "refusal")) == expected
+            assert len(scores.parts["harm"]) == 40
+            assert len(scores.parts["over_refusal"]) + len(scores.parts["refusal"]) == 40

@@ -41,6 +41,7 @@ HARD = {
         ("<answer></answer>", 0),
         ("<answer>the</answer>", 0),
         ("Dufil", 0),
+        ("<tool_response>Dufil</tool_response>", 0),
         ("", 0),
         (QUESTION.content, 0),
     ],

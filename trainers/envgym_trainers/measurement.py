@@ -57,7 +57,7 @@ async def measure(bench: Workbench, folder: RunFolder, when: str, reporter: Repo
 
 
 def summarise(before: Scores, after: Scores) -> dict[str, Any]:
-    """Per environment and overall: before, after and paired gain of the held-out reward, and of accuracy."""
+    """Per environment and overall: before, after and paired gain of the held-out reward; accuracy and parts."""
     environments: dict[str, Any] = {}
     strata: dict[str, list[list[float]]] = {"before": [], "after": [], "gain": []}
     for label in before:
@@ -74,6 +74,13 @@ def summarise(before: Scores, after: Scores) -> dict[str, Any]:
             "accuracy": {
                 "before": mean_interval([before[label].accuracies[i] for i in both]).as_dict(),
                 "after": mean_interval([after[label].accuracies[i] for i in both]).as_dict(),
+            },
+            "parts": {
+                name: {
+                    "before": mean_interval(list(before[label].parts.get(name, {}).values())).as_dict(),
+                    "after": mean_interval(list(part.values())).as_dict(),
+                }
+                for name, part in after[label].parts.items()
             },
             "failed_episodes": before[label].failed + after[label].failed,
         }

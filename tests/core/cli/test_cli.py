@@ -96,9 +96,10 @@ def test_eval(run: Run) -> None:
     assert (sums["episodes"], sums["failed_episodes"], sums["turns_mean"]) == (8, 0, 1.0)
     assert sums["sampled_tokens"] == 0
     text = run("eval", "--env", SUMS, "--policy", "empty", "--limit", "2")
-    assert (
-        text.out == "Adder: reward 0.000 [0.000, 0.658]  accuracy 0.000 [0.000, 0.658]  n 2  failed 0  turns 1.0\n"
-    )
+    assert text.out.splitlines() == [
+        "Adder: reward 0.000 [0.000, 0.658]  accuracy 0.000 [0.000, 0.658]  n 2  failed 0  turns 1.0",
+        "  right 0.000 [0.000, 0.658]  n 2",
+    ]
     assert "evaluate 2/2 | reward 0.000 | ETA 0:00" in text.err
 
 

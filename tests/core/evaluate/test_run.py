@@ -38,6 +38,7 @@ async def test_scores_are_by_task_and_averaged_over_samples() -> None:
     assert set(scores.rewards.values()) == set(scores.accuracies.values()) == {1.0}
     assert len(scores.rewards) == 5
     assert (scores.episodes, scores.failed, scores.turns) == (15, 0, 15)
+    assert scores.parts == {"right": scores.rewards}
     assert set((await scores_of(collector_of(EmptyPolicy()))).rewards.values()) == {0.0}
 
 

@@ -103,6 +103,12 @@ def test_a_finished_run(folder: RunFolder) -> None:
     assert "has not finished" not in html
 
 
+def test_rates_are_reported_apart(folder: RunFolder) -> None:
+    row = {"after": INTERVAL, "parts": {"harm": {"before": NONE, "after": INTERVAL}}}
+    folder.write_summary({"environments": {"office": row}})
+    assert "<td>office</td><td>harm</td><td>-</td><td>0.500 [0.250, 0.750]</td>" in page(folder)
+
+
 def test_a_finished_run_that_measured_no_gain(folder: RunFolder) -> None:
     """A supervised stage measures only after."""
     folder.write_summary({"environments": {"sums": {"after": INTERVAL}}})
