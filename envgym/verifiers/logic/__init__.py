@@ -2,7 +2,7 @@
 
 from envgym.verifiers.logic.formulas import Formula, FormulaError, read_formula
 from envgym.verifiers.logic.proofs import LineVerdict, ProofLine, ProofVerdict, StepRules, check_proof
-from envgym.verifiers.logic.steps import StepVerdict, check_steps
+from envgym.verifiers.logic.steps import StepVerdict, Validity, check_steps
 
 __all__ = [
     "Formula",
@@ -12,6 +12,7 @@ __all__ = [
     "ProofVerdict",
     "StepRules",
     "StepVerdict",
+    "Validity",
     "check_proof",
     "check_steps",
     "read_formula",

