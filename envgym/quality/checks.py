@@ -18,6 +18,8 @@ from envgym.quality.play import BAD_CALLS, GARBAGE, Subject, say
 
 __all__ = ["CHECKS", "Check", "Subject"]
 
+_CANCELLED_AFTER = (0.0, 0.003, 0.03)
+"""Seconds: before anything happened, while an episode begins, and in the middle of most."""
 _COMPARED = 300
 """Tasks of each split that are looked at for an overlap."""
 
@@ -157,6 +159,15 @@ def _closing(subject: Subject) -> Iterator[str]:
         return
 
 
+def _cancelling(subject: Subject) -> Iterator[str]:
+    task = next(subject.tasks())
+    for after in _CANCELLED_AFTER:
+        if fault := subject.cancel(task, after):
+            yield fault
+        elif fault := subject.play(GoldPolicy(), task)[1]:
+            yield f"after an episode that was cancelled: {fault}"
+
+
 def _gymnasium(subject: Subject) -> Iterator[str]:
     with contextlib.closing(subject.make()) as env, contextlib.redirect_stdout(io.StringIO()):
         check_env(env, skip_render_check=True)
@@ -213,6 +224,11 @@ CHECKS = (
         name="episodes can be abandoned, and closing twice is safe",
         find=_closing,
         mend="free in finish() what start() took",
+    ),
+    Check(
+        name="a cancelled episode ends, and another can begin",
+        find=_cancelling,
+        mend="let CancelledError pass, and free in finish() what start() took, however far it came",
     ),
     Check(
         name="Gymnasium's own checker passes",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from envgym.bridge import run_sync
 from envgym.core import ChatEnv
 from envgym.data import Message, Observation, Task, ToolCall, Trajectory
-from envgym.policy import Completion, Policy, PolicySession
+from envgym.policy import Completion, GoldPolicy, Policy, PolicySession
 from envgym.rollout import rollout
 
 __all__ = ["BAD_CALLS", "GARBAGE", "Say", "Subject", "say"]
@@ -40,6 +42,8 @@ BAD_CALLS = (
 )
 _DEADLINE = 120.0
 """Seconds for one episode."""
+_PROMPT = 10.0
+"""Seconds for a cancelled episode to clean up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,23 @@ class Subject:
         if not (math.isfinite(value) and low <= value <= high and 0 <= accuracy <= 1):
             return played, f"task {task.id}: reward {value}, accuracy {accuracy}; declared are {low} to {high}"
         return played, ""
+
+    def cancel(self, task: Task, after: float) -> str:
+        """Cancel an episode of the expert ``after`` seconds; what is wrong with how it ends, or ``""``."""
+        name = type(self.env).__name__
+        return run_sync(_cancelled(rollout(self.env, GoldPolicy(), task, name=name, seed=0), after))
+
+
+async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> str:
+    playing = asyncio.create_task(episode)
+    await asyncio.sleep(after)
+    playing.cancel()
+    await asyncio.wait({playing}, timeout=_PROMPT)
+    if not playing.done():
+        return f"an episode goes on {_PROMPT:g} s after it was cancelled"
+    if playing.cancelled() or playing.exception() is None:
+        return ""
+    return f"a cancelled episode raised {playing.exception()!r}"
 
 
 class Say(Policy):

@@ -73,7 +73,7 @@ def test_a_fraction_has_one_bar(play: Any, answer: str, right: bool) -> None:
 
 
 def test_a_verifier_that_cannot_decide_is_missing_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    def undecided(prediction: str, gold: str) -> Verdict:
+    def undecided(prediction: str, gold: str, **comparison: Any) -> Verdict:
         return Verdict(Decision.TIMEOUT, Stage.COMPUTER_ALGEBRA, "out of time", 1.0)
 
     monkeypatch.setattr("envgym_environments.math_problems.checking.verify_math", undecided)
@@ -289,3 +289,34 @@ def test_a_hugging_face_data_set_by_its_columns(tmp_path: Path, play_gold: Any) 
     assert [t.messages[-1].content for t in env.task_list("held_out")] == [f"test: {n} + 1?" for n in range(4)]
     assert [t.id for t in env.task_list("train")][:2] == ["train/sums/1", "train/sums/2"]
     assert play_gold(env, env.task_list("train")[3]).score.value == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "right", "wrong"),
+    [
+        ({"answer": "10", "unit": "cm"}, "10 cm", "10 m"),
+        ({"answer": "10 cm"}, "10 cm", "10"),
+        ({"answer": "50", "percent": True}, "50\\%", "0.5"),
+        ({"answer": "0.5"}, "50\\%", "50"),
+        ({"answer": "3.14", "rounded": True}, "3.1416", "3.15"),
+        ({"answer": "3.14"}, "3.140", "3.1416"),
+    ],
+)
+def test_a_row_says_how_its_answer_is_compared(
+    tmp_path: Path, play: Any, row: dict[str, Any], right: str, wrong: str
+) -> None:
+    rows = [{"question": f"How much is case {n}?", **row} for n in range(9)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    env = MathProblems(source=str(path))
+    task = env.task_list("train")[0]
+    assert play(env, task, f"<answer>{right}</answer>").score.value == 1
+    assert play(env, task, f"<answer>{wrong}</answer>").score.value == 0
+
+
+@pytest.mark.parametrize(("column", "value"), [("unit", 3), ("percent", "yes"), ("rounded", 1)])
+def test_a_row_that_says_it_wrongly_is_named(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"question": "?", "answer": "1", column: value}) + "\n")
+    with pytest.raises(DataError, match=f"row 1: column '{column}' must be"):
+        MathProblems(source=str(path)).task_list("train")

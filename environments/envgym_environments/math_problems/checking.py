@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 
 from envgym.data import Trajectory
@@ -25,11 +26,18 @@ async def is_correct(trajectory: Trajectory) -> float:
         VerifierError: the verifier could not decide; the episode is missing data.
     """
     answer = fenced_answer(trajectory)
-    gold = str(reference_of(trajectory.task)["answer"])
+    reference = reference_of(trajectory.task)
+    gold, unit = str(reference["answer"]), reference.get("unit")
+    verify = functools.partial(
+        verify_math,
+        unit=unit if isinstance(unit, str) else None,
+        percent=reference.get("percent") is True,
+        rounded=reference.get("rounded") is True,
+    )
     if answer is None or leaves_work(answer, gold):
         return 0.0
     # A thread, because computer algebra may take its whole time limit.
-    verdict = await asyncio.to_thread(verify_math, f"<answer>{answer}</answer>", gold)
+    verdict = await asyncio.to_thread(verify, f"<answer>{answer}</answer>", gold)
     if not verdict.decided:
         raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
     return float(verdict.correct)

@@ -13,6 +13,9 @@ from envgym_environments.file_tasks import load_split, row_id, text_of
 
 __all__ = ["GSM8K", "FileProblems"]
 
+_COMPARISON = {"unit": str, "percent": bool, "rounded": bool}
+"""Columns that a row may have, and what they hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProblems:
@@ -26,7 +29,7 @@ class FileProblems:
     """The answer is what follows the last occurrence; ``""``: the whole column."""
 
     def load(self, split: Split, system: Message) -> Sequence[Task]:
-        """Read the tasks of a split.
+        """Read the tasks of a split. A row may say how its answer is compared: ``unit``, ``percent``, ``rounded``.
 
         Raises:
             DataError: see ``load_split``; also a gold that cannot be read. The message names file and row.
@@ -38,7 +41,7 @@ class FileProblems:
                 id=row_id(where, split),
                 split=split,
                 messages=(system, question),
-                reference={"answer": self._gold(where, row)},
+                reference={"answer": self._gold(where, row), **_comparison(where, row)},
             )
 
         columns = (self.question_column, self.answer_column)
@@ -55,6 +58,15 @@ class FileProblems:
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         return text.strip()
+
+
+def _comparison(where: str, row: dict[str, Any]) -> dict[str, str | bool]:
+    """How the row says that its answer is compared; see ``verify_math``."""
+    said = {name: row[name] for name in _COMPARISON if row.get(name) is not None}
+    for name, value in said.items():
+        if not isinstance(value, _COMPARISON[name]):
+            raise DataError(f"{where}: column {name!r} must be {_COMPARISON[name].__name__}, got {value!r:.60}")
+    return said
 
 
 GSM8K = FileProblems(train_file="gsm8k_train.jsonl", held_out_file="gsm8k_test.jsonl", answer_marker="####")

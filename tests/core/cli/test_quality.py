@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -84,6 +85,19 @@ class Clinging(Sound):
             raise RuntimeError("cannot let go")
 
 
+class Muddled(Sound):
+    """Stays busy for ever when it is cancelled while it begins."""
+
+    busy = False
+
+    async def start(self, task: Task) -> None:
+        if self.busy:
+            raise RuntimeError("busy")
+        self.busy = True
+        await asyncio.sleep(0.01)
+        self.busy = False
+
+
 FAILING = {
     WrongExpert: "gold scores the maximum",
     Generous: "what deserves nothing scores the floor",
@@ -93,6 +107,7 @@ FAILING = {
     Talkative: "the first observation is the prompt alone",
     Forgetful: "replay and re-scoring give the same score",
     Leaky: "train and held-out share nothing",
+    Muddled: "a cancelled episode ends, and another can begin",
     Clinging: "episodes can be abandoned, and closing twice is safe",
 }
 
