@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,9 @@ def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
     list(read_rows(f"hf:{tmp_path}/files", []))
     assert capfd.readouterr() == ("", "")
     assert not datasets.are_progress_bars_disabled()
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'envgym\[datasets\]'"):
+        list(read_rows("hf:anything", []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from envgym.errors import UserError
 from envgym_environments.search_qa import SearchQA
+from envgym_environments.search_qa.embeddings import _load
 from envgym_environments.search_qa.index import Index
 from envgym_environments.search_qa.world import Document
 
@@ -56,3 +58,10 @@ def test_a_model_that_is_not_there_is_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"embedding_model '{model}': {complaint}"):
         SearchQA(retriever="embeddings", embedding_model=model).task_list("train")
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    _load.cache_clear()
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'envgym\[embeddings\]'"):
+        Index(_CORPUS, "embeddings")

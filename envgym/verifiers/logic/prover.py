@@ -47,7 +47,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def _decide(premises: list[str], conclusion: str, effort: int) -> tuple[list[str], int]:
     """The verdict, and the work that it took."""
-    solver = z3.Solver()
+    solver = z3.SimpleSolver()  # half the time of the combined one, which picks among tactics first
     solver.set("rlimit", effort)
     formulas = [read_formula(text, max_chars=_MAX_CHARS) for text in (*premises, conclusion)]
     translation = _Translation()
@@ -63,7 +63,7 @@ def _decide(premises: list[str], conclusion: str, effort: int) -> tuple[list[str
     return ["does_not_follow", _where(solver.model(), formulas)], spent
 
 
-def _work(solver: z3.Solver) -> int:
+def _work(solver: Any) -> int:
     statistics = solver.statistics()
     return int(statistics.get_key_value("rlimit count")) if "rlimit count" in statistics.keys() else 0  # noqa: SIM118
 
