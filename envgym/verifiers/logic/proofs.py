@@ -7,6 +7,7 @@ piled up into one line from which everything follows at once.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,17 +73,9 @@ class ProofVerdict:
     """What is wrong with the proof as a whole; empty where ``proved``."""
 
     def established(self) -> set[Formula]:
-        """Formulas of lines that stand, and whose cited lines stand, too."""
-        numbers: set[int] = set()
-        broken = {verdict.number for verdict in self.lines if not verdict.follows}
-        formulas: set[Formula] = set()
-        for verdict in self.lines:
-            if verdict.line and verdict.follows and not broken.intersection(verdict.line.cited):
-                numbers.add(verdict.number)
-                formulas.add(verdict.line.formula)
-            else:
-                broken.add(verdict.number)
-        return formulas
+        """Formulas of the lines before the first that does not follow; guesses after it establish nothing."""
+        standing = itertools.takewhile(lambda verdict: verdict.follows, self.lines)
+        return {verdict.line.formula for verdict in standing if verdict.line}
 
 
 def check_proof(text: str, premises: Sequence[Formula], goal: Formula, rules: StepRules) -> ProofVerdict:

@@ -53,7 +53,7 @@ class ProofSettings(EnvSettings):
         default=0.0,
         ge=0,
         le=0.5,
-        description="share of the reward for the expert's steps that were really derived",
+        description="share of the reward for the expert's steps before the first wrong one",
     )
 
     @pydantic.model_validator(mode="after")
@@ -162,7 +162,7 @@ class ProofChecker(ChatEnv):
 
 
 def _progress(task: Task, verdict: ProofVerdict) -> float:
-    """The share of the expert's steps that were established; 1 for any proof."""
+    """The share of the expert's steps that stand before the first broken line; 1 for any proof."""
     expected = {read_formula(text) for text in _texts(task, "steps")}
     if verdict.proved or not expected:
         return float(verdict.proved)
