@@ -132,6 +132,17 @@ def test_problems_from_a_file(tmp_path: Path, play_gold: Callable[..., Any]) -> 
     assert all(play_gold(env, task).score.value == 1 for task in (*train, *held_out))
 
 
+def test_a_formula_that_takes_more_room_when_it_is_written_out(
+    tmp_path: Path, play_gold: Callable[..., Any]
+) -> None:
+    """Short signs and few brackets make 200 characters many; what was read can be read again."""
+    long = "∧".join(f"(∀x.r{n}(x)→∃y.s{n}(x,y))" for n in range(8))
+    assert len(long) < 200 < len(str(read_formula(long)))
+    rows = [{"premises": [long, f"a{n}"], "goal": f"a{n}", "proof": [f"a{n} from 2"]} for n in range(9)]
+    env = ProofChecker(source=_file(tmp_path, *rows))
+    assert play_gold(env, env.task_list("train")[0]).score.value == 1
+
+
 def test_a_row_without_a_proof_can_be_asked_but_has_no_expert(tmp_path: Path) -> None:
     rows = [{name: value for name, value in row.items() if name != "proof"} for row in _ROWS]
     env = ProofChecker(source=_file(tmp_path, *rows))
@@ -147,6 +158,7 @@ def test_a_row_without_a_proof_can_be_asked_but_has_no_expert(tmp_path: Path) ->
         ({"goal": "c0 &"}, "row 1: column 'goal': 'c0 &' is no formula"),
         ({"goal": 7}, "row 1: column 'goal': '7' is no formula"),
         ({"premises": []}, "row 1: column 'premises' must be a list of 1 to 60 formulas"),
+        ({"premises": ["a0", "a0(ada) -> c0"]}, "row 1: a0 is used with different numbers of terms"),
         ({"premises": "a0"}, "row 1: column 'premises' must be a list"),
         ({"premises": ["a0", "~a0"]}, "row 1: the premises contradict each other"),
         ({"premises": ["a0", None]}, "row 1: column 'premises' must hold text"),

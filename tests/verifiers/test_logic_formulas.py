@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envgym.verifiers.logic import Formula, FormulaError, read_formula
-from envgym.verifiers.logic.formulas import Atom, Binary, Not, Quantified, atoms, free_terms
+from envgym.verifiers.logic.formulas import WRITTEN_CHARS, Atom, Binary, Not, Quantified, atoms, free_terms
 
 _NAMES = st.sampled_from(("p", "q", "likes", "x1"))
 _ATOMS = st.builds(Atom, _NAMES, st.lists(_NAMES, max_size=2).map(tuple))
@@ -27,7 +27,7 @@ _FORMULAS: st.SearchStrategy[Formula] = st.recursive(
 @given(_FORMULAS)
 def test_what_is_written_is_read_as_the_same_formula(formula: Formula) -> None:
     try:
-        again = read_formula(str(formula), max_chars=5000)
+        again = read_formula(str(formula), max_chars=WRITTEN_CHARS)
     except FormulaError as error:
         assert "nested deeper" in str(error)  # noqa: PT017 - the one reason to refuse
         return
@@ -41,7 +41,7 @@ def test_no_text_raises_anything_else(text: str) -> None:
     except FormulaError as error:
         assert str(error)  # noqa: PT017 - a reason is given
     else:
-        assert read_formula(str(formula), max_chars=5000) == formula
+        assert read_formula(str(formula), max_chars=WRITTEN_CHARS) == formula
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "MAX_CHARS",
+    "WRITTEN_CHARS",
     "Atom",
     "Binary",
     "Formula",
@@ -25,7 +27,9 @@ __all__ = [
 ]
 
 MAX_CHARS = 200
-"""Characters of one formula."""
+"""Characters of one formula, as somebody wrote it."""
+WRITTEN_CHARS = 2000
+"""Characters of ``str(formula)``, which spells signs out and sets every bracket."""
 MAX_DEPTH = 16
 """Connectives and quantifiers inside each other; brackets may be twice as deep."""
 
@@ -131,8 +135,9 @@ def read_formula(text: str, *, max_chars: int = MAX_CHARS) -> Formula:
     """Read a formula. Time is linear in the length of ``text``.
 
     Args:
-        text: in the notation above; ``read_formula(str(formula), max_chars=...)`` gives ``formula`` again.
-        max_chars: longest text that is read at all.
+        text: in the notation above.
+        max_chars: longest text that is read at all; with ``WRITTEN_CHARS``, ``str`` of every formula that was read
+            is read as that formula again.
 
     Raises:
         FormulaError: it is none, longer than ``max_chars``, or nested deeper than 16.

@@ -10,7 +10,16 @@ from typing import Any
 
 import z3
 
-from envgym.verifiers.logic.formulas import Atom, Binary, Formula, Not, Quantified, atoms, read_formula
+from envgym.verifiers.logic.formulas import (
+    WRITTEN_CHARS,
+    Atom,
+    Binary,
+    Formula,
+    Not,
+    Quantified,
+    atoms,
+    read_formula,
+)
 
 __all__ = ["answer", "warm_up"]
 
@@ -18,8 +27,6 @@ _STEP_EFFORT = 200_000
 """Units of z3's own count of work for one step; ordinary steps take some hundreds."""
 _TOTAL_EFFORT = 1_000_000
 """Units for all steps of a request: one or two seconds."""
-_MAX_CHARS = 2000
-"""A formula within the caps may take more room when it is written out in full."""
 _UNDECIDED = ["undecided", ""]
 _CONNECTIVES = {"&": z3.And, "|": z3.Or, "->": z3.Implies, "<->": lambda left, right: left == right}
 
@@ -49,7 +56,7 @@ def _decide(premises: list[str], conclusion: str, effort: int) -> tuple[list[str
     """The verdict, and the work that it took."""
     solver = z3.SimpleSolver()  # half the time of the combined one, which picks among tactics first
     solver.set("rlimit", effort)
-    formulas = [read_formula(text, max_chars=_MAX_CHARS) for text in (*premises, conclusion)]
+    formulas = [read_formula(text, max_chars=WRITTEN_CHARS) for text in (*premises, conclusion)]
     translation = _Translation()
     solver.add(*(translation.of(formula, {}) for formula in formulas[:-1]))
     solver.add(z3.Not(translation.of(formulas[-1], {})))

@@ -15,7 +15,8 @@ from envgym.errors import DataError
 from envgym.rubric import Reward, Rubric
 from envgym.tasks import ProceduralTasks, stable_id
 from envgym.tools import Tool, collect_tools, tool
-from envgym.verifiers.logic import ProofVerdict, StepRules, check_proof, read_formula
+from envgym.verifiers.logic import Formula, ProofVerdict, StepRules, check_proof, read_formula
+from envgym.verifiers.logic.formulas import WRITTEN_CHARS
 from envgym_environments.answers import call, fenced_answer, reference_of, script
 from envgym_environments.proof_checker.files import file_problems
 from envgym_environments.proof_checker.first_order import first_order
@@ -122,8 +123,7 @@ class ProofChecker(ChatEnv):
         return "\n".join(_report(await self._verdict(self.trajectory.task, proof)))
 
     async def _verdict(self, task: Task, proof: str) -> ProofVerdict:
-        premises = [read_formula(text) for text in _texts(task, "premises")]
-        goal = read_formula(str(reference_of(task)["goal"]))
+        premises, (goal,) = _formulas(task, "premises"), _formulas(task, "goal")
         # A thread, because the prover may take a second.
         return await asyncio.to_thread(check_proof, proof, premises, goal, self._rules)
 
@@ -163,7 +163,7 @@ class ProofChecker(ChatEnv):
 
 def _progress(task: Task, verdict: ProofVerdict) -> float:
     """The share of the expert's steps that stand before the first broken line; 1 for any proof."""
-    expected = {read_formula(text) for text in _texts(task, "steps")}
+    expected = set(_formulas(task, "steps"))
     if verdict.proved or not expected:
         return float(verdict.proved)
     return len(expected & verdict.established()) / len(expected)
@@ -178,4 +178,8 @@ def _report(verdict: ProofVerdict) -> Iterator[str]:
 
 def _texts(task: Task, name: str) -> list[str]:
     texts = reference_of(task)[name]
-    return [str(text) for text in texts] if isinstance(texts, list) else []
+    return [str(text) for text in texts] if isinstance(texts, list) else [str(texts)]
+
+
+def _formulas(task: Task, name: str) -> list[Formula]:
+    return [read_formula(text, max_chars=WRITTEN_CHARS) for text in _texts(task, name)]

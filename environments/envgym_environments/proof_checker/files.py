@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from envgym.data import Split, Task
 from envgym.errors import DataError
 from envgym.verifiers.logic import Formula, FormulaError, StepRules, check_proof, check_steps, read_formula
-from envgym.verifiers.logic.formulas import Binary, Not
+from envgym.verifiers.logic.formulas import Binary, Not, atoms
 from envgym_environments.file_tasks import load_split, row_id, text_of
 from envgym_environments.proof_checker.problem import Problem
 
@@ -47,6 +48,9 @@ def _problem(where: str, row: dict[str, Any], rules: StepRules) -> Problem:
     lines = proof.splitlines() if isinstance(proof, str) else proof
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise DataError(f"{where}: column 'proof' must be text or a list of lines")
+    arities = {(atom.name, len(atom.terms)) for formula in (*premises, goal) for atom in atoms(formula)}
+    if twice := [name for name, count in Counter(name for name, _ in arities).items() if count > 1]:
+        raise DataError(f"{where}: {min(twice)} is used with different numbers of terms")
     contradiction = Binary("&", goal, Not(goal))
     consistent, provable = check_steps([(premises, contradiction), (premises, goal)])
     if consistent.validity == "follows":
