@@ -18,10 +18,12 @@ from importlib import metadata
 from pathlib import Path
 
 from envgym.errors import UserError
+from envgym_sandboxes.remembered import fingerprint, remembered
 
 __all__ = ["Interpreter", "this_interpreter"]
 
 _LEFT_OUT = {
+    "__pycache__",
     "site-packages",
     "dist-packages",
     "test",
@@ -53,20 +55,25 @@ class Interpreter:
         Compiled modules are not among them: which of those exist changes from day to day.
         """
         for inside, source in self.trees.items():
-            if source.is_file():
-                yield inside, source.resolve()
-                continue
-            for folder, below, names in os.walk(source):
-                below[:] = sorted(name for name in below if name not in _LEFT_OUT and "config-" not in name)
-                for name in sorted(names):
-                    if not name.startswith("_tkinter."):
-                        file = Path(folder, name)
-                        yield f"{inside}/{file.relative_to(source)}", file.resolve()
+            real = source.resolve()
+            yield from _walk(inside, real) if real.is_dir() else [(inside, real)]
+
+
+def _walk(inside: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files in a folder by name, then those below; links to folders are not followed."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
+        if not entry.is_dir() and not entry.name.startswith("_tkinter."):
+            file = Path(entry.path)
+            yield f"{inside}/{entry.name}", file.resolve() if entry.is_symlink() else file
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and entry.name not in _LEFT_OUT and "config-" not in entry.name:
+            yield from _walk(f"{inside}/{entry.name}", Path(entry.path))
 
 
 @functools.cache
 def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
-    """Find the running interpreter with ``packages`` and what they require; about a second, then cached.
+    """Find the running interpreter with ``packages`` and what they require; seconds once, then remembered.
 
     Raises:
         UserError: a package is not installed, or this is not a Linux machine with ``ldd``.
@@ -85,7 +92,8 @@ def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
     if shell:
         trees["/bin/sh"] = Path(shell).resolve()
     bare = Interpreter(python=str(executable), site=site, trees=trees)
-    return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare))
+    name = f"libraries-{fingerprint([], str(executable), *packages)[:12]}"
+    return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare, name))
 
 
 def _site_folder(executable: Path) -> str:
@@ -122,12 +130,20 @@ def _package_trees(distribution: str, site: str) -> dict[str, Path]:
     }
 
 
-def _shared_libraries(interpreter: Interpreter) -> dict[str, Path]:
-    """Every library that ``ldd`` names for the interpreter's binaries, at the path where it is looked for."""
-    present = {source for _, source in interpreter.files()}
-    binaries = [str(source) for source in present if source.suffix not in _TEXTS and _is_elf(source)]
-    named = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
-    found = {where: Path(where).resolve() for where in sorted(_LIBRARY.findall(named))}
+def _shared_libraries(interpreter: Interpreter, name: str) -> dict[str, Path]:
+    """Every library that ``ldd`` names for the binaries, at the path where it is looked for; kept as ``name``."""
+    files = list(interpreter.files())
+    present = {source for _, source in files}
+
+    def named() -> list[str]:
+        binaries = [str(source) for source in present if source.suffix not in _TEXTS and _is_elf(source)]
+        told = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
+        return sorted(set(_LIBRARY.findall(told)))
+
+    # The loader's own cache is written anew whenever the machine's libraries change.
+    known = [(str(path), path) for path in (Path("/etc/ld.so.cache"),) if path.is_file()]
+    mark = fingerprint([*files, *known], os.environ.get("LD_LIBRARY_PATH", ""))
+    found = {where: Path(where).resolve() for where in remembered(name, mark, named)}
     return {where: source for where, source in found.items() if source not in present}
 
 

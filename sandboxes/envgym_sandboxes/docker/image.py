@@ -7,7 +7,6 @@ import fcntl
 import functools
 import hashlib
 import logging
-import os
 import py_compile
 import re
 import shutil
@@ -23,6 +22,7 @@ from docker.errors import ImageNotFound
 
 from envgym.errors import UserError
 from envgym_sandboxes.interpreter import Interpreter, this_interpreter
+from envgym_sandboxes.remembered import cache_folder, fingerprint, remembered
 
 __all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
 
@@ -86,18 +86,23 @@ def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image
 
 @functools.cache
 def _digest(packages: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
-    for inside, source in this_interpreter(packages).files():
-        with source.open("rb") as file:
-            digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()[:12]
+    interpreter = this_interpreter(packages)
+    files = list(interpreter.files())
+
+    def of_contents() -> str:
+        digest = hashlib.sha256(f"layout {_LAYOUT}".encode())
+        for inside, source in files:
+            with source.open("rb") as file:
+                digest.update(f"{inside}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()[:12]
+
+    name = f"image-{fingerprint([], interpreter.python, *packages)[:12]}"
+    return str(remembered(name, fingerprint(files, f"layout {_LAYOUT}"), of_contents))
 
 
 @contextmanager
 def _one_builder() -> Iterator[None]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envgym"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "image.lock").open("w") as lock:
+    with (cache_folder() / "image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
