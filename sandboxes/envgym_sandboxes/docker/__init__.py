@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Mapping
 
@@ -21,6 +23,8 @@ from envgym_sandboxes.pool import Pool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["DockerBackend"]
+
+_ANSWER_SECONDS = 5
 
 
 class DockerBackend(Backend):
@@ -62,12 +66,13 @@ class DockerBackend(Backend):
     def unavailable(cls) -> str | None:
         """Why there is no usable Docker daemon, or ``None``."""
         try:
-            client = docker.from_env(timeout=5)
+            _reach_socket(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+            client = docker.from_env(timeout=_ANSWER_SECONDS)
             try:
                 client.ping()
             finally:
                 client.close()
-        except (DockerException, requests.RequestException) as error:
+        except (DockerException, requests.RequestException, OSError) as error:
             return f"no Docker daemon answers ({error}); start one, or set DOCKER_HOST"
         return None
 
@@ -134,3 +139,15 @@ class DockerBackend(Backend):
         if self._reference is None:
             return built_image(client, self._packages)
         return pinned_image(client, self._reference, self._python)
+
+
+def _reach_socket(host: str) -> None:
+    """Connect to a daemon's Unix socket and hang up; Docker's client leaks the socket of one that is not there.
+
+    Raises:
+        OSError: nobody listens.
+    """
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(_ANSWER_SECONDS)
+            caller.connect(host.removeprefix("unix://"))
