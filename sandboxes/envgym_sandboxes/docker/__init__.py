@@ -65,15 +65,16 @@ class DockerBackend(Backend):
     @classmethod
     def unavailable(cls) -> str | None:
         """Why there is no usable Docker daemon, or ``None``."""
+        host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
-            _reach_socket(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+            _reach_socket(host)
             client = docker.from_env(timeout=_ANSWER_SECONDS)
             try:
                 client.ping()
             finally:
                 client.close()
         except (DockerException, requests.RequestException, OSError) as error:
-            return f"no Docker daemon answers ({error}); start one, or set DOCKER_HOST"
+            return f"no Docker daemon answers at {host} ({error}); start one, or set DOCKER_HOST"
         return None
 
     @classmethod
