@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from envgym.record import write_atomic
+
 __all__ = ["cache_folder", "fingerprint", "remembered"]
 
 
@@ -43,8 +45,6 @@ def remembered(name: str, mark: str, make: Callable[[], Any]) -> Any:
         if stored["mark"] == mark:
             return stored["value"]
     value = make()
-    draft = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
-        draft.write_text(json.dumps({"mark": mark, "value": value}), encoding="utf-8")
-        draft.replace(path)
+        write_atomic(path, json.dumps({"mark": mark, "value": value}))
     return value

@@ -26,7 +26,7 @@ __all__ = ["answer", "warm_up"]
 _STEP_EFFORT = 200_000
 """Units of z3's own count of work for one step; ordinary steps take some hundreds."""
 _TOTAL_EFFORT = 1_000_000
-"""Units for all steps of a request: one or two seconds."""
+"""Units for all steps of a request: about a second."""
 _UNDECIDED = ["undecided", ""]
 _CONNECTIVES = {"&": z3.And, "|": z3.Or, "->": z3.Implies, "<->": lambda left, right: left == right}
 
