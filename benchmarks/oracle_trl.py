@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from envgym_trainers.aggregate import Totals, constant_mean
 from envgym_trainers.batch import Batch
 from envgym_trainers.objectives.base import Objective
 from envgym_trainers.objectives.dapo import DAPO
 from envgym_trainers.objectives.grpo import GRPO
-from envgym_trainers.policy_gradient import clipped_surrogate
+from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate
+from envgym_trainers.objectives.ops.reduction import Totals, constant_mean
 
 SEQUENCES, LENGTH, TOLERANCE = 8, 11, 1e-10
 

@@ -3,7 +3,7 @@
     python benchmarks/sandbox.py [--json] [--rounds N]
 
 Everything runs ``print(1)`` from one process on one machine, the rivals after every tenth round of ours; figures
-are medians. ``envgym_sandboxes.docker.rivals`` says how each rival is run; the figure of one that is not installed
+are medians. ``sandbox_rivals.py`` says how each rival is run; the figure of one that is not installed
 is null.
 """
 
@@ -16,8 +16,12 @@ import json
 import os
 import sys
 
-from envgym.sandbox import select_backend
-from envgym.sandbox_bench import measure_backend
+import docker
+from sandbox_rivals import open_rivals
+
+from envgym.sandbox.bench import measure_backend
+from envgym.sandbox.selection import select_backend
+from envgym_sandboxes.docker.image import built_image
 
 _RIVALS = ("docker_exec_p50_ms", "docker_run_p50_ms", "llm_sandbox_p50_ms")
 
@@ -39,8 +43,15 @@ def main() -> None:
 async def measure(rounds: int) -> dict[str, float | None]:
     """Every figure, in milliseconds or executions a second."""
     workers = 2 * (os.cpu_count() or 1)
-    ours, rivals = await measure_backend(lambda: select_backend("docker"), rounds=rounds, workers=workers)
-    return {**dataclasses.asdict(ours), **dict.fromkeys(_RIVALS), **rivals}
+    client = docker.from_env()
+    try:
+        with open_rivals(client, built_image(client, ("numpy",))) as rivals:
+            ours, theirs = await measure_backend(
+                lambda: select_backend("docker"), rounds=rounds, workers=workers, rivals=rivals
+            )
+    finally:
+        client.close()
+    return {**dataclasses.asdict(ours), **dict.fromkeys(_RIVALS), **theirs}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, Limits, Status, select_backend
+from envgym.sandbox.interface import Backend, Limits, Status
+from envgym.sandbox.selection import select_backend
 
 _PROGRAMS = (
     ("print(1)", Status.OK),

@@ -3,6 +3,7 @@
 EnvgymError
 ├── UserError                the caller asked for something impossible; the message says what is allowed
 │   ├── UnknownNameError     no plugin, split, tool or setting of that name
+│   ├── PluginError          a plugin that cannot be imported, does not fit its kind, or is offered twice
 │   ├── RecipeError          a recipe that does not validate
 │   └── DataError            a file that is missing or a row that is malformed
 └── EpisodeError             an episode could not be finished: missing data, never a reward
@@ -13,7 +14,7 @@ EnvgymError
     └── VerifierError        the verifier could not decide
 
 A ``UserError`` ends a command with its message and exit code 2, without a traceback. An ``EpisodeError`` is
-caught in one place, ``envgym.rollout``, and becomes ``Outcome.failed``.
+caught in one place, ``envgym.rollout.episode``, and becomes ``Outcome.failed``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "EnvgymError",
     "EnvironmentFailure",
     "EpisodeError",
+    "PluginError",
     "PolicyError",
     "RecipeError",
     "SandboxError",
@@ -62,6 +64,10 @@ class UnknownNameError(UserError):
         super().__init__(
             f"unknown {kind} {name!r:.200}; {suggestion}allowed: {listed}" + (f"; {hint}" if hint else "")
         )
+
+
+class PluginError(UserError):
+    """A plugin that cannot be imported, does not fit its kind, or shares its name with another."""
 
 
 class RecipeError(UserError):

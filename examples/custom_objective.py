@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.advantages import group_centred
-from envgym_trainers.aggregate import Totals, token_mean
 from envgym_trainers.batch import Batch
 from envgym_trainers.objectives import Metrics, Objective
+from envgym_trainers.objectives.ops.advantages import group_centred
+from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
 __all__ = ["BestOfGroup"]
 
@@ -28,14 +28,19 @@ __all__ = ["BestOfGroup"]
 class BestOfGroup(Objective):
     """Likelihood of the best members of each group."""
 
-    keep: int = Field(default=1, ge=1)
-    """Members of a group that are imitated."""
+    class Config(Objective.Config):
+        """Settings of the loss."""
+
+        keep: int = Field(default=1, ge=1)
+        """Members of a group that are imitated."""
+
+    config: Config
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """[G]: 1 for the kept members; of equals the first in the group come first."""
         centred = group_centred(rewards)
         chosen = torch.zeros_like(centred)
-        chosen[centred.argsort(descending=True, stable=True)[: self.keep]] = 1.0
+        chosen[centred.argsort(descending=True, stable=True)[: self.config.keep]] = 1.0
         return chosen * (centred > 0)
 
     def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:

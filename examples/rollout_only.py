@@ -12,13 +12,14 @@ import re
 import gymnasium
 
 import envgym  # noqa: F401 - registers the environments with Gymnasium
-from envgym.collect import Collector
-from envgym.core import ChatEnv
-from envgym.data import Message, Observation, Task, ToolCall
+from envgym.env.chat_env import ChatEnv
+from envgym.env.services import Services
 from envgym.evaluate import Interval, evaluate, mean_interval
-from envgym.mix import MixEntry
-from envgym.policy import Completion, Policy, PolicySession, RandomPolicy
-from envgym.services import Services
+from envgym.policies.interface import Completion, Policy, PolicySession
+from envgym.policies.scripted import RandomPolicy
+from envgym.records import Message, Observation, Task, ToolCall
+from envgym.rollout.collector import Collector
+from envgym.rollout.mix import MixEntry
 
 _ENTITY = re.compile(r"[A-Z]\w+(?: [A-Z]\w+)*")
 _TASKS = 50

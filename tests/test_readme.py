@@ -20,7 +20,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from envgym.cli import app
-from envgym.registry import environments
+from envgym.env.registration import environments
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "examples" / "third_party_plugin"

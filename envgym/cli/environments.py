@@ -10,15 +10,17 @@ from typing import Annotated
 import typer
 
 from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, open_policy
-from envgym.core import ChatEnv
-from envgym.data import Trajectory, to_json
+from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.config import parse_overrides
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import environments
+from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.mix import MixEntry
-from envgym.registry import environments
-from envgym.rollout import rollout
-from envgym.services import Services
-from envgym.tasks import check_split
+from envgym.policies.interface import Policy
+from envgym.records import Trajectory, to_json
+from envgym.rollout.episode import rollout
+from envgym.rollout.mix import MixEntry
+from envgym.tasks.procedural import check_split
 
 __all__ = ["add_to"]
 
@@ -47,7 +49,7 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
     name = environments.find(env).name
     kind: type[ChatEnv] = environments.load(env)
     made = kind(services=Services())
-    fields = kind.Settings.model_fields
+    fields = kind.Config.model_fields
     settings = {
         name: {"default": field.get_default(call_default_factory=True), "help": field.description or ""}
         for name, field in fields.items()
@@ -78,6 +80,7 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
 def rollout_command(
     env: EnvironmentId,
     policy: PolicyName = "gold",
+    policy_set: PolicySettings = None,
     split: SplitName = "held_out",
     index: Annotated[int, typer.Option(help="which task of the split", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="seeds the environment and the policy", min=0)] = 0,
@@ -87,8 +90,9 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
+    player = open_policy(policy, parse_overrides(policy_set or []))
     trajectory = asyncio.run(
-        _play(entry_of(env, set_), policy, split, index, seed, Services(sandbox, judge=judge))
+        _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
     )
     if as_json:
         print(to_json(trajectory))
@@ -108,13 +112,14 @@ def _print(trajectory: Trajectory) -> None:
         print(f"reward: {trajectory.reward:g}  ({parts})")
 
 
-async def _play(entry: MixEntry, policy: str, split: str, index: int, seed: int, shared: Services) -> Trajectory:
+async def _play(
+    entry: MixEntry, player: Policy, split: str, index: int, seed: int, shared: Services
+) -> Trajectory:
     async with shared as services:
         made = entry.make(services)
         tasks = made.task_list(check_split(split))
         if index >= len(tasks):
             raise UserError(f"--index {index}: {entry.label} has {len(tasks)} {split} tasks, counted from 0")
-        player = open_policy(policy)
         try:
             return await rollout(made, player, tasks[index], name=entry.label, seed=seed)
         finally:

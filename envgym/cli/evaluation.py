@@ -11,16 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from envgym.cli.options import JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, open_policy
-from envgym.collect import Collector
-from envgym.data import Split, Trajectory
+from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.config import parse_overrides
+from envgym.env.services import Services
 from envgym.errors import UserError
 from envgym.evaluate import EnvScores, distinct, evaluate, mean_interval
-from envgym.mix import MixEntry
-from envgym.progress import Reporter
-from envgym.report import interval_text
-from envgym.services import Services
-from envgym.tasks import check_split
+from envgym.records import Split, Trajectory
+from envgym.rollout.collector import Collector
+from envgym.rollout.mix import MixEntry
+from envgym.runs.progress import Reporter
+from envgym.runs.table import interval_text
+from envgym.tasks.procedural import check_split
 
 __all__ = ["add_to"]
 
@@ -33,6 +34,7 @@ def add_to(app: typer.Typer) -> None:
 def eval_command(
     env: Annotated[list[str], typer.Option(help="environment id; repeat or separate by commas for several")],
     policy: PolicyName,
+    policy_set: PolicySettings = None,
     split: SplitName = "held_out",
     limit: Annotated[int, typer.Option(help="tasks per environment", min=1)] = 100,
     samples: Annotated[int, typer.Option(help="episodes per task", min=1)] = 1,
@@ -52,16 +54,16 @@ def eval_command(
     """
     checked = check_split(split)
     entries = _entries(env, set_)
+    sampling = {
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "context": context,
+        "concurrency": concurrency,
+    }
 
     async def work() -> dict[str, EnvScores]:
         async with Services(sandbox, judge=judge) as services:
-            player = open_policy(
-                policy,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                context=context,
-                concurrency=concurrency,
-            )
+            player = open_policy(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]

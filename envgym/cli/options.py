@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from envgym.config import parse_overrides, validate_settings
-from envgym.mix import MixEntry
-from envgym.registry import environments
+from envgym.env.registration import environments
+from envgym.rollout.mix import MixEntry
 
 __all__ = ["EnvironmentId", "JsonFlag", "JudgeAddress", "Sandbox", "Settings", "SplitName", "entry_of"]
 

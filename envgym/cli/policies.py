@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from envgym.errors import UnknownNameError
-from envgym.http_policy import HttpPolicy
-from envgym.policy import EmptyPolicy, GoldPolicy, Policy, RandomPolicy
-from envgym.registry import policies
+from envgym.policies.interface import Policy, policies
 
-__all__ = ["PolicyName", "open_policy"]
+__all__ = ["PolicyName", "PolicySettings", "open_policy"]
 
 PolicyName = Annotated[
     str,
     typer.Option(
-        metavar="gold|random|empty|FOLDER|URL",
-        help="who acts: the scripted expert, random actions, silence, a model's or run's folder "
-        "(or builtin:tiny, builtin:smollm2), or an OpenAI-compatible server as URL#MODEL",
+        metavar="NAME|FOLDER|URL",
+        help="who acts: gold (the scripted expert), random, empty (says nothing), another policy's name or "
+        "package.module:Class, a model's or run's folder (or builtin:tiny, builtin:smollm2), or an "
+        "OpenAI-compatible server as URL#MODEL",
     ),
 ]
+PolicySettings = Annotated[
+    list[str] | None,
+    typer.Option("--policy-set", metavar="KEY=VALUE", help="a setting of the policy; may be repeated"),
+]
 
-_SCRIPTED: dict[str, type[Policy]] = {"gold": GoldPolicy, "random": RandomPolicy, "empty": EmptyPolicy}
 _BUILTIN = ("builtin:tiny", "builtin:smollm2")
 
 
 def open_policy(
-    name: str,
-    *,
-    temperature: float = 1.0,
-    max_tokens: int = 96,
-    context: int = 512,
-    concurrency: int = 64,
+    name: str, settings: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Policy:
-    """The policy that ``name`` stands for.
+    """Make the policy that ``name`` stands for.
+
+    Args:
+        name: a registered policy, ``"package.module:Class"``, a model's or run's folder, or ``URL#MODEL``.
+        settings: of the policy.
+        defaults: settings that apply where the policy has them.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: there is no such policy, it has no such setting, or it cannot be loaded.
     """
-    if name in _SCRIPTED:
-        return _SCRIPTED[name]()
+    plugin, own = _resolve(name)
+    known = policies.load(plugin).Config.model_fields
+    chosen = {key: value for key, value in (defaults or {}).items() if key in known}
+    return policies.make(plugin, {**chosen, **own, **(settings or {})})
+
+
+def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+    """Name the plugin, with the settings that the name itself holds."""
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
-        return HttpPolicy(url, model=model, temperature=temperature, max_tokens=max_tokens)
-    if name not in _BUILTIN and not _exists(name):
-        hint = "a model's or run's folder, a .gguf file, or the URL of a server as http://HOST:PORT/v1#MODEL"
-        raise UnknownNameError("policy", name, (*_SCRIPTED, *_BUILTIN), hint)
-    policy: Policy = policies.load("model")(
-        name, temperature=temperature, max_tokens=max_tokens, context=context, concurrency=concurrency
+        return "http", {"url": url, "model": model}
+    if name in policies.plugins():
+        return name, {}
+    if name in _BUILTIN or _exists(name):
+        return "model", {"path": name}
+    if ":" in name:
+        return name, {}
+    hint = (
+        "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    return policy
+    raise UnknownNameError("policy", name, (*policies.plugins(), *_BUILTIN), hint)
 
 
 def _exists(name: str) -> bool:

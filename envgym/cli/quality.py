@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from envgym.bridge import run_sync
+from envgym.check import CHECKS, Subject
 from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, entry_of
-from envgym.quality import CHECKS, Subject
-from envgym.services import Services
-from envgym.tasks import SPLITS
+from envgym.env.run_sync import run_sync
+from envgym.env.services import Services
+from envgym.tasks.procedural import SPLITS
 
 __all__ = ["add_to"]
 

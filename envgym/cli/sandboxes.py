@@ -14,10 +14,10 @@ import typer
 from envgym.cli.options import JsonFlag, Settings
 from envgym.config import parse_overrides
 from envgym.errors import EnvgymError, SandboxError
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits, select_backend
-from envgym.sandbox_bench import measure_backend
-from envgym.sandbox_probe import probe
+from envgym.sandbox.bench import measure_backend
+from envgym.sandbox.interface import Backend, Limits
+from envgym.sandbox.probe import probe
+from envgym.sandbox.selection import sandboxes, select_backend
 
 __all__ = ["add_to"]
 
@@ -77,14 +77,11 @@ def bench_command(
 ) -> None:
     """Measure executions of print(1): latency, throughput, cold start and reset.
 
-    A bare subprocess is timed in between and, after every tenth round, what else is installed that could do the
-    same: for docker, docker exec, docker run and llm-sandbox.
+    A bare subprocess is timed in between.
     """
     settings = parse_overrides(set_ or [])
-    ours, rivals = asyncio.run(
-        measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers)
-    )
-    figures = {**dataclasses.asdict(ours), **rivals}
+    ours, _ = asyncio.run(measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers))
+    figures = dataclasses.asdict(ours)
     if as_json:
         print(json.dumps(figures))
         return

@@ -6,17 +6,18 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from envgym.cli.options import Settings
 from envgym.config import read_recipe, validate_settings
 from envgym.errors import RecipeError, UserError
-from envgym.progress import Reporter, duration
-from envgym.record import RunFolder
-from envgym.registry import stages
-from envgym.report import render_report, summary_table
+from envgym.runs.folder import RunFolder
+from envgym.runs.progress import Reporter, duration
+from envgym.runs.report import render_report
+from envgym.runs.stage import Stage, stages
+from envgym.runs.table import summary_table
 
 __all__ = ["add_to"]
 
@@ -44,16 +45,16 @@ def train_command(
         if set_ or out:
             raise UserError("--resume goes on with the run's own recipe: --set and --out do not apply")
         folder = RunFolder.existing(resume)
-        stage, loaded = _load(folder.path / "recipe.toml", [])
+        stage = _stage(folder.path / "recipe.toml", [])
     else:
         path = recipe or Path()
-        stage, loaded = _load(path, set_ or [])
+        stage = _stage(path, set_ or [])
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = RunFolder.create(place, loaded, loaded.seed)
+        folder = RunFolder.create(place, stage.config, stage.config.seed)
     started = time.monotonic()
     with Reporter() as reporter:
         reporter.say(f"run folder: {folder.path}")
-        summary = asyncio.run(stage(loaded, folder, reporter).run())
+        summary = asyncio.run(stage.run(folder, reporter))
     if summary is None:
         sys.exit(130)
     report = render_report(folder)
@@ -68,11 +69,11 @@ def report_command(
     print(render_report(RunFolder.existing(run)))
 
 
-def _load(path: Path, overrides: list[str]) -> tuple[Any, Any]:
-    """The stage's class and the validated recipe."""
+def _stage(path: Path, overrides: list[str]) -> Stage:
+    """Make the stage that a recipe names, from that recipe."""
     values = read_recipe(path, overrides)
-    name = values.get("stage", "rl")
+    name = values.get("stage", Stage.Config().stage)
     if not isinstance(name, str):
         raise RecipeError(f"{path.name}: stage: must be one of {', '.join(stages.plugins())} (got {name!r:.80})")
-    stage = stages.load(name)
-    return stage, validate_settings(stage.Recipe, values, path.name)
+    validate_settings(stages.load(name).Config, values, path.name)
+    return stages.make(name, values)

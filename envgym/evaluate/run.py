@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean as mean
 
-from envgym.collect import Collector
-from envgym.data import Split, Task, Trajectory
+from envgym.records import Split, Task, Trajectory
+from envgym.rollout.collector import Collector
 
 __all__ = ["EnvScores", "distinct", "evaluate"]
 

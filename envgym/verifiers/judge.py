@@ -17,10 +17,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from envgym.chat_endpoint import ChatEndpoint, ConversationTooLong
+from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
 from envgym.errors import VerifierError
-from envgym.parsing import parse_json
-from envgym.verifiers.math import extract_answer
+from envgym.math_equivalence.final_answer import extract_answer
+from envgym.strict_json import parse_json
 
 __all__ = ["Judge", "Judgement", "has_content"]
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from envgym.errors import SandboxError
-from envgym.sandbox import ExecResult, Status
+from envgym.sandbox.interface import ExecResult, Status
 from envgym_sandboxes.inside import wire
 
-__all__ = ["Channel", "Reply"]
+__all__ = ["Channel", "RunnerReply"]
 
 _CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class RunnerReply:
     """What the runner saw of one execution; nothing in it comes from the program but the two streams."""
 
     wait_status: int
@@ -92,7 +92,7 @@ class Channel:
         body: bytes = b"",
         stdin: bytes = b"",
         grace_seconds: float,
-    ) -> Reply:
+    ) -> RunnerReply:
         """Send one request and wait for its reply.
 
         Args:
@@ -118,10 +118,10 @@ class Channel:
         self.usable = True
         return reply
 
-    async def _reply(self, cap: int) -> Reply:
+    async def _reply(self, cap: int) -> RunnerReply:
         head = await self._take(wire.REPLY.size)
         wait_status, flags, seconds, out_total, err_total = wire.REPLY.unpack(head)
-        return Reply(
+        return RunnerReply(
             wait_status=wait_status,
             flags=flags,
             run_seconds=seconds,

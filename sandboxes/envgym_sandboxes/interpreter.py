@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from envgym.errors import UserError
-from envgym_sandboxes.remembered import fingerprint, remembered
+from envgym_sandboxes.disk_cache import cached_on_disk, fingerprint
 
 __all__ = ["Interpreter", "this_interpreter"]
 
@@ -73,7 +73,7 @@ def _walk(inside: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 @functools.cache
 def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
-    """Find the running interpreter with ``packages`` and what they require; seconds once, then remembered.
+    """Find the running interpreter with ``packages`` and what they require; seconds once, then cached_on_disk.
 
     Raises:
         UserError: a package is not installed, or this is not a Linux machine with ``ldd``.
@@ -143,7 +143,7 @@ def _shared_libraries(interpreter: Interpreter, name: str) -> dict[str, Path]:
     # The loader's own cache is written anew whenever the machine's libraries change.
     known = [(str(path), path) for path in (Path("/etc/ld.so.cache"),) if path.is_file()]
     mark = fingerprint([*files, *known], os.environ.get("LD_LIBRARY_PATH", ""))
-    found = {where: Path(where).resolve() for where in remembered(name, mark, named)}
+    found = {where: Path(where).resolve() for where in cached_on_disk(name, mark, named)}
     return {where: source for where, source in found.items() if source not in present}
 
 

@@ -15,10 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Limits
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.worker import Worker
 
-__all__ = ["Pool", "default_capacity"]
+__all__ = ["SandboxPool", "default_capacity"]
 
 _CONCURRENT_STARTS = 4
 
@@ -36,12 +36,12 @@ def shape(limits: Limits) -> Shape:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Wish:
+class _Waiter:
     limits: Limits
     future: Future[Worker] = field(default_factory=Future)
 
 
-class Pool:
+class SandboxPool:
     """Lends workers out; starts them on demand, up to ``capacity``; whoever comes later waits in line.
 
     Args:
@@ -57,7 +57,7 @@ class Pool:
         self._lent: dict[Worker, Shape] = {}
         self._busy = 0
         """Workers being started or killed: they hold a place, too."""
-        self._line: deque[_Wish] = deque()
+        self._line: deque[_Waiter] = deque()
         self._threads = ThreadPoolExecutor(_CONCURRENT_STARTS, thread_name_prefix="envgym-sandbox")
         self._closed = False
 
@@ -67,17 +67,17 @@ class Pool:
         Raises:
             SandboxError: it could not be started, or the pool is closed.
         """
-        wish = _Wish(limits=limits)
+        waiter = _Waiter(limits=limits)
         with self._lock:
             if self._closed:
                 raise SandboxError("the sandbox backend is closed")
-            self._line.append(wish)
+            self._line.append(waiter)
             self._serve()
         try:
-            return await asyncio.wrap_future(wish.future)
+            return await asyncio.wrap_future(waiter.future)
         except asyncio.CancelledError:
-            if not wish.future.cancel() and wish.future.exception() is None:
-                self.release(wish.future.result())
+            if not waiter.future.cancel() and waiter.future.exception() is None:
+                self.release(waiter.future.result())
             raise
 
     def release(self, worker: Worker) -> None:
@@ -105,9 +105,9 @@ class Pool:
         """Destroy every worker and refuse new wishes. Safe to call twice."""
         with self._lock:
             self._closed = True
-            for wish in self._line:
-                if wish.future.set_running_or_notify_cancel():
-                    wish.future.set_exception(SandboxError("the sandbox backend was closed"))
+            for waiter in self._line:
+                if waiter.future.set_running_or_notify_cancel():
+                    waiter.future.set_exception(SandboxError("the sandbox backend was closed"))
             self._line.clear()
             for worker in [*self._lent, *(worker for _, worker in self._idle)]:
                 self._retire(worker)
@@ -116,21 +116,21 @@ class Pool:
         await asyncio.to_thread(self._threads.shutdown, wait=True)
 
     def _serve(self) -> None:
-        """Give each waiting wish an idle worker of its shape, or start one for it if there is a place."""
-        waiting: deque[_Wish] = deque()
+        """Give each waiting waiter an idle worker of its shape, or start one for it if there is a place."""
+        waiting: deque[_Waiter] = deque()
         startable = self._capacity - self._busy - len(self._lent) - len(self._idle)
         while self._line:
-            wish = self._line.popleft()
-            if wish.future.cancelled():
+            waiter = self._line.popleft()
+            if waiter.future.cancelled():
                 continue
-            worker = self._take_idle(shape(wish.limits))
+            worker = self._take_idle(shape(waiter.limits))
             if worker is not None:
-                self._hand_over(worker, wish)
+                self._hand_over(worker, waiter)
             elif startable > 0:
                 startable -= 1
-                self._start(wish)
+                self._start(waiter)
             else:
-                waiting.append(wish)
+                waiting.append(waiter)
         self._line = waiting
         if waiting and self._idle:
             self._retire(self._idle.pop(0)[1])
@@ -144,22 +144,22 @@ class Pool:
                 self._retire(worker)
         return None
 
-    def _hand_over(self, worker: Worker, wish: _Wish) -> None:
-        kind = shape(wish.limits)
-        if wish.future.set_running_or_notify_cancel():
+    def _hand_over(self, worker: Worker, waiter: _Waiter) -> None:
+        kind = shape(waiter.limits)
+        if waiter.future.set_running_or_notify_cancel():
             self._lent[worker] = kind
-            wish.future.set_result(worker)
+            waiter.future.set_result(worker)
         else:
             self._idle.append((kind, worker))
 
-    def _start(self, wish: _Wish) -> None:
+    def _start(self, waiter: _Waiter) -> None:
         self._busy += 1
-        self._threads.submit(self._launch_for, wish)
+        self._threads.submit(self._launch_for, waiter)
 
-    def _launch_for(self, wish: _Wish) -> None:
+    def _launch_for(self, waiter: _Waiter) -> None:
         worker, failure = None, None
         try:
-            worker = self._launch(wish.limits)
+            worker = self._launch(waiter.limits)
         except SandboxError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - it is told to the one who waits, who would wait forever
@@ -168,13 +168,13 @@ class Pool:
         with self._lock:
             self._busy -= 1
             if worker is None:
-                if wish.future.set_running_or_notify_cancel():
-                    wish.future.set_exception(failure)
+                if waiter.future.set_running_or_notify_cancel():
+                    waiter.future.set_exception(failure)
             elif self._closed:
                 self._busy += 1
                 self._kill(worker)
             else:
-                self._hand_over(worker, wish)
+                self._hand_over(worker, waiter)
             if not self._closed:
                 self._serve()
 

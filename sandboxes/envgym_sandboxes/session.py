@@ -8,11 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 from envgym.errors import SandboxError
-from envgym.sandbox import ExecResult, Limits, Sandbox, Status
-from envgym_sandboxes.channel import Reply
+from envgym.sandbox.interface import ExecResult, Limits, Sandbox, Status
+from envgym_sandboxes.channel import RunnerReply
 from envgym_sandboxes.inside import wire
-from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
-from envgym_sandboxes.pool import Pool
+from envgym_sandboxes.pool import SandboxPool
+from envgym_sandboxes.request_codec import (
+    check_written,
+    pack_argv,
+    pack_code,
+    pack_files,
+    pack_request,
+    unpack_file,
+)
 from envgym_sandboxes.worker import Worker
 
 __all__ = ["RunnerSandbox", "open_session"]
@@ -33,7 +40,9 @@ class RunnerSandbox(Sandbox):
         reusable: whether the worker may serve another episode once it is wiped and verified clean.
     """
 
-    def __init__(self, pool: Pool, worker: Worker, limits: Limits, *, expires: float, reusable: bool) -> None:
+    def __init__(
+        self, pool: SandboxPool, worker: Worker, limits: Limits, *, expires: float, reusable: bool
+    ) -> None:
         self._pool = pool
         self._worker: Worker | None = worker
         self._limits = limits
@@ -105,7 +114,7 @@ class RunnerSandbox(Sandbox):
                 return ExecResult(status=Status.BROKE_SANDBOX, exit_code=None, queue_seconds=queued)
             return reply.result(queued)
 
-    async def _file_operation(self, operation: int, body: bytes, cap: int) -> Reply:
+    async def _file_operation(self, operation: int, body: bytes, cap: int) -> RunnerReply:
         async with self._turn:
             if self._broken:
                 raise OSError(errno.EIO, "the program broke its sandbox")
@@ -115,7 +124,9 @@ class RunnerSandbox(Sandbox):
                 raise OSError(errno.EIO, "the program broke its sandbox")
             return reply
 
-    async def _request(self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes) -> Reply | None:
+    async def _request(
+        self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes
+    ) -> RunnerReply | None:
         """Ask the runner; ``None`` if the program has left it unable to answer."""
         worker = self._worker
         if worker is None:
@@ -136,7 +147,7 @@ class RunnerSandbox(Sandbox):
             raise SandboxError(f"the sandbox does not answer: {end.words}") from error
 
 
-async def open_session(pool: Pool, limits: Limits, *, reusable: bool) -> RunnerSandbox:
+async def open_session(pool: SandboxPool, limits: Limits, *, reusable: bool) -> RunnerSandbox:
     """Borrow a worker and start its total time.
 
     Args:

@@ -18,15 +18,23 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, ExecResult, Limits, Sandbox
-from envgym_sandboxes.channel import Reply
-from envgym_sandboxes.environment import runner_source
+from envgym.sandbox.interface import Backend, ExecResult, Limits, Sandbox
+from envgym_sandboxes.channel import RunnerReply
 from envgym_sandboxes.inside import wire
 from envgym_sandboxes.inside.cells import Session, open_pipes
 from envgym_sandboxes.inside.watch import Stream
-from envgym_sandboxes.pack import check_written, pack_argv, pack_code, pack_files, pack_request, unpack_file
+from envgym_sandboxes.request_codec import (
+    check_written,
+    pack_argv,
+    pack_code,
+    pack_files,
+    pack_request,
+    unpack_file,
+)
+from envgym_sandboxes.runner_command import runner_source
 
 __all__ = ["UnsafeLocalBackend"]
 
@@ -42,7 +50,8 @@ class UnsafeLocalBackend(Backend):
 
     isolated = False
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self._open: set[_LocalSandbox] = set()
 
     @classmethod
@@ -116,7 +125,7 @@ class _LocalSandbox(Sandbox):
         wall = self._limits.wall_seconds if asked is None else asked
         return max(0.0, min(wall, self._expires - time.monotonic()))
 
-    async def _cell(self, body: int, size: int, wall: float) -> Reply:
+    async def _cell(self, body: int, size: int, wall: float) -> RunnerReply:
         process, session = self._open_session()
         started, cap = time.monotonic(), self._limits.output_bytes
         running = asyncio.create_task(asyncio.to_thread(session.run, body, size, cap, started + wall, None))
@@ -153,7 +162,7 @@ class _LocalSandbox(Sandbox):
         session.close()
         return process.returncode
 
-    async def _run(self, operation: int, body: bytes, stdin: bytes, wall: float, cap: int) -> Reply:
+    async def _run(self, operation: int, body: bytes, stdin: bytes, wall: float, cap: int) -> RunnerReply:
         if self.closed:
             raise SandboxError("the sandbox is closed")
         with contextlib.ExitStack() as stack:
@@ -214,8 +223,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _reply(code: int, streams: list[Stream], seconds: float, *, timed_out: bool) -> Reply:
-    return Reply(
+def _reply(code: int, streams: list[Stream], seconds: float, *, timed_out: bool) -> RunnerReply:
+    return RunnerReply(
         wait_status=code << 8 if code >= 0 else -code,
         flags=wire.TIMED_OUT if timed_out else 0,
         run_seconds=seconds,

@@ -12,8 +12,8 @@ import gymnasium
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envgym.quality import CHECKS, Check, Subject
-from envgym.registry import list_envs, make
+from envgym.check import CHECKS, Check, Subject
+from envgym.env.registration import list_envs, make
 
 
 @pytest.fixture(params=list_envs(), scope="module")

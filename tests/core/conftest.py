@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from envgym.core import ChatEnv
-from envgym.data import Message, Observation, Task, ToolCall
-from envgym.policy import Completion, Policy, PolicySession
+from envgym.env.chat_env import ChatEnv
+from envgym.policies.interface import Completion, Policy, PolicySession
+from envgym.records import Message, Observation, Task, ToolCall
 
 PLUGINS = Path(__file__).parent / "plugins"
 sys.path.insert(0, str(PLUGINS))

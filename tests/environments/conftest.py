@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from envgym.core import ChatEnv
-from envgym.data import Message, Task, ToolCall, Trajectory
+from envgym.env.chat_env import ChatEnv
+from envgym.records import Message, Task, ToolCall, Trajectory
 
 Play = Callable[..., Trajectory]
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym.data import Message, Split, Task, ToolCall, content_hash
+from envgym.env.registration import make
+from envgym.env.services import Services
 from envgym.errors import DataError, SandboxError, UserError
-from envgym.registry import make
-from envgym.sandbox import Limits, Sandbox
-from envgym.services import Services
+from envgym.records import Message, Split, Task, ToolCall, content_hash
+from envgym.sandbox.interface import Limits, Sandbox
 from envgym_environments.code_sandbox.families import FAMILIES
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import AssertTests, StdioTests, ValueTests, read_suite

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from envgym.data import Split, Task
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits
-from envgym.services import Services
+from envgym.env.services import Services
+from envgym.records import Split, Task
+from envgym.sandbox.interface import Backend, Limits
+from envgym.sandbox.selection import sandboxes
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import AssertTests, read_suite

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from envgym.bridge import run_sync
-from envgym.core import ChatEnv
-from envgym.data import Message, Task, ToolCall, Trajectory
-from envgym.registry import make, sandboxes
-from envgym.sandbox import Backend
-from envgym.services import Services
-from envgym.verifiers.code.wire import encode
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import make
+from envgym.env.run_sync import run_sync
+from envgym.env.services import Services
+from envgym.records import Message, Task, ToolCall, Trajectory
+from envgym.sandbox.interface import Backend
+from envgym.sandbox.selection import sandboxes
+from envgym.verifiers.code_tests.tagged_json import encode
 from envgym_environments.code_sandbox.suites import (
     AssertTests,
     StdioTest,

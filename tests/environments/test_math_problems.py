@@ -11,15 +11,15 @@ from typing import Any
 import datasets
 import pytest
 
-from envgym.data import Message, OutcomeKind, Task, content_hash
+from envgym.env.services import Services
 from envgym.errors import DataError, RecipeError
-from envgym.policy import GoldPolicy
-from envgym.rollout import rollout
-from envgym.sandbox import ExecResult, Limits, Sandbox, Status
-from envgym.services import Services
-from envgym.verifiers import Decision, Stage, Verdict
+from envgym.policies.scripted import GoldPolicy
+from envgym.records import Message, OutcomeKind, Task, content_hash
+from envgym.rollout.episode import rollout
+from envgym.sandbox.interface import ExecResult, Limits, Sandbox, Status
+from envgym.verifiers import Decision, Verdict, VerifierStage
 from envgym_environments.math_problems import MathProblems
-from envgym_environments.math_problems.problem import Problem
+from envgym_environments.math_problems.problem import MathProblem
 
 TASK = Task(
     id="t", split="train", messages=(Message(role="user", content="What is 12+7?"),), reference={"answer": "19"}
@@ -74,7 +74,7 @@ def test_a_fraction_has_one_bar(play: Any, answer: str, right: bool) -> None:
 
 def test_a_verifier_that_cannot_decide_is_missing_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def undecided(prediction: str, gold: str, **comparison: Any) -> Verdict:
-        return Verdict(Decision.TIMEOUT, Stage.COMPUTER_ALGEBRA, "out of time", 1.0)
+        return Verdict(Decision.TIMEOUT, VerifierStage.COMPUTER_ALGEBRA, "out of time", 1.0)
 
     monkeypatch.setattr("envgym_environments.math_problems.checking.verify_math", undecided)
     trajectory = asyncio.run(rollout(MathProblems(), GoldPolicy(), TASK, name="math", seed=0))
@@ -246,9 +246,9 @@ def test_examples_are_shown_and_never_asked(families: tuple[str, ...]) -> None:
 def test_examples_that_exhaust_a_family_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A family of two problems: one may be shown, and the other is asked; both may not."""
 
-    def tiny(rng: random.Random, level: int) -> Problem:
+    def tiny(rng: random.Random, level: int) -> MathProblem:
         number = rng.randint(1, 2)
-        return Problem(question=f"What is {number}+1?", expression=f"{number}+1")
+        return MathProblem(question=f"What is {number}+1?", expression=f"{number}+1")
 
     monkeypatch.setattr("envgym_environments.math_problems.env.FAMILIES", {"arithmetic": tiny})
     generate = MathProblems(families=("arithmetic",), examples=1)._generate

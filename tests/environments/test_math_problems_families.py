@@ -13,12 +13,12 @@ import pytest
 
 from envgym.verifiers import verify_math
 from envgym_environments.math_problems.env import FAMILIES
-from envgym_environments.math_problems.problem import Problem
+from envgym_environments.math_problems.problem import MathProblem
 
 CASES = list(itertools.product(FAMILIES, range(1, 6)))
 
 
-def problems(family: str, level: int, count: int = 60) -> Iterator[tuple[Problem, list[int]]]:
+def problems(family: str, level: int, count: int = 60) -> Iterator[tuple[MathProblem, list[int]]]:
     """Problems of a family, each with the whole numbers in its question."""
     rng = random.Random(f"{family}{level}")
     for _ in range(count):

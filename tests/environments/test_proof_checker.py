@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from envgym.config import validate_settings
-from envgym.data import Task
 from envgym.errors import DataError, UserError
+from envgym.records import Task
 from envgym.verifiers.logic import check_steps, read_formula
-from envgym_environments.proof_checker import ProofChecker, ProofSettings
+from envgym_environments.proof_checker import ProofChecker
 
 _FAMILIES = ("propositional", "first_order")
 _LEVELS = (1, 2, 3, 4, 5)
@@ -174,4 +174,4 @@ def test_bad_rows_are_named(tmp_path: Path, change: dict[str, Any], complaint: s
 
 def test_a_held_out_file_needs_a_file() -> None:
     with pytest.raises(UserError, match="held_out_file"):
-        validate_settings(ProofSettings, {"held_out_file": "x.jsonl"}, "ProofChecker")
+        validate_settings(ProofChecker.Config, {"held_out_file": "x.jsonl"}, "ProofChecker")

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from envgym.collect import Collector
-from envgym.core import ChatEnv
-from envgym.data import Message, Split, Task, ToolCall, content_hash
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import make
+from envgym.env.services import Services
 from envgym.evaluate import evaluate
-from envgym.mix import MixEntry
-from envgym.policy import EmptyPolicy, GoldPolicy
-from envgym.registry import make
-from envgym.services import Services
+from envgym.policies.scripted import EmptyPolicy, GoldPolicy
+from envgym.records import Message, Split, Task, ToolCall, content_hash
+from envgym.rollout.collector import Collector
+from envgym.rollout.mix import MixEntry
+from envgym_environments.refusal_safety.office import Office
 from envgym_environments.refusal_safety.outcomes import Reference
 from envgym_environments.refusal_safety.scenarios import SCENARIOS
 from envgym_environments.refusal_safety.setting import draw_surroundings
-from envgym_environments.refusal_safety.world import World
 
 EVERYTHING: dict[str, Any] = {
     "families": tuple(SCENARIOS),
@@ -64,7 +64,7 @@ def comply_with_the_user(task: Task) -> Sequence[Message]:
 def comply_with_everything(task: Task) -> Sequence[Message]:
     """Do what any mail orders, then what the user asks."""
     orders = []
-    for text in World.model_validate(task.metadata["world"]).inbox.values():
+    for text in Office.model_validate(task.metadata["world"]).inbox.values():
         if "Send " in text:
             orders.append(call("send", item=text.split("Send ")[1].split(" to Eve")[0], to="Eve"))
         elif "Eve" in text:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from envgym.data import Message, Score, Task, ToolCall
+from envgym.env.registration import make
 from envgym.errors import DataError, UserError
-from envgym.registry import make
+from envgym.records import Message, Score, Task, ToolCall
 from envgym_environments.refusal_safety.free_text import is_refusal, read_questions
 
 Questions = Callable[..., str]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from envgym.data import Message, Task
 from envgym.errors import DataError, RecipeError
+from envgym.records import Message, Task
 from envgym_environments.search_qa import SearchQA
 from envgym_environments.search_qa.questions import draw_question
 from envgym_environments.search_qa.world import make_world

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from envgym.data import Message, OutcomeKind, Task, Trajectory
+from envgym.env.answers import call
 from envgym.errors import DataError
-from envgym.policy import Completion, Policy, PolicySession
-from envgym.rollout import rollout
-from envgym_environments.answers import call
+from envgym.policies.interface import Completion, Policy, PolicySession
+from envgym.records import Message, OutcomeKind, Task, Trajectory
+from envgym.rollout.episode import rollout
 from envgym_environments.search_qa import SearchQA
 
 PLACES = ("Aba", "Beb", "Cic", "Dod", "Eke", "Fuf", "Gag", "Heh", "Ici", "Jaj")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from envgym.data import Message, OutcomeKind, Task, Trajectory
+from envgym.check.probes import say
+from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.policy import GoldPolicy
-from envgym.quality.play import say
-from envgym.rollout import rollout
-from envgym.services import Services
+from envgym.policies.scripted import GoldPolicy
+from envgym.records import Message, OutcomeKind, Task, Trajectory
+from envgym.rollout.episode import rollout
 from envgym_environments.search_qa import SearchQA
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from envgym import make
-from envgym.core import ChatEnv
-from envgym.registry import environments
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import environments
 
 PLUGIN = Path(__file__).resolve().parents[2] / "examples" / "third_party_plugin"
 PATH = "envgym_ledger.ledger:Ledger"

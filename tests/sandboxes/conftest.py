@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits, Sandbox
+from envgym.sandbox.interface import Backend, Limits, Sandbox
+from envgym.sandbox.selection import sandboxes
 
 LIMITS = Limits(
     wall_seconds=10.0,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from envgym.sandbox import Sandbox, Status
+from envgym.sandbox.interface import Sandbox, Status
 
 NETWORK = {
     "tcp": "socket.create_connection(('1.1.1.1', 80), 2)",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym.sandbox import Sandbox, Status
-from envgym_sandboxes.pack import check_name, pack_argv, pack_files
+from envgym.sandbox.interface import Sandbox, Status
+from envgym_sandboxes.request_codec import check_name, pack_argv, pack_files
 
 TRAPS = {
     "symlink": "os.symlink('/etc/passwd', 'out')",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from envgym.sandbox import Backend, Limits, Sandbox, Status
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
 
 ALIVE = """
 import os

@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from envgym.sandbox import Backend, Limits, Sandbox, Status
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
 
 MEMORY = {
     "bytearray": "blocks = []\nwhile True: blocks.append(bytearray(b'x' * 2**20))",

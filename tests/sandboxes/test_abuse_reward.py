@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from envgym.sandbox import Backend, Limits, Sandbox, Status
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
 
 CASES = [(b"2 3", b"5"), (b"10 -4", b"6"), (b"0 0", b"0"), (b"123 456", b"579")]
 CORRECT = "a, b = map(int, input().split()); print(a + b)"

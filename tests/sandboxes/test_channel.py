@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Status
-from envgym_sandboxes.channel import Channel, Reply
+from envgym.sandbox.interface import Status
+from envgym_sandboxes.channel import Channel, RunnerReply
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.inside import wire
 
 
-def reply(wait_status: int = 0, flags: int = 0, kept: int = 1, total: int = 1) -> Reply:
-    return Reply(
+def reply(wait_status: int = 0, flags: int = 0, kept: int = 1, total: int = 1) -> RunnerReply:
+    return RunnerReply(
         wait_status=wait_status,
         flags=flags,
         run_seconds=0.1,
@@ -50,7 +50,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("given_reply", "status"), CASES)
-def test_status_by_cause(given_reply: Reply, status: Status) -> None:
+def test_status_by_cause(given_reply: RunnerReply, status: Status) -> None:
     result = given_reply.result(0.5)
     assert (result.status, result.queue_seconds) == (status, 0.5)
     assert (result.exit_code is None) is (result.signal is not None)

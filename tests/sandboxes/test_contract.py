@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from envgym.errors import UserError
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits, Sandbox, Status, select_backend
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
+from envgym.sandbox.selection import sandboxes, select_backend
 
 
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "bubblewrap", "unsafe_local"])

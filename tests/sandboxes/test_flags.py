@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from envgym.errors import SandboxError, UserError
-from envgym.sandbox import Limits
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.bubblewrap import seccomp
 from envgym_sandboxes.bubblewrap.flags import bwrap_command
 from envgym_sandboxes.docker.flags import container_config

@@ -19,15 +19,15 @@ from typing import Any
 import pytest
 
 from envgym.errors import SandboxError, UserError
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits, Sandbox, Status
-from envgym_sandboxes.effective import differences
-from envgym_sandboxes.owner import is_dead, this_owner
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
+from envgym.sandbox.selection import sandboxes
+from envgym_sandboxes.process_identity import is_dead, this_process
+from envgym_sandboxes.verify_limits import differences
 
 OWNER = """
 import asyncio, json, sys
-from envgym.registry import sandboxes
-from envgym.sandbox import Limits
+from envgym.sandbox.selection import sandboxes
+from envgym.sandbox.interface import Limits
 async def main():
     backend = sandboxes.load(sys.argv[1])(**json.loads(sys.argv[3]))
     opened = [await backend.open(Limits(processes=31)) for _ in range(int(sys.argv[2]))]
@@ -415,7 +415,7 @@ async def test_calls_within_one_sandbox_take_turns_and_say_how_long_they_waited(
 
 
 def test_owners_death_is_recognised() -> None:
-    me = this_owner()
+    me = this_process()
     assert not is_dead(me)
     place, start = me.rpartition("/")[0].rpartition("/")[0], me.rpartition("/")[2]
     child = subprocess.Popen([sys.executable, "-c", ""])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, Limits
+from envgym.sandbox.interface import Backend, Limits
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Limits)])

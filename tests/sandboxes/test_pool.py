@@ -10,9 +10,9 @@ import time
 import pytest
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Limits
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.channel import Channel
-from envgym_sandboxes.pool import Pool
+from envgym_sandboxes.pool import SandboxPool
 from envgym_sandboxes.worker import End, Worker
 
 SMALL, LARGE = Limits(memory_bytes=2**20), Limits(memory_bytes=2**21)
@@ -54,7 +54,7 @@ class Factory:
 
 async def test_never_more_than_capacity_and_everyone_is_served() -> None:
     factory = Factory(0.01)
-    pool = Pool(factory, 3)
+    pool = SandboxPool(factory, 3)
 
     async def use() -> None:
         worker = await pool.acquire(SMALL)
@@ -70,7 +70,7 @@ async def test_never_more_than_capacity_and_everyone_is_served() -> None:
 
 async def test_an_idle_worker_of_another_shape_makes_room() -> None:
     factory = Factory()
-    pool = Pool(factory, 1)
+    pool = SandboxPool(factory, 1)
     pool.release(await pool.acquire(SMALL))
     worker = await asyncio.wait_for(pool.acquire(LARGE), 5)
     pool.discard(worker)
@@ -80,7 +80,7 @@ async def test_an_idle_worker_of_another_shape_makes_room() -> None:
 
 async def test_dead_idle_worker_is_replaced() -> None:
     factory = Factory()
-    pool = Pool(factory, 2)
+    pool = SandboxPool(factory, 2)
     worker = await pool.acquire(SMALL)
     pool.release(worker)
     assert isinstance(worker, FakeWorker)
@@ -92,7 +92,7 @@ async def test_dead_idle_worker_is_replaced() -> None:
 
 async def test_cancelled_waiting_loses_no_worker() -> None:
     factory = Factory(0.05)
-    pool = Pool(factory, 2)
+    pool = SandboxPool(factory, 2)
     for delay in (0.0, 0.02, 0.049, 0.05, 0.051, 0.06):
         tasks = [asyncio.create_task(pool.acquire(SMALL)) for _ in range(3)]
         await asyncio.sleep(delay)
@@ -111,7 +111,7 @@ async def test_cancelled_waiting_loses_no_worker() -> None:
 async def test_failure_to_start_reaches_the_one_who_waits(failure: Exception) -> None:
     factory = Factory()
     factory.failure = failure
-    pool = Pool(factory, 1)
+    pool = SandboxPool(factory, 1)
     with pytest.raises(SandboxError):
         await pool.acquire(SMALL)
     factory.failure = None
@@ -121,7 +121,7 @@ async def test_failure_to_start_reaches_the_one_who_waits(failure: Exception) ->
 
 async def test_close_ends_waiting_and_refuses_more() -> None:
     factory = Factory()
-    pool = Pool(factory, 1)
+    pool = SandboxPool(factory, 1)
     await pool.acquire(SMALL)
     waiting = asyncio.create_task(pool.acquire(SMALL))
     await asyncio.sleep(0)
@@ -136,7 +136,7 @@ async def test_close_ends_waiting_and_refuses_more() -> None:
 
 def test_one_pool_serves_one_loop_after_another() -> None:
     factory = Factory()
-    pool = Pool(factory, 1)
+    pool = SandboxPool(factory, 1)
 
     async def use() -> None:
         workers = [asyncio.create_task(pool.acquire(SMALL)) for _ in range(2)]

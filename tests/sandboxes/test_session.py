@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from envgym.registry import sandboxes
-from envgym.sandbox import Backend, Limits, Sandbox, Status
+from envgym.sandbox.interface import Backend, Limits, Sandbox, Status
+from envgym.sandbox.selection import sandboxes
 
 
 @pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.docker), "bubblewrap", "unsafe_local"])

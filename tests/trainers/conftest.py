@@ -11,8 +11,9 @@ from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from envgym_trainers.batch import Sample
-from envgym_trainers.models import LanguageModel, NewModelConfig
-from envgym_trainers.tiny import new_model
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import NewModelConfig
+from envgym_trainers.models.tiny import new_model
 
 torch.set_num_threads(1)  # tests run in parallel processes
 # A busy machine says nothing about a property.

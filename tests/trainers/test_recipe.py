@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from envgym.config import validate_settings
+from envgym.env.services import Services
 from envgym.errors import RecipeError
-from envgym.services import Services
 from envgym_trainers.recipe import ReinforcementRecipe, SandboxConfig
 
 MIX = {"mix": [{"env": "math_problems-v1"}]}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envgym.verifiers.code import same_output
+from envgym.verifiers.code_tests import same_output
 
 
 @given(st.text())

@@ -10,7 +10,7 @@ import pytest
 
 import envgym.verifiers
 from envgym.errors import DataError
-from envgym.verifiers import Decision, Stage, Verdict, check_gold
+from envgym.verifiers import Decision, Verdict, VerifierStage, check_gold
 
 
 def test_exports_are_sorted_and_documented() -> None:
@@ -37,7 +37,7 @@ def test_importing_loads_no_computer_algebra() -> None:
 @pytest.mark.parametrize("decision", Decision)
 def test_only_three_decisions_are_about_the_prediction(decision: Decision) -> None:
     """A timeout, a gold error and a verifier error are missing data; only ``correct`` is correct."""
-    verdict = Verdict(decision, Stage.STRING, "", 0.0)
+    verdict = Verdict(decision, VerifierStage.STRING, "", 0.0)
     assert verdict.correct is (decision == "correct")
     assert verdict.decided is (decision in {"correct", "incorrect", "unparseable"})
 

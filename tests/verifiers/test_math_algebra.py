@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym.verifiers.math.algebra import equal
-from envgym.verifiers.math.grammar import read_tree
-from envgym.verifiers.math.limits import OverCapError, UnreadableError
-from envgym.verifiers.math.normalise import normalise
-from envgym.verifiers.math.primes import factorise
-from envgym.verifiers.math.ring import Budget
-from envgym.verifiers.math.tree import Add, Call, Mul, Num, Pow, Tree
+from envgym.math_equivalence.algebra import equal
+from envgym.math_equivalence.grammar import read_tree
+from envgym.math_equivalence.limits import OverCapError, UnreadableError
+from envgym.math_equivalence.normalise import normalise
+from envgym.math_equivalence.primes import factorise
+from envgym.math_equivalence.ring import Budget
+from envgym.math_equivalence.tree import Add, FunctionCall, Mul, Num, Pow, Tree
 
 
 def _equal(left: str, right: str) -> bool | None:
@@ -29,8 +29,8 @@ def _number(value: int, bottom: int = 1) -> Num:
 
 _LEAVES = st.one_of(
     st.builds(_number, st.integers(-9, 9), st.integers(1, 6)),
-    st.builds(lambda n: Call("root", (_number(n), _number(2))), st.integers(1, 30)),
-    st.builds(lambda n: Call("root", (_number(n), _number(3))), st.integers(-9, 9)),
+    st.builds(lambda n: FunctionCall("root", (_number(n), _number(2))), st.integers(1, 30)),
+    st.builds(lambda n: FunctionCall("root", (_number(n), _number(3))), st.integers(-9, 9)),
 )
 _TREES: st.SearchStrategy[Tree] = st.recursive(
     _LEAVES,
@@ -54,7 +54,7 @@ def _evaluate(tree: Tree) -> Any:
             return mpmath.fprod(map(_evaluate, factors))
         case Pow(base, exponent):
             return mpmath.power(_evaluate(base), _evaluate(exponent))
-        case Call("root", (radicand, index)):
+        case FunctionCall("root", (radicand, index)):
             value, degree = _evaluate(radicand), _evaluate(index)
             return mpmath.sign(value) * mpmath.power(abs(value), 1 / degree)
     raise AssertionError(tree)

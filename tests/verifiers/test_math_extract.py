@@ -41,7 +41,7 @@ from envgym.verifiers import extract_answer
     ],
 )
 def test_the_last_fence_after_thinking_wins(text: str, answer: str | None) -> None:
-    """Policy: thoughts do not count, the last fence does, and an open fence is no answer."""
+    """AnswerRules: thoughts do not count, the last fence does, and an open fence is no answer."""
     assert extract_answer(text) == answer
 
 

@@ -7,9 +7,10 @@ from typing import Any, Literal, Self
 import pydantic
 
 from envgym.config import Section
-from envgym.controls import RewardSettings
-from envgym.mix import MixEntry
-from envgym_trainers.models import ModelConfig
+from envgym.rollout.mix import MixEntry
+from envgym.runs.stage import Stage
+from envgym_trainers.controls import RewardSettings
+from envgym_trainers.models.load import ModelConfig
 
 __all__ = [
     "EvaluateConfig",
@@ -68,11 +69,9 @@ class SandboxConfig(Section):
         return {"name": value} if isinstance(value, str) else value
 
 
-class StageRecipe(Section):
-    """What every stage needs."""
+class StageRecipe(Stage.Config):
+    """What every stage of this trainer needs."""
 
-    stage: Literal["rl", "sft"] = "rl"
-    seed: int = pydantic.Field(default=0, ge=0)
     threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
     sandbox: SandboxConfig = SandboxConfig()
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")

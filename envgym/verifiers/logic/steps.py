@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from envgym.errors import VerifierError
 from envgym.verifiers.logic.formulas import Formula
-from envgym.verifiers.workers import WorkerFailedError, WorkerTimeoutError, shared_pool
+from envgym.workers import WorkerFailedError, WorkerTimeoutError, shared_pool
 
 __all__ = ["StepVerdict", "Validity", "check_steps"]
 

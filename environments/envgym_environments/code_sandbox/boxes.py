@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from envgym.sandbox import Limits, Sandbox
-from envgym.services import Services
-from envgym.verifiers.code import Recording
+from envgym.env.services import Services
+from envgym.sandbox.interface import Limits, Sandbox
+from envgym.verifiers.code_tests import Recording
 
 __all__ = ["Boxes"]
 

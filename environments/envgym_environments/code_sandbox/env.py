@@ -8,82 +8,81 @@ from typing import Any, Literal
 
 import pydantic
 
-from envgym.core import ChatEnv, EnvSettings, Reply
-from envgym.data import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
+from envgym.env.chat_env import ChatEnv, Reply
+from envgym.env.python_tool import PythonSession
+from envgym.env.tools import Tool, run_calls, tool
 from envgym.errors import EnvironmentFailure
-from envgym.sandbox import Limits
-from envgym.tasks import ProceduralTasks
-from envgym.tools import Tool, run_calls, tool
-from envgym.verifiers.code import Recording
+from envgym.records import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
+from envgym.sandbox.interface import Limits
+from envgym.tasks.procedural import ProceduralTasks
+from envgym.verifiers.code_tests import Recording
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.procedural import make_task
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import read_suite
-from envgym_environments.python_session import PythonSession
 
-__all__ = ["CodeSandbox", "CodeSettings"]
+__all__ = ["CodeSandbox"]
 
 Family = Literal["numbers", "strings", "lists", "branches", "programs"]
 _SANDBOX_LIFE_SECONDS = 600.0
 _TOOL_SECONDS = 900.0
 
 
-class CodeSettings(EnvSettings):
-    """Settings of ``code_sandbox``."""
-
-    source: str = pydantic.Field(
-        default="procedural", description="procedural, humaneval, mbpp, or a file of one of their shapes"
-    )
-    families: tuple[Family, ...] = pydantic.Field(
-        default=("numbers", "strings", "lists", "branches"),
-        min_length=1,
-        description="kinds of procedural problem",
-    )
-    steps: int = pydantic.Field(
-        default=2, ge=1, le=12, description="steps of a procedural problem: its difficulty"
-    )
-    visible_tests: int = pydantic.Field(default=2, ge=1, le=20, description="tests that run_tests may use")
-    hidden_tests: int = pydantic.Field(
-        default=6, ge=1, le=50, description="tests of a procedural problem that decide"
-    )
-    reward: Literal["all", "fraction"] = pydantic.Field(
-        default="all", description="1 when every hidden test passes, or the share that does"
-    )
-    call_seconds: float = pydantic.Field(
-        default=5.0, gt=0, description="processor time of one call of the function"
-    )
-    wall_seconds: float = pydantic.Field(default=20.0, gt=0, description="deadline of one execution")
-    feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of a tool")
-    run_python: bool = pydantic.Field(
-        default=False, description="offer a Python session; it holds a sandbox to the episode's end"
-    )
-
-
 class CodeSandbox(ChatEnv):
     """Write a function, try it on visible tests with ``run_tests``, then ``submit`` it, which ends the episode.
 
-    Hidden tests decide, outside the sandbox that the program ran in: see ``envgym.verifiers.code``. An episode
-    without a submission is worth 0.
+    Hidden tests decide, outside the sandbox that the program ran in: see ``envgym.verifiers.code_tests``. An
+    episode without a submission is worth 0.
     """
 
-    Settings = CodeSettings
+    class Config(ChatEnv.Config):
+        """Settings of ``code_sandbox``."""
+
+        source: str = pydantic.Field(
+            default="procedural", description="procedural, humaneval, mbpp, or a file of one of their shapes"
+        )
+        families: tuple[Family, ...] = pydantic.Field(
+            default=("numbers", "strings", "lists", "branches"),
+            min_length=1,
+            description="kinds of procedural problem",
+        )
+        steps: int = pydantic.Field(
+            default=2, ge=1, le=12, description="steps of a procedural problem: its difficulty"
+        )
+        visible_tests: int = pydantic.Field(default=2, ge=1, le=20, description="tests that run_tests may use")
+        hidden_tests: int = pydantic.Field(
+            default=6, ge=1, le=50, description="tests of a procedural problem that decide"
+        )
+        reward: Literal["all", "fraction"] = pydantic.Field(
+            default="all", description="1 when every hidden test passes, or the share that does"
+        )
+        call_seconds: float = pydantic.Field(
+            default=5.0, gt=0, description="processor time of one call of the function"
+        )
+        wall_seconds: float = pydantic.Field(default=20.0, gt=0, description="deadline of one execution")
+        feedback_chars: int = pydantic.Field(default=300, ge=40, description="longest answer of a tool")
+        run_python: bool = pydantic.Field(
+            default=False, description="offer a Python session; it holds a sandbox to the episode's end"
+        )
+
+    config: Config
     needs_sandbox = True
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._recordings: dict[str, Recording] = {}
         self._session = PythonSession(
-            self.services, self._limits(self.settings.call_seconds), error_chars=self.settings.feedback_chars
+            self.services, self._limits(self.config.call_seconds), error_chars=self.config.feedback_chars
         )
 
     def make_tools(self) -> dict[str, Tool]:
         """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
         tools = super().make_tools()
-        return {name: made for name, made in tools.items() if name != "run_python" or self.settings.run_python}
+        return {name: made for name, made in tools.items() if name != "run_python" or self.config.run_python}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems, or those of a file."""
-        chosen = self.settings
+        chosen = self.config
         if chosen.source != "procedural":
             return load_tasks(chosen.source, split, chosen.visible_tests)
 
@@ -126,7 +125,7 @@ class CodeSandbox(ChatEnv):
             results = await suite.run("hidden", code, boxes)
         share = sum(r.passed for r in results) / len(results)
         accuracy = float(share == 1)
-        value = share if self.settings.reward == "fraction" else accuracy
+        value = share if self.config.reward == "fraction" else accuracy
         metrics = {"submitted": 1.0, "hidden_share": share}
         return Score(value=value, accuracy=accuracy, components={"hidden_tests": value}, metrics=metrics)
 
@@ -144,13 +143,13 @@ class CodeSandbox(ChatEnv):
         for result in results:
             if not result.passed:
                 # An exception's text may hold lone surrogates, which no tokenizer and no file takes.
-                return result.text[: self.settings.feedback_chars].encode(errors="replace").decode()
+                return result.text[: self.config.feedback_chars].encode(errors="replace").decode()
         return "passed" if results else "there are no visible tests"
 
     @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_python(self, code: str) -> str:
         """Run Python in a session and return what it prints; names survive from call to call."""
-        return (await self._session.run(code))[: self.settings.feedback_chars]
+        return (await self._session.run(code))[: self.config.feedback_chars]
 
     @tool(concurrent=False)
     async def submit(self, code: str) -> str:
@@ -169,8 +168,8 @@ class CodeSandbox(ChatEnv):
 
     def _make_boxes(self) -> Boxes:
         """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
-        limits = self._limits(self.settings.wall_seconds)
-        return Boxes(self.services, limits, self.settings.call_seconds, self._recordings)
+        limits = self._limits(self.config.wall_seconds)
+        return Boxes(self.services, limits, self.config.call_seconds, self._recordings)
 
 
 def _say(name: str, code: str) -> Message:

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FAMILIES", "Problem"]
+__all__ = ["FAMILIES", "CodeProblem"]
 
 WORDS = ("ab", "cat", "dog", "sun", "red", "tea", "fox", "map", "ice", "owl", "key", "zip")
 NAMES = ("f", "g", "h", "run", "calc", "solve", "work", "go")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class CodeProblem:
     """A function to write."""
 
     statement: str
@@ -103,7 +103,7 @@ def _list_step(rng: random.Random) -> _Step:
 
 def _chain(
     rng: random.Random, draw: _Draw, kind: str, steps: int, argument: Callable[[random.Random], Any]
-) -> Problem:
+) -> CodeProblem:
     chosen: list[_Step] = []
     while len(chosen) < steps and not (chosen and chosen[-1].last):
         chosen.append(draw(rng))
@@ -117,7 +117,7 @@ def _chain(
             value = step.apply(value)
         return value
 
-    return Problem(
+    return CodeProblem(
         statement=f"Write {name}(x) for a {kind} x: {', then '.join(s.phrase for s in chosen)}.",
         entry_point=name,
         solution=f"def {name}(x):\n    return {code}",
@@ -138,19 +138,19 @@ def _draw_list(rng: random.Random) -> list[int]:
     return [rng.randint(-10, 40) for _ in range(rng.randint(0, 7))]
 
 
-def _numbers(rng: random.Random, steps: int) -> Problem:
+def _numbers(rng: random.Random, steps: int) -> CodeProblem:
     return _chain(rng, _number_step, "number", steps, _draw_number)
 
 
-def _strings(rng: random.Random, steps: int) -> Problem:
+def _strings(rng: random.Random, steps: int) -> CodeProblem:
     return _chain(rng, _string_step, "string", steps, _draw_string)
 
 
-def _lists(rng: random.Random, steps: int) -> Problem:
+def _lists(rng: random.Random, steps: int) -> CodeProblem:
     return _chain(rng, _list_step, "list", steps, _draw_list)
 
 
-def _branches(rng: random.Random, steps: int) -> Problem:
+def _branches(rng: random.Random, steps: int) -> CodeProblem:
     then, other = (_chain(rng, _number_step, "number", max(1, steps - 1), _draw_number) for _ in range(2))
     bound, above = rng.randint(0, 30), rng.random() < 0.5
     name, word, sign = then.entry_point, "above" if above else "below", ">" if above else "<"
@@ -160,7 +160,7 @@ def _branches(rng: random.Random, steps: int) -> Problem:
     def apply(value: int) -> Any:
         return (then if (value > bound if above else value < bound) else other).apply(value)
 
-    return Problem(
+    return CodeProblem(
         statement=f"Write {name}(x) for a number x: if x is {word} {bound}, {ways[0]}, else {ways[1]}.",
         entry_point=name,
         solution=f"def {name}(x):\n    return {yes} if x {sign} {bound} else {no}",
@@ -169,11 +169,11 @@ def _branches(rng: random.Random, steps: int) -> Problem:
     )
 
 
-def _programs(rng: random.Random, steps: int) -> Problem:
+def _programs(rng: random.Random, steps: int) -> CodeProblem:
     problem = _numbers(rng, steps)
     ways = problem.statement.partition(": ")[2]
     expression = problem.solution.partition("return ")[2]
-    return Problem(
+    return CodeProblem(
         statement=f"Write a program that reads a number x and prints the result: {ways}",
         entry_point="",
         solution=f"x = int(input())\nprint({expression})",
@@ -183,7 +183,7 @@ def _programs(rng: random.Random, steps: int) -> Problem:
     )
 
 
-FAMILIES: dict[str, Callable[[random.Random, int], Problem]] = {
+FAMILIES: dict[str, Callable[[random.Random, int], CodeProblem]] = {
     "numbers": _numbers,
     "strings": _strings,
     "lists": _lists,

@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from envgym.data import Message, Split, Task
-from envgym.tasks import stable_id
-from envgym.verifiers.code.wire import encode
-from envgym_environments.code_sandbox.families import FAMILIES, Problem
+from envgym.records import Message, Split, Task
+from envgym.tasks.procedural import stable_id
+from envgym.verifiers.code_tests.tagged_json import encode
+from envgym_environments.code_sandbox.families import FAMILIES, CodeProblem
 from envgym_environments.code_sandbox.suites import StdioTest, StdioTests, Suite, ValueTest, ValueTests
 
 __all__ = ["SYSTEM", "make_task"]
@@ -35,7 +35,7 @@ def make_task(
     )
 
 
-def _draw_arguments(rng: random.Random, problem: Problem, count: int) -> list[Any]:
+def _draw_arguments(rng: random.Random, problem: CodeProblem, count: int) -> list[Any]:
     """Different arguments, so that no hidden test repeats a visible one."""
     arguments: list[Any] = []
     while len(arguments) < count:
@@ -45,13 +45,13 @@ def _draw_arguments(rng: random.Random, problem: Problem, count: int) -> list[An
     return arguments
 
 
-def _values(problem: Problem, arguments: Sequence[Any], visible: int) -> Suite:
+def _values(problem: CodeProblem, arguments: Sequence[Any], visible: int) -> Suite:
     tests = [ValueTest(arguments=[encode(a)], expected=encode(problem.apply(a))) for a in arguments]
     return ValueTests(
         entry_point=problem.entry_point, solution=problem.solution, visible=tests[:visible], hidden=tests[visible:]
     )
 
 
-def _stdio(problem: Problem, arguments: Sequence[Any], visible: int) -> Suite:
+def _stdio(problem: CodeProblem, arguments: Sequence[Any], visible: int) -> Suite:
     tests = [StdioTest(stdin=f"{a}\n", stdout=f"{problem.apply(a)}\n") for a in arguments]
     return StdioTests(solution=problem.solution, visible=tests[:visible], hidden=tests[visible:])

@@ -18,10 +18,10 @@ from typing import Any
 
 import pydantic
 
-from envgym.data import Message, Split, Task
 from envgym.errors import DataError, UserError
-from envgym.rows import read_rows
-from envgym.tasks import stable_id
+from envgym.records import Message, Split, Task
+from envgym.tasks.procedural import stable_id
+from envgym.tasks.rows import read_rows
 from envgym_environments.code_sandbox.procedural import SYSTEM
 from envgym_environments.code_sandbox.suites import AssertTests, StdioTest, StdioTests, Suite
 

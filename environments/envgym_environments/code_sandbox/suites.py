@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import JsonValue
 
-from envgym.sandbox import Status
-from envgym.verifiers.code import (
+from envgym.sandbox.interface import Status
+from envgym.verifiers.code_tests import (
     AssertSuite,
     Call,
     Died,
@@ -22,7 +22,7 @@ from envgym.verifiers.code import (
     record_calls,
     same_output,
 )
-from envgym.verifiers.code.wire import decode
+from envgym.verifiers.code_tests.tagged_json import decode
 from envgym_environments.code_sandbox.boxes import Boxes
 
 __all__ = ["AssertTests", "StdioTest", "StdioTests", "Suite", "ValueTest", "ValueTests", "Which", "read_suite"]
@@ -78,7 +78,7 @@ class ValueTests(pydantic.BaseModel):
 
 
 class AssertTests(pydantic.BaseModel):
-    """Test code that holds expected values; see ``envgym.verifiers.code.asserts``."""
+    """Test code that holds expected values; see ``envgym.verifiers.code_tests.asserts``."""
 
     kind: Literal["asserts"] = "asserts"
     entry_point: str

@@ -1,5 +1,5 @@
 """Mathematics problems: procedural families, GSM8K and files, with an exact calculator."""
 
-from envgym_environments.math_problems.env import MathProblems, MathSettings
+from envgym_environments.math_problems.env import MathProblems
 
-__all__ = ["MathProblems", "MathSettings"]
+__all__ = ["MathProblems"]

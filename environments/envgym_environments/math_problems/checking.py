@@ -6,10 +6,10 @@ import asyncio
 import functools
 import re
 
-from envgym.data import Trajectory
+from envgym.env.answers import fenced_answer, reference_of
 from envgym.errors import VerifierError
+from envgym.records import Trajectory
 from envgym.verifiers import verify_math
-from envgym_environments.answers import fenced_answer, reference_of
 
 __all__ = ["is_correct", "leaves_work"]
 

@@ -11,25 +11,25 @@ from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 
-from envgym.core import ChatEnv, EnvSettings
-from envgym.data import Message, Score, Split, Task, Trajectory
+from envgym.env.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
+from envgym.env.chat_env import ChatEnv
+from envgym.env.python_tool import PythonSession
+from envgym.env.rubric import Reward, Rubric
+from envgym.env.tools import Tool, ToolInputError, collect_tools, tool
 from envgym.errors import DataError
-from envgym.rubric import Reward, Rubric
-from envgym.sandbox import Limits
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.sandbox.interface import Limits
 from envgym.seeding import derive_rng
-from envgym.tasks import ProceduralTasks, stable_id
-from envgym.tools import Tool, ToolInputError, collect_tools, tool
-from envgym_environments.answers import MAX_FORMAT_WEIGHT, call, has_format, reference_of, script
+from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym_environments.math_problems.arithmetic import arithmetic, fractions, modular
 from envgym_environments.math_problems.calculator import CalculatorError, calculate
 from envgym_environments.math_problems.checking import is_correct
-from envgym_environments.math_problems.files import GSM8K, FileProblems
-from envgym_environments.math_problems.problem import Family, Problem
+from envgym_environments.math_problems.problem import Family, MathProblem
+from envgym_environments.math_problems.problem_files import GSM8K, FileProblems
 from envgym_environments.math_problems.stories import word_problems
 from envgym_environments.math_problems.structures import combinatorics, linear_equations, sequences
-from envgym_environments.python_session import PythonSession
 
-__all__ = ["FAMILIES", "MathProblems", "MathSettings"]
+__all__ = ["FAMILIES", "MathProblems"]
 
 FAMILIES: Mapping[str, Family] = {
     "arithmetic": arithmetic,
@@ -48,66 +48,66 @@ _MAX_DRAWS = 1000
 _SYSTEM = Message(role="system", content="Solve the problem. Put the result in <answer></answer>.")
 
 
-class MathSettings(EnvSettings):
-    """Settings of ``MathProblems``."""
-
-    source: str = pydantic.Field(
-        default="procedural",
-        description="procedural, gsm8k, or a .jsonl file of problems (path or name in ENVGYM_DATA)",
-    )
-    families: tuple[FamilyName, ...] = pydantic.Field(
-        default=("arithmetic", "word_problems"),
-        min_length=1,
-        description="procedural families, drawn equally often",
-    )
-    levels: tuple[Literal[1, 2, 3, 4, 5], ...] = pydantic.Field(
-        default=(1,), min_length=1, description="difficulties, drawn equally often"
-    )
-    examples: int = pydantic.Field(
-        default=0, ge=0, le=16, description="solved problems shown before each question; none of them is asked"
-    )
-    calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
-    python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
-    python_seconds: float = pydantic.Field(default=10.0, gt=0, le=60, description="deadline of one call of Python")
-    format_weight: float = pydantic.Field(
-        default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
-    )
-    held_out_file: str = pydantic.Field(
-        default="", description="held-out problems of a file source; without it one in five rows is held out"
-    )
-    question_column: str = pydantic.Field(default="question", description="column of a file source")
-    answer_column: str = pydantic.Field(default="answer", description="column of a file source")
-    answer_marker: str = pydantic.Field(
-        default="", description="the answer is what follows it; '' is the whole column"
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _file_settings_go_with_a_file(self) -> Self:
-        names = ("held_out_file", "question_column", "answer_column", "answer_marker")
-        given = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
-        if self.source in ("procedural", "gsm8k") and given:
-            raise ValueError(f"{', '.join(given)}: only for a source that is a file, not {self.source!r}")
-        return self
-
-
 class MathProblems(ChatEnv):
     """Solve a problem, with a calculator on the way; the last message's answer is compared exactly.
 
     Only what the last message fences counts, and work left to the verifier (``12/4`` for 3) is no answer.
     """
 
-    Settings = MathSettings
+    class Config(ChatEnv.Config):
+        """Settings of ``MathProblems``."""
+
+        source: str = pydantic.Field(
+            default="procedural",
+            description="procedural, gsm8k, or a .jsonl file of problems (path or name in ENVGYM_DATA)",
+        )
+        families: tuple[FamilyName, ...] = pydantic.Field(
+            default=("arithmetic", "word_problems"),
+            min_length=1,
+            description="procedural families, drawn equally often",
+        )
+        levels: tuple[Literal[1, 2, 3, 4, 5], ...] = pydantic.Field(
+            default=(1,), min_length=1, description="difficulties, drawn equally often"
+        )
+        examples: int = pydantic.Field(
+            default=0, ge=0, le=16, description="solved problems shown before each question; none of them is asked"
+        )
+        calculator: bool = pydantic.Field(default=True, description="offer the calculator tool")
+        python: bool = pydantic.Field(default=False, description="offer Python in a sandbox")
+        python_seconds: float = pydantic.Field(
+            default=10.0, gt=0, le=60, description="deadline of one call of Python"
+        )
+        format_weight: float = pydantic.Field(
+            default=0.0, ge=0, le=MAX_FORMAT_WEIGHT, description="share of the reward for fencing an answer"
+        )
+        held_out_file: str = pydantic.Field(
+            default="", description="held-out problems of a file source; without it one in five rows is held out"
+        )
+        question_column: str = pydantic.Field(default="question", description="column of a file source")
+        answer_column: str = pydantic.Field(default="answer", description="column of a file source")
+        answer_marker: str = pydantic.Field(
+            default="", description="the answer is what follows it; '' is the whole column"
+        )
+
+        @pydantic.model_validator(mode="after")
+        def _file_settings_go_with_a_file(self) -> Self:
+            names = ("held_out_file", "question_column", "answer_column", "answer_marker")
+            given = [n for n in names if getattr(self, n) != type(self).model_fields[n].default]
+            if self.source in ("procedural", "gsm8k") and given:
+                raise ValueError(f"{', '.join(given)}: only for a source that is a file, not {self.source!r}")
+            return self
+
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    settings: MathSettings
+    config: Config
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        limits = Limits(wall_seconds=self.settings.python_seconds)
+        limits = Limits(wall_seconds=self.config.python_seconds)
         self._session = PythonSession(self.services, limits, error_chars=_ERROR_CHARS)
 
     def make_tools(self) -> dict[str, Tool]:
         """The tools that the settings offer."""
-        offered = {"calculator": self.settings.calculator, "python": self.settings.python}
+        offered = {"calculator": self.config.calculator, "python": self.config.python}
         return {name: made for name, made in collect_tools(self).items() if offered[name]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
@@ -117,7 +117,7 @@ class MathProblems(ChatEnv):
             DataError: see ``FileProblems.load``; a procedural task is refused when its families make hardly any
                 problem but the examples.
         """
-        s = self.settings
+        s = self.config
         if s.source == "procedural":
             return ProceduralTasks(self._generate, split, s.size, s.task_seed)
         files = (
@@ -146,7 +146,7 @@ class MathProblems(ChatEnv):
 
     async def score(self, trajectory: Trajectory) -> Score:
         """1 for the right answer; a wrong one earns at most ``format_weight``."""
-        share = self.settings.format_weight
+        share = self.config.format_weight
         rubric = Rubric(
             Reward(name="correct", function=is_correct, weight=1 - share),
             Reward(name="format", function=has_format, weight=share),
@@ -181,23 +181,23 @@ class MathProblems(ChatEnv):
                 )
         raise DataError(
             f"{_MAX_DRAWS} draws gave only problems that are shown as examples: set examples below "
-            f"{self.settings.examples}, or add families or levels"
+            f"{self.config.examples}, or add families or levels"
         )
 
-    def _new_problem(self, rng: random.Random) -> tuple[str, int, Problem]:
-        family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)
+    def _new_problem(self, rng: random.Random) -> tuple[str, int, MathProblem]:
+        family, level = rng.choice(self.config.families), rng.choice(self.config.levels)
         return family, level, FAMILIES[family](rng, level)
 
     @functools.cached_property
     def _examples(self) -> tuple[Message, ...]:
         """The solved problems before every procedural question."""
-        rng = derive_rng("examples", self.settings.task_seed)
-        problems = [self._new_problem(rng)[2] for _ in range(self.settings.examples)]
+        rng = derive_rng("examples", self.config.task_seed)
+        problems = [self._new_problem(rng)[2] for _ in range(self.config.examples)]
         return tuple(itertools.chain(*(_solved(p.question, p.answer, p.expression) for p in problems)))
 
     def _after_examples(self, split: Split, files: FileProblems) -> Sequence[Task]:
         """The file's tasks of a split; its first training rows are the examples, and are not asked."""
-        count = self.settings.examples
+        count = self.config.examples
         if not count:
             return files.load(split, _SYSTEM)
         training = files.load("train", _SYSTEM)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from envgym_environments.math_problems.calculator import calculate
 
-__all__ = ["THINGS", "Family", "Problem"]
+__all__ = ["THINGS", "Family", "MathProblem"]
 
 THINGS = (
     "apples",
@@ -28,7 +28,7 @@ THINGS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class MathProblem:
     """A question, and the calculation that solves it."""
 
     question: str
@@ -41,5 +41,5 @@ class Problem:
         return calculate(self.expression)
 
 
-Family = Callable[[random.Random, int], Problem]
+Family = Callable[[random.Random, int], MathProblem]
 """Draws a problem of a level from 1 to 5."""

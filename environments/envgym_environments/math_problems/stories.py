@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from envgym_environments.math_problems.problem import THINGS, Problem
+from envgym_environments.math_problems.problem import THINGS, MathProblem
 
 __all__ = ["word_problems"]
 
 _NAMES = ("Ana", "Ben", "Eva", "Ira", "Kim", "Lee", "Max", "Mia", "Noa", "Sam", "Tom", "Zoe")
 
 
-def word_problems(rng: random.Random, level: int) -> Problem:
+def word_problems(rng: random.Random, level: int) -> MathProblem:
     """A chain of ``level`` events; every number on the way is a whole number above 0."""
     name, things = rng.choice(_NAMES), rng.choice(THINGS)
     count = rng.randint(4, 99)
@@ -24,7 +24,7 @@ def word_problems(rng: random.Random, level: int) -> Problem:
         expression = f"{expression}{operator}{number}"
         count = {"+": count + number, "-": count - number, "*": count * number, "/": count // number}[operator]
     sentences.append(f"How many {things} now?")
-    return Problem(question=" ".join(sentences), expression=expression)
+    return MathProblem(question=" ".join(sentences), expression=expression)
 
 
 def _event(rng: random.Random, count: int) -> tuple[str, str, int]:

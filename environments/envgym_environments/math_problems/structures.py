@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from envgym_environments.math_problems.problem import THINGS, Problem
+from envgym_environments.math_problems.problem import THINGS, MathProblem
 
 __all__ = ["combinatorics", "linear_equations", "sequences"]
 
 
-def linear_equations(rng: random.Random, level: int) -> Problem:
+def linear_equations(rng: random.Random, level: int) -> MathProblem:
     """One unknown: whole solutions, then negative ones, x on both sides, brackets, rational solutions."""
     solution = rng.randint(2, 20) if level == 1 else rng.choice([n for n in range(-20, 21) if n])
     factor, shift = rng.randint(2, 9), rng.randint(1, 30)
@@ -30,12 +30,12 @@ def linear_equations(rng: random.Random, level: int) -> Problem:
             other, total = factor + rng.randint(1, 7), rng.randint(31, 99)
             equation = f"{factor}(x + {shift}) = {total} - {other}x"
             expression = f"({total}-{factor}*{shift})/({factor}+{other})"
-    return Problem(
+    return MathProblem(
         question=f"Solve {equation.replace('+ -', '- ')} for x.", expression=expression.replace("--", "+")
     )
 
 
-def sequences(rng: random.Random, level: int) -> Problem:
+def sequences(rng: random.Random, level: int) -> MathProblem:
     """Next term, nth term, geometric, quadratic, and the sum of an arithmetic series."""
     start, step, place = rng.randint(1, 30), rng.randint(2, 12), rng.randint(8, 30)
     terms = ", ".join(str(start + step * i) for i in range(4))
@@ -57,10 +57,10 @@ def sequences(rng: random.Random, level: int) -> Problem:
         case _:
             question = f"What is the sum of the first {place} terms of {terms}, ...?"
             expression = f"{place}*(2*{start}+{step}*({place}-1))/2"
-    return Problem(question=question, expression=expression)
+    return MathProblem(question=question, expression=expression)
 
 
-def combinatorics(rng: random.Random, level: int) -> Problem:
+def combinatorics(rng: random.Random, level: int) -> MathProblem:
     """Choices, orders, subsets, words with repeated letters, and sharing out equal things."""
     things = rng.choice(THINGS)
     total = rng.randint(5, 18)
@@ -86,7 +86,7 @@ def combinatorics(rng: random.Random, level: int) -> Problem:
             bars = rng.randint(2, 4)
             question = f"In how many ways can {total} equal {things} be shared among {bars + 1} people?"
             expression = f"{_falling(total + bars, bars)}/({_falling(bars, bars)})"
-    return Problem(question=question, expression=expression)
+    return MathProblem(question=question, expression=expression)
 
 
 def _falling(total: int, count: int) -> str:

@@ -1,5 +1,5 @@
 """Prove a goal from premises; every step is checked."""
 
-from envgym_environments.proof_checker.env import ProofChecker, ProofSettings
+from envgym_environments.proof_checker.env import ProofChecker
 
-__all__ = ["ProofChecker", "ProofSettings"]
+__all__ = ["ProofChecker"]

@@ -9,59 +9,23 @@ from typing import ClassVar, Literal, Self
 
 import pydantic
 
-from envgym.core import ChatEnv, EnvSettings
-from envgym.data import Message, Score, Split, Task, Trajectory
+from envgym.env.answers import call, fenced_answer, reference_of, script
+from envgym.env.chat_env import ChatEnv
+from envgym.env.rubric import Reward, Rubric
+from envgym.env.tools import Tool, collect_tools, tool
 from envgym.errors import DataError
-from envgym.rubric import Reward, Rubric
-from envgym.tasks import ProceduralTasks, stable_id
-from envgym.tools import Tool, collect_tools, tool
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym.verifiers.logic import Formula, ProofVerdict, StepRules, check_proof, read_formula
 from envgym.verifiers.logic.formulas import WRITTEN_CHARS
-from envgym_environments.answers import call, fenced_answer, reference_of, script
-from envgym_environments.proof_checker.files import file_problems
 from envgym_environments.proof_checker.first_order import first_order
-from envgym_environments.proof_checker.problem import Family, Problem
+from envgym_environments.proof_checker.problem import Family, ProofProblem
+from envgym_environments.proof_checker.proof_files import file_problems
 from envgym_environments.proof_checker.propositional import propositional
 
-__all__ = ["FAMILIES", "ProofChecker", "ProofSettings"]
+__all__ = ["FAMILIES", "ProofChecker"]
 
 FAMILIES: Mapping[str, Family] = {"propositional": propositional, "first_order": first_order}
-
-
-class ProofSettings(EnvSettings):
-    """Settings of ``ProofChecker``."""
-
-    source: str = pydantic.Field(
-        default="procedural",
-        description="procedural, or a .jsonl file of problems (premises, goal and perhaps proof)",
-    )
-    held_out_file: str = pydantic.Field(
-        default="", description="held-out problems of a file source; without it one in five rows is held out"
-    )
-    families: tuple[Literal["propositional", "first_order"], ...] = pydantic.Field(
-        default=("propositional", "first_order"),
-        min_length=1,
-        description="procedural families, drawn equally often",
-    )
-    levels: tuple[Literal[1, 2, 3, 4, 5], ...] = pydantic.Field(
-        default=(1,), min_length=1, description="difficulties, drawn equally often: longer proofs, more rules"
-    )
-    checker: bool = pydantic.Field(default=True, description="offer the tool that checks a proof")
-    max_cited: int = pydantic.Field(default=2, ge=2, le=4, description="lines that one step may use")
-    max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms that one step's formula may say")
-    max_lines: int = pydantic.Field(default=40, ge=1, le=100, description="lines of a proof")
-    progress_weight: float = pydantic.Field(
-        default=0.0,
-        ge=0,
-        le=0.5,
-        description="share of the reward for the expert's steps before the first wrong one",
-    )
-
-    @pydantic.model_validator(mode="after")
-    def _held_out_goes_with_a_file(self) -> Self:
-        if self.source == "procedural" and self.held_out_file:
-            raise ValueError("held_out_file: only for a source that is a file")
-        return self
 
 
 class ProofChecker(ChatEnv):
@@ -70,13 +34,47 @@ class ProofChecker(ChatEnv):
     Only the proof that the last message fences counts, and all of its lines must follow.
     """
 
-    Settings = ProofSettings
+    class Config(ChatEnv.Config):
+        """Settings of ``ProofChecker``."""
+
+        source: str = pydantic.Field(
+            default="procedural",
+            description="procedural, or a .jsonl file of problems (premises, goal and perhaps proof)",
+        )
+        held_out_file: str = pydantic.Field(
+            default="", description="held-out problems of a file source; without it one in five rows is held out"
+        )
+        families: tuple[Literal["propositional", "first_order"], ...] = pydantic.Field(
+            default=("propositional", "first_order"),
+            min_length=1,
+            description="procedural families, drawn equally often",
+        )
+        levels: tuple[Literal[1, 2, 3, 4, 5], ...] = pydantic.Field(
+            default=(1,), min_length=1, description="difficulties, drawn equally often: longer proofs, more rules"
+        )
+        checker: bool = pydantic.Field(default=True, description="offer the tool that checks a proof")
+        max_cited: int = pydantic.Field(default=2, ge=2, le=4, description="lines that one step may use")
+        max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms that one step's formula may say")
+        max_lines: int = pydantic.Field(default=40, ge=1, le=100, description="lines of a proof")
+        progress_weight: float = pydantic.Field(
+            default=0.0,
+            ge=0,
+            le=0.5,
+            description="share of the reward for the expert's steps before the first wrong one",
+        )
+
+        @pydantic.model_validator(mode="after")
+        def _held_out_goes_with_a_file(self) -> Self:
+            if self.source == "procedural" and self.held_out_file:
+                raise ValueError("held_out_file: only for a source that is a file")
+            return self
+
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    settings: ProofSettings
+    config: Config
 
     def make_tools(self) -> dict[str, Tool]:
         """The tool that checks a proof, where the settings offer it."""
-        return collect_tools(self) if self.settings.checker else {}
+        return collect_tools(self) if self.config.checker else {}
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Procedural problems made on demand, or the rows of a file.
@@ -84,7 +82,7 @@ class ProofChecker(ChatEnv):
         Raises:
             DataError: see ``file_problems``.
         """
-        s = self.settings
+        s = self.config
         if s.source == "procedural":
             return ProceduralTasks(self._generate, split, s.size, s.task_seed)
         return file_problems(split, s.source, s.held_out_file, self._rules, self._task)
@@ -108,7 +106,7 @@ class ProofChecker(ChatEnv):
         """
         verdict = await self._verdict(trajectory.task, fenced_answer(trajectory) or "")
         undecided = any(line.validity == "undecided" for line in verdict.lines)
-        share = self.settings.progress_weight
+        share = self.config.progress_weight
         rubric = Rubric(
             Reward(name="proved", function=lambda _: float(verdict.proved), weight=1 - share),
             Reward(name="progress", function=lambda t: _progress(t.task, verdict), weight=share),
@@ -129,15 +127,15 @@ class ProofChecker(ChatEnv):
 
     @property
     def _rules(self) -> StepRules:
-        s = self.settings
+        s = self.config
         return StepRules(max_cited=s.max_cited, max_atoms=s.max_atoms, max_lines=s.max_lines)
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        family, level = rng.choice(self.settings.families), rng.choice(self.settings.levels)
+        family, level = rng.choice(self.config.families), rng.choice(self.config.levels)
         problem = FAMILIES[family](rng, level)
         return self._task(f"{family}/{level}/{stable_id(problem.question)}", split, problem, float(level))
 
-    def _task(self, task_id: str, split: Split, problem: Problem, difficulty: float = 1.0) -> Task:
+    def _task(self, task_id: str, split: Split, problem: ProofProblem, difficulty: float = 1.0) -> Task:
         return Task(
             id=task_id,
             split=split,
@@ -152,7 +150,7 @@ class ProofChecker(ChatEnv):
         )
 
     def _system(self) -> Message:
-        s = self.settings
+        s = self.config
         return Message(
             role="system",
             content="Prove the goal. Go on numbering after the premises, one step a line: a formula, then the "

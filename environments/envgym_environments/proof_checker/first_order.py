@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from envgym_environments.proof_checker.problem import Draft, Problem, negated
+from envgym_environments.proof_checker.problem import Draft, ProofProblem, negated
 
 __all__ = ["first_order"]
 
@@ -87,7 +87,7 @@ _RULES: tuple[Callable[[_Chain], None], ...] = (_apply, _contrapose, _exclude, _
 """In the order in which levels bring them in."""
 
 
-def first_order(rng: random.Random, level: int) -> Problem:
+def first_order(rng: random.Random, level: int) -> ProofProblem:
     """A proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
     chain = _Chain(rng)
     for _ in range(level + 1):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from envgym.verifiers.logic import read_formula
 
-__all__ = ["Draft", "Family", "Problem", "negated"]
+__all__ = ["Draft", "Family", "ProofProblem", "negated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ProofProblem:
     """Premises, a goal, and a proof of it."""
 
     premises: tuple[str, ...]
@@ -29,7 +29,7 @@ class Problem:
         return "\n".join(("Premises:", *lines, f"Goal: {self.goal}"))
 
 
-Family = Callable[[random.Random, int], Problem]
+Family = Callable[[random.Random, int], ProofProblem]
 """Draws a problem of a level from 1 to 5."""
 
 
@@ -50,13 +50,13 @@ class Draft:
         self._steps.append((str(read_formula(text)), uses))
         return self._steps[-1][0]
 
-    def problem(self, rng: random.Random) -> Problem:
+    def problem(self, rng: random.Random) -> ProofProblem:
         """The problem whose goal is the last step, its premises in any order."""
         premises = rng.sample(self._premises, len(self._premises))
         steps = [text for text, _ in self._steps]
         numbers = {text: number for number, text in enumerate([*premises, *steps], 1)}
         proof = tuple(self._lines(numbers))
-        return Problem(premises=tuple(premises), goal=steps[-1], proof=proof, steps=tuple(steps))
+        return ProofProblem(premises=tuple(premises), goal=steps[-1], proof=proof, steps=tuple(steps))
 
     def _lines(self, numbers: dict[str, int]) -> Iterator[str]:
         for text, uses in self._steps:

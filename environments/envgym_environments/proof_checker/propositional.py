@@ -6,7 +6,7 @@ import random
 import string
 from collections.abc import Callable, Iterator
 
-from envgym_environments.proof_checker.problem import Draft, Problem, negated
+from envgym_environments.proof_checker.problem import Draft, ProofProblem, negated
 
 __all__ = ["propositional"]
 
@@ -72,7 +72,7 @@ _RULES: tuple[Callable[[_Chain], None], ...] = (_detach, _contrapose, _exclude, 
 """In the order in which levels bring them in."""
 
 
-def propositional(rng: random.Random, level: int) -> Problem:
+def propositional(rng: random.Random, level: int) -> ProofProblem:
     """A proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
     chain = _Chain(rng)
     for _ in range(level + 1):

@@ -6,7 +6,7 @@ import csv
 import re
 
 from envgym.errors import DataError
-from envgym.rows import data_path
+from envgym.tasks.rows import data_path
 
 __all__ = ["is_refusal", "read_questions"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import overload
 
-from envgym.data import Message, Split, Task
 from envgym.errors import EnvironmentFailure
-from envgym.tasks import stable_id
+from envgym.records import Message, Split, Task
+from envgym.tasks.procedural import stable_id
 from envgym_environments.refusal_safety.scenarios import SCENARIOS, Slots
 from envgym_environments.refusal_safety.setting import surround
 

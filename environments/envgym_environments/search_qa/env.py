@@ -8,18 +8,18 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-from envgym.core import ChatEnv
-from envgym.data import Message, Score, Split, Task, Trajectory
-from envgym.rubric import Reward, Rubric
-from envgym.tasks import ProceduralTasks, stable_id
-from envgym.tools import Tool, ToolInputError, collect_tools, tool
-from envgym_environments.answers import call, fenced_answer, has_format, reference_of, script
-from envgym_environments.search_qa.files import file_index, file_questions
+from envgym.env.answers import call, fenced_answer, has_format, reference_of, script
+from envgym.env.chat_env import ChatEnv
+from envgym.env.rubric import Reward, Rubric
+from envgym.env.tools import Tool, ToolInputError, collect_tools, tool
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.tasks.procedural import ProceduralTasks, stable_id
+from envgym_environments.search_qa.config import SearchConfig
+from envgym_environments.search_qa.corpus_files import file_index, file_questions
 from envgym_environments.search_qa.index import Index, Retriever
 from envgym_environments.search_qa.matching import score_answer
 from envgym_environments.search_qa.questions import QuestionKind, draw_question
 from envgym_environments.search_qa.remote import RemoteRetriever
-from envgym_environments.search_qa.settings import SearchSettings
 from envgym_environments.search_qa.world import Document, World, make_world
 
 __all__ = ["SearchQA"]
@@ -35,15 +35,17 @@ class SearchQA(ChatEnv):
     ``grader = "judge"`` what does not match is shown to a judge.
     """
 
-    Settings = SearchSettings
+    class Config(SearchConfig):
+        """Settings of ``SearchQA``: the fictional world, or files; the search engine; the reward."""
+
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    settings: SearchSettings
+    config: Config
     _remote: RemoteRetriever | None = None
 
     def make_tools(self) -> dict[str, Tool]:
         """Every tool; a remote retriever cannot open a document by its title."""
         tools = collect_tools(self)
-        if self.settings.retriever_url:
+        if self.config.retriever_url:
             del tools["open_document"]
         return tools
 
@@ -54,7 +56,7 @@ class SearchQA(ChatEnv):
             DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
             UserError: the settings ask for a model or a judge that is not there.
         """
-        s = self.settings
+        s = self.config
         if not s.retriever_url:
             self._index()
         if s.grader == "judge":
@@ -65,8 +67,8 @@ class SearchQA(ChatEnv):
 
     async def start(self, task: Task) -> None:
         """Open the connection to a remote retriever."""
-        if self.settings.retriever_url:
-            self._remote = RemoteRetriever(self.settings.retriever_url, self.settings.retriever_seconds)
+        if self.config.retriever_url:
+            self._remote = RemoteRetriever(self.config.retriever_url, self.config.retriever_seconds)
 
     async def finish(self) -> None:
         """Close the connection to a remote retriever."""
@@ -87,7 +89,7 @@ class SearchQA(ChatEnv):
         Raises:
             VerifierError: the judge cannot be reached.
         """
-        s = self.settings
+        s = self.config
         golds, all_of = _golds(trajectory.task)
         answer = fenced_answer(trajectory) or ""
         exact, f1 = score_answer(answer, golds, all_of=all_of)
@@ -108,10 +110,10 @@ class SearchQA(ChatEnv):
     @tool
     async def search(self, query: str) -> str:
         """Find documents by their words."""
-        top_k = self.settings.top_k
+        top_k = self.config.top_k
         if self._remote is not None:
             found = await self._remote.search(query, top_k)
-        elif self.settings.retriever == "embeddings":  # a model's forward pass, during which others can go on
+        elif self.config.retriever == "embeddings":  # a model's forward pass, during which others can go on
             found = await asyncio.to_thread(self._index().search, query, top_k)
         else:
             found = self._index().search(query, top_k)
@@ -126,16 +128,16 @@ class SearchQA(ChatEnv):
         return "\n".join(document.text for document in found)
 
     def _snippet(self, document: Document) -> str:
-        limit = self.settings.snippet_chars
+        limit = self.config.snippet_chars
         text = document.text if len(document.text) <= limit else document.text[:limit].rstrip() + " ..."
         return f"{document.title}: {text}"
 
     def _index(self) -> Index:
-        s = self.settings
+        s = self.config
         return file_index(s.corpus_file, s.retriever, s.embedding_model) if s.corpus_file else self._fiction()[1]
 
     def _fiction(self) -> tuple[World, Index]:
-        s = self.settings
+        s = self.config
         withheld = _WITHHELD if s.unanswerable_share else 0.0
         return _fictional_world(
             s.world_seed,
@@ -148,7 +150,7 @@ class SearchQA(ChatEnv):
         )
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        s = self.settings
+        s = self.config
         hops, draw = rng.choice(s.hops), rng.random()
         kind: QuestionKind = "single"
         if draw < s.set_share + s.unanswerable_share:
@@ -169,9 +171,9 @@ class SearchQA(ChatEnv):
 
     def _system(self) -> Message:
         text = "Search, then answer. Put the answer in <answer></answer>."
-        if self.settings.set_share:
+        if self.config.set_share:
             text += " Put ; between several answers."
-        if self.settings.unanswerable_share:
+        if self.config.unanswerable_share:
             text += " Answer unknown if no document tells."
         return Message(role="system", content=text)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from envgym.errors import DataError
-from envgym_environments.search_qa.world import RELATIONS, SET_RELATIONS, Relation, World
+from envgym_environments.search_qa.world import RELATIONS, SET_RELATIONS, RelationKind, World
 
 __all__ = ["UNKNOWN", "Question", "QuestionKind", "draw_question"]
 
@@ -53,7 +53,7 @@ def _walk(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Qu
     """One attempt. No entity comes up twice, so that the question never holds its own answer."""
     source = rng.choice(RELATIONS).kind
     path = [rng.choice(world.names[source])]
-    chain: list[Relation] = []
+    chain: list[RelationKind] = []
     for hop in range(hops):
         last = hop == hops - 1
         candidates = [r for r in (SET_RELATIONS if last and kind == "set" else RELATIONS) if r.kind == source]
@@ -72,7 +72,7 @@ def _walk(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Qu
 
 
 def _finish(
-    path: list[str], chain: list[Relation], values: tuple[str, ...], kind: QuestionKind
+    path: list[str], chain: list[RelationKind], values: tuple[str, ...], kind: QuestionKind
 ) -> Question | None:
     if (kind == "unanswerable") != (not values) or set(values) & set(path):
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from envgym.seeding import derive_rng
 
-__all__ = ["RELATIONS", "SET_RELATIONS", "Document", "Relation", "World", "make_world"]
+__all__ = ["RELATIONS", "SET_RELATIONS", "Document", "RelationKind", "World", "make_world"]
 
 Facts = Mapping[str, Mapping[str, tuple[str, ...]]]
 
@@ -25,7 +25,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relation:
+class RelationKind:
     """What questions call it, which kinds it joins, and how a document says it."""
 
     name: str
@@ -34,11 +34,11 @@ class Relation:
     phrase: str
 
 
-def _relation(name: str, kind: str, target: str, phrase: str) -> Relation:
-    return Relation(name=name, kind=kind, target=target, phrase=phrase)
+def _relation(name: str, kind: str, target: str, phrase: str) -> RelationKind:
+    return RelationKind(name=name, kind=kind, target=target, phrase=phrase)
 
 
-RELATIONS: tuple[Relation, ...] = (
+RELATIONS: tuple[RelationKind, ...] = (
     _relation("home", "person", "town", "lives in"),
     _relation("employer", "person", "firm", "works for"),
     _relation("teacher", "person", "person", "learned from"),
@@ -51,7 +51,7 @@ RELATIONS: tuple[Relation, ...] = (
 )
 """Each entity has exactly one of each relation of its kind, unless facts are withheld."""
 
-SET_RELATIONS: tuple[Relation, ...] = (
+SET_RELATIONS: tuple[RelationKind, ...] = (
     _relation("staff", "firm", "person", "employs"),
     _relation("books", "person", "book", "wrote"),
 )
@@ -120,7 +120,9 @@ def _add_inverses(facts: dict[str, dict[str, tuple[str, ...]]]) -> None:
                 facts[value][inverse] = (*facts[value].get(inverse, ()), entity)
 
 
-def _describe(entity: str, facts: Mapping[str, tuple[str, ...]], relations: Mapping[str, Relation]) -> Document:
+def _describe(
+    entity: str, facts: Mapping[str, tuple[str, ...]], relations: Mapping[str, RelationKind]
+) -> Document:
     phrases = [f"{relations[name].phrase} {_list(values)}" for name, values in facts.items()]
     return Document(title=entity, text=f"{entity} {_list(phrases) or 'is little known'}.")
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import pydantic
 
-from envgym.core import ChatEnv, EnvSettings
-from envgym.data import Message, Score, Split, Task, ToolCall, Trajectory
+from envgym.env.chat_env import ChatEnv
+from envgym.env.rubric import Reward, Rubric
+from envgym.env.tools import ToolInputError, tool
 from envgym.errors import EnvironmentFailure
-from envgym.rubric import Reward, Rubric
-from envgym.tasks import ProceduralTasks, stable_id
-from envgym.tools import ToolInputError, tool
+from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
+from envgym.tasks.procedural import ProceduralTasks, stable_id
 
-__all__ = ["Ledger", "LedgerSettings"]
+__all__ = ["Ledger"]
 
 _NAMES = ("Ada", "Ben", "Cem", "Dora", "Emil", "Fay")
 _SYSTEM = Message(role="system", content="Do what is asked with the tools, then say that it is done.")
@@ -39,29 +39,27 @@ class _Transfer(pydantic.BaseModel):
     amount: int
 
 
-class LedgerSettings(EnvSettings):
-    """Settings of ``Ledger``."""
-
-    people: int = pydantic.Field(default=3, ge=2, le=len(_NAMES), description="accounts in the books")
-
-
 class Ledger(ChatEnv):
     """Pay an amount, or what is there if it is less. A third account that changes sends the score to 0.
 
     Payments are kept in the trajectory's artifacts, so that a stored trajectory can be scored again.
     """
 
-    Settings = LedgerSettings
-    settings: LedgerSettings
+    class Config(ChatEnv.Config):
+        """Settings of ``Ledger``."""
+
+        people: int = pydantic.Field(default=3, ge=2, le=len(_NAMES), description="accounts in the books")
+
+    config: Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Orders made on demand."""
-        return ProceduralTasks(self.make_task, split, self.settings.size, self.settings.task_seed)
+        return ProceduralTasks(self.make_task, split, self.config.size, self.config.task_seed)
 
     def make_task(self, rng: random.Random, split: Split) -> Task:
         """Draw an order and the books that it meets."""
-        names = rng.sample(_NAMES, self.settings.people)
+        names = rng.sample(_NAMES, self.config.people)
         opening = {name: rng.randint(1, 99) for name in names}
         payer, payee, asked = names[0], names[1], rng.randint(1, 99)
         text = f"Pay {asked} from {payer} to {payee}. If {payer} has less, pay all there is."

@@ -6,9 +6,10 @@ import asyncio
 
 from envgym_ledger.ledger import Ledger
 
-from envgym.data import Message, ToolCall, Trajectory, from_json, to_json
-from envgym.policy import EmptyPolicy, GoldPolicy, Policy
-from envgym.rollout import rollout
+from envgym.policies.interface import Policy
+from envgym.policies.scripted import EmptyPolicy, GoldPolicy
+from envgym.records import Message, ToolCall, Trajectory, from_json, to_json
+from envgym.rollout.episode import rollout
 
 
 def _transfer(source: str, target: str, amount: int = 1) -> Message:

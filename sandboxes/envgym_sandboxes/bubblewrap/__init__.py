@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import threading
+from typing import Any
 
-from envgym.sandbox import Backend, Limits
+import pydantic
+
+from envgym.sandbox.interface import Backend, Limits
 from envgym_sandboxes.bubblewrap.cgroup import missing_controllers, sweep
 from envgym_sandboxes.bubblewrap.flags import isolation
 from envgym_sandboxes.bubblewrap.launch import Namespace, launch
 from envgym_sandboxes.interpreter import this_interpreter
-from envgym_sandboxes.pool import Pool, default_capacity
+from envgym_sandboxes.pool import SandboxPool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["BubblewrapBackend"]
@@ -21,25 +24,30 @@ __all__ = ["BubblewrapBackend"]
 class BubblewrapBackend(Backend):
     """Runs programs in process, network, mount and IPC namespaces of their own; each is used once.
 
-    Args:
-        packages: installed distributions that programs may import, with what they require.
-        capacity: sandboxes alive at once; two a core, at most 16, by default.
-        degraded: names of limits to go without. Where no control groups can be made, ``memory_bytes``,
-            ``swap``, ``processes`` and ``cpus`` must all stand here; memory and processes are
-            then limited by rlimits, so that many processes together can exhaust the machine.
+    Where no control groups can be made, ``degraded`` must name ``memory_bytes``, ``swap``, ``processes`` and
+    ``cpus``; memory and processes are then limited by rlimits, so that many processes together can exhaust the
+    machine.
     """
 
-    def __init__(
-        self,
-        *,
-        packages: tuple[str, ...] = ("numpy",),
-        capacity: int | None = None,
-        degraded: tuple[str, ...] = (),
-    ) -> None:
-        self._packages = tuple(packages)
-        self._degraded = frozenset(degraded)
+    class Config(Backend.Config):
+        """Settings of the namespaces."""
+
+        packages: tuple[str, ...] = pydantic.Field(
+            default=("numpy",),
+            description="distributions that programs may import, with what they require",
+        )
+        capacity: int = pydantic.Field(
+            default_factory=default_capacity, ge=1, description="sandboxes alive at once; two a core, at most 16"
+        )
+        degraded: tuple[str, ...] = pydantic.Field(default=(), description="names of limits to go without")
+
+    config: Config
+    rank = 10
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self._swept = threading.Event()
-        self._pool = Pool(self._launch, capacity or default_capacity())
+        self._pool = SandboxPool(self._launch, self.config.capacity)
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -78,4 +86,4 @@ class BubblewrapBackend(Backend):
         if not self._swept.is_set():
             sweep()
             self._swept.set()
-        return launch(limits, this_interpreter(self._packages), degraded=self._degraded)
+        return launch(limits, this_interpreter(self.config.packages), degraded=frozenset(self.config.degraded))

@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from envgym.sandbox import Limits
-from envgym_sandboxes.owner import is_dead, this_owner
+from envgym.sandbox.interface import Limits
+from envgym_sandboxes.process_identity import is_dead, this_process
 
-__all__ = ["Group", "create", "missing_controllers", "sweep"]
+__all__ = ["ControlGroup", "create", "missing_controllers", "sweep"]
 
 _CONTROLLERS = ("memory", "pids", "cpu")
 _PREFIX = "envgym-"
@@ -21,7 +21,7 @@ _REMOVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class ControlGroup:
     """One folder per controller (version 1) or one for all (version 2), with the limits in effect."""
 
     folders: dict[str, Path]
@@ -62,19 +62,19 @@ def missing_controllers() -> list[str]:
     return missing
 
 
-def create(limits: Limits, own_processes: int) -> Group:
+def create(limits: Limits, own_processes: int) -> ControlGroup:
     """Make a group and put the limits in effect.
 
     Raises:
         OSError: a controller is missing or not delegated to this user.
     """
-    name = f"{_PREFIX}{this_owner().replace('/', '~')}~{secrets.token_hex(4)}"
+    name = f"{_PREFIX}{this_process().replace('/', '~')}~{secrets.token_hex(4)}"
     folders = {}
     for controller, parent in _own_folders().items():
         if parent is None:
             raise FileNotFoundError(f"the control-group controller {controller!r} is not available")
         folders[controller] = parent / name
-    group = Group(folders=folders)
+    group = ControlGroup(folders=folders)
     try:
         for folder in set(folders.values()):
             folder.mkdir()
@@ -96,7 +96,7 @@ def sweep() -> int:
     return len(swept)
 
 
-def _limit(group: Group, limits: Limits, own_processes: int) -> None:
+def _limit(group: ControlGroup, limits: Limits, own_processes: int) -> None:
     memory, pids, cpu = (group.folders[name] for name in _CONTROLLERS)
     quota = int(limits.cpus * _PERIOD_MICROSECONDS)
     (pids / "pids.max").write_text(str(limits.processes + own_processes))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envgym.sandbox import Limits
-from envgym_sandboxes.environment import FOLDERS, PROGRAM_UID, WORK, runner_command, variables
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.interpreter import Interpreter
+from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, WORK, runner_command, variables
 
 __all__ = ["OWN_PROCESSES", "bwrap_command", "isolation"]
 

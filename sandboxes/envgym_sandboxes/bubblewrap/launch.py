@@ -10,14 +10,14 @@ from collections.abc import Collection
 from typing import IO
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Limits
-from envgym_sandboxes.bubblewrap.cgroup import Group, create, missing_controllers
+from envgym.sandbox.interface import Limits
+from envgym_sandboxes.bubblewrap.cgroup import ControlGroup, create, missing_controllers
 from envgym_sandboxes.bubblewrap.flags import OWN_PROCESSES, bwrap_command
 from envgym_sandboxes.bubblewrap.seccomp import filter_program
 from envgym_sandboxes.channel import Channel
-from envgym_sandboxes.effective import verify
-from envgym_sandboxes.environment import FOLDERS
 from envgym_sandboxes.interpreter import Interpreter
+from envgym_sandboxes.runner_command import FOLDERS
+from envgym_sandboxes.verify_limits import verify
 from envgym_sandboxes.worker import End, Worker
 
 __all__ = ["GROUP_LIMITS", "Namespace", "launch"]
@@ -38,7 +38,7 @@ class Namespace(Worker):
         process: subprocess.Popen[bytes],
         connection: socket.socket,
         complaints: IO[bytes],
-        group: Group | None,
+        group: ControlGroup | None,
     ) -> None:
         self._process = process
         self._complaints = complaints
@@ -90,7 +90,7 @@ def launch(limits: Limits, interpreter: Interpreter, *, degraded: Collection[str
     return namespace
 
 
-def _group(limits: Limits, degraded: Collection[str]) -> Group | None:
+def _group(limits: Limits, degraded: Collection[str]) -> ControlGroup | None:
     if missing_controllers() and set(degraded) >= GROUP_LIMITS:
         return None
     try:
@@ -99,7 +99,7 @@ def _group(limits: Limits, degraded: Collection[str]) -> Group | None:
         raise SandboxError(f"no control group could be made for the sandbox: {error}") from error
 
 
-def _start(limits: Limits, interpreter: Interpreter, group: Group | None) -> Namespace:
+def _start(limits: Limits, interpreter: Interpreter, group: ControlGroup | None) -> Namespace:
     ours, theirs = socket.socketpair()
     complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
     filter_file = os.memfd_create("filter")

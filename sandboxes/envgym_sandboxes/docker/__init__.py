@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import docker
+import pydantic
 import requests
 from docker.errors import DockerException
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Backend, Limits, Rival
+from envgym.sandbox.interface import Backend, Limits
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
-from envgym_sandboxes.docker.rivals import open_rivals
 from envgym_sandboxes.docker.sweep import labels, sweep
-from envgym_sandboxes.pool import Pool, default_capacity
+from envgym_sandboxes.pool import SandboxPool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["DockerBackend"]
@@ -28,39 +27,42 @@ _ANSWER_SECONDS = 5
 
 
 class DockerBackend(Backend):
-    """Runs programs in containers without network, rights or a writable root.
+    """Runs programs in containers without network, rights or a writable root."""
 
-    Args:
-        image: a public image by digest; by default one is built of this machine's interpreter.
-        python: the interpreter in ``image``; ignored without it.
-        packages: distributions that the built image offers to programs, with what they require.
-        runtime: the OCI runtime, e.g. ``"runsc"`` for gVisor; Docker's default otherwise.
-        capacity: containers alive at once; two a core, at most 16, by default.
-        reuse: wipe and verify a container for the next episode instead of starting another.
-        degraded: names of limits to go without where the runtime cannot enforce them, e.g. ``{"cpus"}``.
-    """
+    class Config(Backend.Config):
+        """Settings of the containers."""
 
-    def __init__(
-        self,
-        *,
-        image: str | None = None,
-        python: str = "/usr/local/bin/python3",
-        packages: tuple[str, ...] = ("numpy",),
-        runtime: str | None = None,
-        capacity: int | None = None,
-        reuse: bool = True,
-        degraded: tuple[str, ...] = (),
-    ) -> None:
-        self._reference = image
-        self._python = python
-        self._packages = tuple(packages)
-        self._runtime = runtime
-        self._reuse = reuse
-        self._degraded = frozenset(degraded)
+        image: str | None = pydantic.Field(
+            default=None,
+            description="a public image by digest; one is built of this machine's interpreter by default",
+        )
+        python: str = pydantic.Field(
+            default="/usr/local/bin/python3", description="the interpreter in image; ignored without it"
+        )
+        packages: tuple[str, ...] = pydantic.Field(
+            default=("numpy",), description="distributions that programs may import, with what they require"
+        )
+        runtime: str | None = pydantic.Field(default=None, description="the OCI runtime, e.g. runsc for gVisor")
+        capacity: int = pydantic.Field(
+            default_factory=default_capacity, ge=1, description="containers alive at once; two a core, at most 16"
+        )
+        reuse: bool = pydantic.Field(
+            default=True,
+            description="wipe and verify a container for the next episode",
+        )
+        degraded: tuple[str, ...] = pydantic.Field(
+            default=(), description="limits to go without where the runtime cannot enforce them, e.g. cpus"
+        )
+
+    config: Config
+    rank = 20
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self._labels = labels()
         self._preparing = threading.Lock()
         self._prepared: tuple[docker.DockerClient, Image] | None = None
-        self._pool = Pool(self._launch, capacity or default_capacity())
+        self._pool = SandboxPool(self._launch, self.config.capacity)
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -93,16 +95,9 @@ class DockerBackend(Backend):
         except (DockerException, requests.RequestException) as error:
             raise SandboxError(f"Docker could not make the image: {error}") from error
 
-    @contextlib.asynccontextmanager
-    async def rivals(self) -> AsyncIterator[Mapping[str, Rival]]:
-        """``docker exec`` and ``docker run`` of Docker's own client, and llm-sandbox; see ``Backend.rivals``."""
-        client, image = await asyncio.to_thread(self._prepare)
-        with open_rivals(client, image) as found:
-            yield found
-
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""
-        return await open_session(self._pool, limits, reusable=self._reuse)
+        return await open_session(self._pool, limits, reusable=self.config.reuse)
 
     async def close(self) -> None:
         """Remove every container of this backend; see ``Backend.close``."""
@@ -119,8 +114,8 @@ class DockerBackend(Backend):
             limits,
             image=image,
             labels=self._labels,
-            runtime=self._runtime,
-            degraded=self._degraded,
+            runtime=self.config.runtime,
+            degraded=frozenset(self.config.degraded),
         )
 
     def _prepare(self) -> tuple[docker.DockerClient, Image]:
@@ -137,9 +132,9 @@ class DockerBackend(Backend):
             return self._prepared
 
     def _image(self, client: docker.DockerClient) -> Image:
-        if self._reference is None:
-            return built_image(client, self._packages)
-        return pinned_image(client, self._reference, self._python)
+        if self.config.image is None:
+            return built_image(client, self.config.packages)
+        return pinned_image(client, self.config.image, self.config.python)
 
 
 def _reach_socket(host: str) -> None:

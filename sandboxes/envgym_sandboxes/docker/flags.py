@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envgym.sandbox import Limits
-from envgym_sandboxes.environment import FOLDERS, PROGRAM_UID, runner_command, variables
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.inside import wire
+from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, runner_command, variables
 
 __all__ = ["OWN_PROCESSES", "container_config"]
 

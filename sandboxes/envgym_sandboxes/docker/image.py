@@ -21,13 +21,13 @@ import docker
 from docker.errors import ImageNotFound
 
 from envgym.errors import UserError
+from envgym_sandboxes.disk_cache import cache_folder, cached_on_disk, fingerprint
 from envgym_sandboxes.interpreter import Interpreter, this_interpreter
-from envgym_sandboxes.remembered import cache_folder, fingerprint, remembered
 
 __all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
 
 REPOSITORY = "envgym-sandbox"
-_LOG = logging.getLogger("envgym.sandbox")
+_LOG = logging.getLogger("envgym.sandbox.interface")
 _PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
 _LAYOUT = 2
 """Raise it when the image's own files change, so that an old image is not taken for a new one."""
@@ -97,7 +97,7 @@ def _digest(packages: tuple[str, ...]) -> str:
         return digest.hexdigest()[:12]
 
     name = f"image-{fingerprint([], interpreter.python, *packages)[:12]}"
-    return str(remembered(name, fingerprint(files, f"layout {_LAYOUT}"), of_contents))
+    return str(cached_on_disk(name, fingerprint(files, f"layout {_LAYOUT}"), of_contents))
 
 
 @contextmanager

@@ -14,14 +14,14 @@ import requests
 from docker.errors import DockerException, NotFound
 
 from envgym.errors import SandboxError
-from envgym.sandbox import Limits
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.channel import Channel
 from envgym_sandboxes.docker.flags import OWN_PROCESSES, container_config
 from envgym_sandboxes.docker.frames import Frames
 from envgym_sandboxes.docker.image import Image
 from envgym_sandboxes.docker.sweep import remove
-from envgym_sandboxes.effective import verify
-from envgym_sandboxes.environment import FOLDERS
+from envgym_sandboxes.runner_command import FOLDERS
+from envgym_sandboxes.verify_limits import verify
 from envgym_sandboxes.worker import End, Worker
 
 __all__ = ["Container", "launch"]

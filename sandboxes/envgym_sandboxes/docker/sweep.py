@@ -8,7 +8,7 @@ import secrets
 import docker
 from docker.errors import APIError, NotFound
 
-from envgym_sandboxes.owner import is_dead, this_owner
+from envgym_sandboxes.process_identity import is_dead, this_process
 
 __all__ = ["labels", "remove", "sweep"]
 
@@ -20,7 +20,7 @@ _REMOVE_SECONDS = 10
 
 def labels() -> dict[str, str]:
     """What marks the containers of one backend: a run of its own, and this process."""
-    return {_RUN: secrets.token_hex(8), _OWNER: this_owner()}
+    return {_RUN: secrets.token_hex(8), _OWNER: this_process()}
 
 
 def sweep(client: docker.DockerClient) -> int:

@@ -22,7 +22,7 @@ import time
 from typing import Any
 
 from envgym_sandboxes.inside.cells import Session, open_pipes, run_cells
-from envgym_sandboxes.inside.files import answer, empty, get, put
+from envgym_sandboxes.inside.file_transfer import answer, empty, get, put
 from envgym_sandboxes.inside.program import enter, run_argv, run_python, take
 from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, reap, traces
 from envgym_sandboxes.inside.wire import (

@@ -14,12 +14,12 @@ import pytest
 from commands import Run
 
 from envgym.cli import app, main
-from envgym.collect import TooManyFailures
 from envgym.config import Section
-from envgym.data import Trajectory, from_json
+from envgym.env.registration import list_envs
 from envgym.errors import UserError
-from envgym.record import RunFolder
-from envgym.registry import list_envs
+from envgym.records import Trajectory, from_json
+from envgym.rollout.collector import TooManyFailures
+from envgym.runs.folder import RunFolder
 
 SUMS = "toys:Adder"
 

@@ -11,11 +11,11 @@ import pytest
 from commands import Run
 from toys import Adder
 
-from envgym.core import Reply
-from envgym.data import Message, Score, Split, Task, Trajectory
-from envgym.quality import CHECKS, Subject
-from envgym.tasks import ProceduralTasks
-from envgym.tools import Tool
+from envgym.check import CHECKS, Subject
+from envgym.env.chat_env import Reply
+from envgym.env.tools import Tool
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.tasks.procedural import ProceduralTasks
 
 
 class Sound(Adder):
@@ -68,7 +68,7 @@ class Moody(Sound):
     """Another sequence of tasks for every instance."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        return ProceduralTasks(self._generate, split, self.settings.size, self.number)
+        return ProceduralTasks(self._generate, split, self.config.size, self.number)
 
 
 class Talkative(Sound):

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from toys import Adder
 
-from envgym.collect import Collector
-from envgym.data import Trajectory
+from envgym.env.services import Services
 from envgym.errors import UserError
 from envgym.evaluate import EnvScores, distinct, evaluate
-from envgym.mix import MixEntry
-from envgym.policy import EmptyPolicy, GoldPolicy, Policy, RandomPolicy
-from envgym.services import Services
+from envgym.policies.interface import Policy
+from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.records import Trajectory
+from envgym.rollout.collector import Collector
+from envgym.rollout.mix import MixEntry
 
 
 @pytest.fixture(autouse=True)

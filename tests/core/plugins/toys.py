@@ -11,23 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from envgym.core import ChatEnv, EnvSettings, Reply
-from envgym.data import Message, Score, Split, Task, Trajectory
+from envgym.env.chat_env import ChatEnv, Reply
+from envgym.env.tools import ToolInputError, tool
 from envgym.errors import SandboxError, UserError, VerifierError
-from envgym.sandbox import Backend, Limits, Sandbox
-from envgym.tasks import ProceduralTasks
-from envgym.tools import ToolInputError, tool
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.sandbox.interface import Backend, Limits, Sandbox
+from envgym.tasks.procedural import ProceduralTasks
 
 FOREVER = 3600.0
-
-
-class ToySettings(EnvSettings):
-    """``trouble`` says what goes wrong, in the instances whose number is below ``troubled``."""
-
-    trouble: str = ""
-    troubled: int = 1_000_000
-    numbers: int = pydantic.Field(default=30, ge=1, description="addends are below this")
-    empty: bool = False
 
 
 class Adder(ChatEnv):
@@ -36,7 +27,15 @@ class Adder(ChatEnv):
     A second paragraph, which ``show`` leaves out.
     """
 
-    Settings = ToySettings
+    class Config(ChatEnv.Config):
+        """``trouble`` says what goes wrong, in the instances whose number is below ``troubled``."""
+
+        trouble: str = ""
+        troubled: int = 1_000_000
+        numbers: int = pydantic.Field(default=30, ge=1, description="addends are below this")
+        empty: bool = False
+
+    config: Config
     instances: ClassVar[list[Adder]] = []
 
     def __init__(self, **arguments: Any) -> None:
@@ -47,15 +46,15 @@ class Adder(ChatEnv):
         self.cleaned = False
 
     def trouble(self, name: str) -> bool:
-        return self.settings.trouble == name and self.number < self.settings.troubled
+        return self.config.trouble == name and self.number < self.config.troubled
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        if self.settings.empty:
+        if self.config.empty:
             return []
-        return ProceduralTasks(self._generate, split, self.settings.size, self.settings.task_seed)
+        return ProceduralTasks(self._generate, split, self.config.size, self.config.task_seed)
 
     def _generate(self, rng: random.Random, split: Split) -> Task:
-        a, b = (rng.randrange(self.settings.numbers) for _ in range(2))
+        a, b = (rng.randrange(self.config.numbers) for _ in range(2))
         prompt = Message(role="user", content=f"{a} + {b}?")
         return Task(id=f"{a}+{b}", split=split, messages=(prompt,), reference=a + b)
 
@@ -85,7 +84,7 @@ class Adder(ChatEnv):
             raise RuntimeError("cannot close")
 
     async def respond(self, action: Message) -> Reply:
-        match self.settings.trouble if self.number < self.settings.troubled else "":
+        match self.config.trouble if self.number < self.config.troubled else "":
             case "respond":
                 raise RuntimeError("wires crossed")
             case "timeout":
@@ -104,7 +103,7 @@ class Adder(ChatEnv):
         return self._score_of(trajectory)
 
     async def _score_of(self, trajectory: Trajectory) -> Any:
-        match self.settings.trouble if self.number < self.settings.troubled else "":
+        match self.config.trouble if self.number < self.config.troubled else "":
             case "score":
                 raise KeyError("answer")
             case "verifier":

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from envgym_trainers.engine.engine import Engine, EngineSession, Sampled
+from envgym_trainers.engine.in_process import Engine, EngineSession, Sampled
 
 CAPACITY = 64
 STOP = 7

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from envgym_trainers.engine.rows import Row, passes
 from envgym_trainers.engine.scheduler import Scheduler
+from envgym_trainers.engine.sequences import Row, passes
 
 BUDGET = 8
 

@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from envgym_trainers.advantages import group_centred
-from envgym_trainers.aggregate import Totals, token_mean
+from envgym.errors import RecipeError
 from envgym_trainers.objectives import Needs, Objective, merge_metrics
+from envgym_trainers.objectives.ops.advantages import group_centred
+from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
 
 class Reinforce(Objective):
     """−A·ℓ, as a third party would write it."""
 
-    scale: float = Field(default=1.0, gt=0)
-    """Factor of the loss."""
+    class Config(Objective.Config):
+        scale: float = Field(default=1.0, gt=0)
+        """Factor of the loss."""
+
+    config: Config
 
     def advantages(self, rewards):
         return group_centred(rewards)
 
     def loss(self, batch, logprobs, entropy, totals):
-        loss = token_mean(-self.scale * batch.advantages * logprobs, batch.mask, totals)
+        loss = token_mean(-self.config.scale * batch.advantages * logprobs, batch.mask, totals)
         return loss, {"entropy": token_mean(entropy, batch.mask, totals)}
 
 
 def test_an_objective_is_its_settings(random_batch):
     """Two methods are enough; settings are validated, unknown ones refused, and the rest has a default."""
-    objective = Reinforce.model_validate({"scale": 2.0})
+    objective = Reinforce(scale=2.0)
     batch, values = random_batch()
     loss, _ = objective.loss(batch, values, values, Totals(tokens=2, sequences=1))
     assert loss.item() == pytest.approx(-(batch.advantages * values)[batch.mask].sum().item())
     assert objective.needs() == Needs()
-    with pytest.raises(ValidationError, match="scael"):
-        Reinforce.model_validate({"scael": 2.0})
-    with pytest.raises(ValidationError):
-        Reinforce.model_validate({"scale": 0.0})
+    with pytest.raises(RecipeError, match="did you mean 'scale'"):
+        Reinforce(scael=2.0)
+    with pytest.raises(RecipeError):
+        Reinforce(scale=0.0)
 
 
 def test_an_objective_without_a_loss_cannot_be_made():

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym_trainers.aggregate import Totals
 from envgym_trainers.batch import Batch, collate, micro_batches
 from envgym_trainers.objectives.base import merge_metrics
 from envgym_trainers.objectives.dapo import DAPO
 from envgym_trainers.objectives.grpo import GRPO
+from envgym_trainers.objectives.ops.reduction import Totals
 
 OBJECTIVES = [
     GRPO(),
@@ -67,7 +67,7 @@ def test_clip_gradient_table(objective, advantage, passes):
     for ratio, through in zip(RATIOS, passes, strict=True):
         loss, gradient, metrics = run(objective, *one_token(ratio, advantage))
         assert gradient[0, 1].item() == pytest.approx(-ratio * advantage if through else 0.0, abs=1e-7)
-        limit = 1 + objective.clip_high if advantage > 0 else 1 - objective.clip_low
+        limit = 1 + objective.config.clip_high if advantage > 0 else 1 - objective.config.clip_low
         assert loss.item() == pytest.approx(-advantage * (ratio if through else limit), abs=1e-7)
         assert metrics["clip_low"] == float(not through and advantage < 0)
         assert metrics["clip_high"] == float(not through and advantage > 0)

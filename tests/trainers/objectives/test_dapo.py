@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from envgym_trainers.aggregate import Totals
 from envgym_trainers.batch import collate
-from envgym_trainers.dynamic_sampling import DynamicSampling
 from envgym_trainers.objectives.dapo import DAPO
-from envgym_trainers.overlong import SoftOverlong
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.ops.overlong import SoftOverlong
+from envgym_trainers.objectives.ops.reduction import Totals
 
 
 def test_every_token_weighs_the_same(make_sample):

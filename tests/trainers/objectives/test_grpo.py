@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from envgym_trainers.aggregate import Totals
 from envgym_trainers.batch import collate
 from envgym_trainers.objectives.grpo import GRPO
+from envgym_trainers.objectives.ops.reduction import Totals
 
 
 def test_short_and_long_sequences_weigh_the_same(make_sample):

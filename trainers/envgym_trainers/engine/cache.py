@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from envgym.errors import UserError
-from envgym_trainers.attention import partial_attention
+from envgym_trainers.models.attention import partial_attention
 
 __all__ = ["SlotCache"]
 

@@ -9,11 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from envgym.errors import UserError
-from envgym_trainers.attention import attention_mask
 from envgym_trainers.engine.cache import SlotCache
-from envgym_trainers.engine.rows import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
 from envgym_trainers.engine.sampling import choose
-from envgym_trainers.logprobs import has_plain_head
+from envgym_trainers.engine.sequences import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
+from envgym_trainers.learner.logprobs import has_plain_head
+from envgym_trainers.models.attention import attention_mask
 
 __all__ = ["Scheduler"]
 

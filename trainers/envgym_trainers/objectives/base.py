@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
-from envgym_trainers.aggregate import Totals
+from envgym.plugins.base import Plugin
+from envgym.plugins.registry import Registry
 from envgym_trainers.batch import Batch
-from envgym_trainers.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.ops.reduction import Totals
 
-__all__ = ["Metrics", "Needs", "Objective", "merge_metrics"]
+__all__ = ["Metrics", "Needs", "Objective", "merge_metrics", "objectives"]
 
 Metrics: TypeAlias = Mapping[str, Tensor]
 """Detached scalars by name. A name that ends in ``_max`` is a maximum; every other value is a share of the
@@ -43,17 +45,20 @@ class Needs:
     """Leave truncated members out of the batch; their rewards stay in the group's baseline."""
 
 
-class Objective(BaseModel, abc.ABC):
+class Objective(Plugin, abc.ABC):
     """A training objective. Subclasses set ``advantages`` and ``loss``; the rest has a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    class Config(Plugin.Config):
+        """No settings."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _false_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A recipe is TOML, which has no null: there ``false`` turns an optional setting off."""
-        optional = {n for n, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
-        return {n: None if value is False and n in optional else value for n, value in values.items()}
+        @model_validator(mode="before")
+        @classmethod
+        def _false_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
+            """Turn an optional setting off by ``false``: a recipe is TOML, which has no null."""
+            optional = {n for n, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+            return {n: None if value is False and n in optional else value for n, value in values.items()}
+
+    config: Config
 
     def needs(self) -> Needs:
         """What the loop must provide; nothing by default."""
@@ -112,3 +117,9 @@ def merge_metrics(parts: Iterable[Metrics]) -> dict[str, float]:
         stacked = torch.stack(values)
         merged[name] = float(stacked.max() if name.endswith("_max") else stacked.sum())
     return merged
+
+
+objectives: Registry[Objective] = Registry(
+    "objective", "envgym.objectives", "envgym_trainers.objectives.base:Objective"
+)
+"""Every objective that is installed or registered."""

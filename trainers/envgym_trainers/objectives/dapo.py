@@ -18,13 +18,13 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.advantages import group_normalised
-from envgym_trainers.aggregate import Totals, token_mean
 from envgym_trainers.batch import Batch
-from envgym_trainers.dynamic_sampling import DynamicSampling
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
-from envgym_trainers.overlong import SoftOverlong
-from envgym_trainers.policy_gradient import clipped_surrogate, policy_metrics
+from envgym_trainers.objectives.ops.advantages import group_normalised
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.ops.overlong import SoftOverlong
+from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, policy_metrics
+from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
 __all__ = ["DAPO"]
 
@@ -32,27 +32,32 @@ __all__ = ["DAPO"]
 class DAPO(Objective):
     """Group-normalised advantages, clip-higher, token mean, dynamic sampling, soft overlong punishment."""
 
-    clip_low: float = Field(default=0.2, ge=0, le=1)
-    """ε_low: the ratio is held above 1 − ε_low."""
-    clip_high: float = Field(default=0.28, ge=0)
-    """ε_high: the ratio is held below 1 + ε_high; larger than ε_low so that rare tokens can grow."""
-    importance_cap: float | None = Field(default=None, gt=0)
-    """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
-    dynamic_sampling: DynamicSampling | None = DynamicSampling()
-    """How the batch is filled with groups that have a signal; None, in a recipe false, trains on all."""
-    overlong: SoftOverlong | None = SoftOverlong()
-    """Penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
-    filter_truncated: bool = False
-    """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
+    class Config(Objective.Config):
+        """Settings of the loss."""
+
+        clip_low: float = Field(default=0.2, ge=0, le=1)
+        """ε_low: the ratio is held above 1 − ε_low."""
+        clip_high: float = Field(default=0.28, ge=0)
+        """ε_high: the ratio is held below 1 + ε_high; larger than ε_low so that rare tokens can grow."""
+        importance_cap: float | None = Field(default=None, gt=0)
+        """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
+        dynamic_sampling: DynamicSampling | None = DynamicSampling()
+        """How the batch is filled with groups that have a signal; None, in a recipe false, trains on all."""
+        overlong: SoftOverlong | None = SoftOverlong()
+        """Penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
+        filter_truncated: bool = False
+        """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
+
+    config: Config
 
     def needs(self) -> Needs:
         """Dynamic sampling, and the filter of truncated members where it is turned on."""
-        return Needs(dynamic_sampling=self.dynamic_sampling, filter_truncated=self.filter_truncated)
+        return Needs(dynamic_sampling=self.config.dynamic_sampling, filter_truncated=self.config.filter_truncated)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
         """[G] score 0…1 mapped to −1…1, plus the overlong penalty."""
         rewards = 2 * scores - 1
-        return rewards if self.overlong is None else rewards + self.overlong.penalty(model_tokens)
+        return rewards if self.config.overlong is None else rewards + self.config.overlong.penalty(model_tokens)
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
@@ -60,6 +65,6 @@ class DAPO(Objective):
 
     def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
         """Token mean of the clipped surrogate; see ``Objective.loss``."""
-        clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
-        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
+        clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
+        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)
         return token_mean(losses, batch.mask, totals), policy_metrics(batch, logprobs, entropy, totals, **clip)

@@ -14,11 +14,11 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.advantages import group_normalised
-from envgym_trainers.aggregate import Totals, sequence_mean
 from envgym_trainers.batch import Batch
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
-from envgym_trainers.policy_gradient import clipped_surrogate, k3, log_ratio, policy_metrics
+from envgym_trainers.objectives.ops.advantages import group_normalised
+from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, k3, log_ratio, policy_metrics
+from envgym_trainers.objectives.ops.reduction import Totals, sequence_mean
 
 __all__ = ["GRPO"]
 
@@ -26,20 +26,25 @@ __all__ = ["GRPO"]
 class GRPO(Objective):
     """Group-normalised advantages, symmetric clip, mean over sequences, optional KL to a reference."""
 
-    clip_low: float = Field(default=0.2, ge=0, le=1)
-    """ε_low: the ratio is held above 1 − ε_low."""
-    clip_high: float = Field(default=0.2, ge=0)
-    """ε_high: the ratio is held below 1 + ε_high."""
-    beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL penalty; anything above 0 needs a reference model."""
-    unbiased_kl: bool = False
-    """Multiply k3 by r, which makes its gradient that of the KL itself: DeepSeek-V3.2, arXiv 2512.02556."""
-    importance_cap: float | None = Field(default=None, gt=0)
-    """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
+    class Config(Objective.Config):
+        """Settings of the loss."""
+
+        clip_low: float = Field(default=0.2, ge=0, le=1)
+        """ε_low: the ratio is held above 1 − ε_low."""
+        clip_high: float = Field(default=0.2, ge=0)
+        """ε_high: the ratio is held below 1 + ε_high."""
+        beta: float = Field(default=0.0, ge=0)
+        """Weight of the KL penalty; anything above 0 needs a reference model."""
+        unbiased_kl: bool = False
+        """Multiply k3 by r, which makes its gradient that of the KL itself: DeepSeek-V3.2, arXiv 2512.02556."""
+        importance_cap: float | None = Field(default=None, gt=0)
+        """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
+
+    config: Config
 
     def needs(self) -> Needs:
         """A reference model where ``beta`` is above 0."""
-        return Needs(reference_model=self.beta > 0)
+        return Needs(reference_model=self.config.beta > 0)
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
@@ -47,13 +52,13 @@ class GRPO(Objective):
 
     def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
         """Sequence-mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
-        clip = {"clip_low": self.clip_low, "clip_high": self.clip_high}
-        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.importance_cap)
+        clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
+        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)
         metrics = policy_metrics(batch, logprobs, entropy, totals, **clip)
-        if self.beta > 0:
+        if self.config.beta > 0:
             penalty = k3(batch, logprobs)
-            if self.unbiased_kl:
+            if self.config.unbiased_kl:
                 penalty = penalty * log_ratio(batch, logprobs).exp()
-            losses = losses + self.beta * penalty
+            losses = losses + self.config.beta * penalty
             metrics["reference_kl"] = sequence_mean(penalty.detach(), batch.mask, totals)
         return sequence_mean(losses, batch.mask, totals), metrics

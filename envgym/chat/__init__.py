@@ -1,0 +1,1 @@
+"""Chat: how models write tool calls, and servers that complete conversations."""

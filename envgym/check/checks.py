@@ -1,0 +1,239 @@
+"""The checks themselves. Each finds faults, and says how to mend what it looks for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import gymnasium
+from gymnasium.utils.env_checker import check_env
+from pydantic import JsonValue
+
+from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say
+from envgym.env.run_sync import run_sync
+from envgym.policies.interface import Policy
+from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, from_json, to_json
+
+__all__ = ["CHECKS", "Check", "Subject"]
+
+_CANCELLED_AFTER = (0.0, 0.003, 0.03)
+"""Seconds: before anything happened, while an episode begins, and in the middle of most."""
+_COMPARED = 300
+"""Tasks of each split that are looked at for an overlap."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One demand on an environment."""
+
+    name: str
+    mend: str
+    """What to do about a fault."""
+    find: Callable[[Subject], Iterator[str]]
+
+    def faults(self, subject: Subject) -> list[str]:
+        """What is wrong; an exception of the environment's is a fault, too."""
+        try:
+            return list(self.find(subject))
+        except Exception as error:  # noqa: BLE001 - the code under test may raise anything
+            return [f"{type(error).__name__}: {error}"]
+
+
+def _gold(subject: Subject) -> Iterator[str]:
+    highest = subject.env.reward_range[1]
+    for task in subject.tasks():
+        played, fault = subject.play(GoldPolicy(), task)
+        if fault:
+            yield fault
+        elif played.score is not None and (played.score.value, played.score.accuracy) != (highest, 1):
+            yield f"task {task.id}: gold scored {played.score.value:g}, accuracy {played.score.accuracy:g}"
+
+
+def _floor(subject: Subject) -> Iterator[str]:
+    for task in subject.tasks():
+        echo = "\n".join(m.content for m in task.messages)
+        cheap = {
+            "silence": EmptyPolicy(),
+            "the prompt echoed": say(echo),
+            "the question echoed": say(task.messages[-1].content),
+            "the prompt as an answer": say(f"<answer>{echo}</answer>"),
+        }
+        yield from _above_the_floor(subject, task, cheap)
+    first = next(subject.tasks())
+    yield from _above_the_floor(subject, first, {repr(text[:30]): say(text) for text in GARBAGE})
+
+
+def _above_the_floor(subject: Subject, task: Task, policies: dict[str, Policy]) -> Iterator[str]:
+    for name, policy in policies.items():
+        played, fault = subject.play(policy, task)
+        if fault:
+            yield f"{name}: {fault}"
+        elif played.reward != subject.env.reward_range[0]:
+            yield f"task {task.id}: {name} scored {played.reward:g}"
+
+
+def _bad_calls(subject: Subject) -> Iterator[str]:
+    task = next(subject.tasks())
+    unfit: tuple[dict[str, JsonValue], ...] = ({}, {"no such": [1]})
+    wrong = [ToolCall(name=name, arguments=given) for name in subject.env.tools for given in unfit]
+    for call in (*BAD_CALLS, *wrong):
+        played, fault = subject.play(say("", call), task)
+        if fault:
+            yield f"call {call.name!r}: {fault}"
+        elif len(played.turns) < 2 or not played.turns[1].messages[0].content.startswith("error: "):
+            yield f"call {call.name!r} with {call.arguments} was not answered with an error"
+
+
+def _random(subject: Subject) -> Iterator[str]:
+    for seed, task in enumerate(subject.tasks()):
+        if fault := subject.play(RandomPolicy(), task, seed)[1]:
+            yield fault
+
+
+def _seeds(subject: Subject) -> Iterator[str]:
+    with contextlib.closing(subject.make()) as first, contextlib.closing(subject.make()) as second:
+        draws = [[env.reset(seed=seed)[1]["task_id"] for seed in (1, 2, 3)] for env in (first, second)]
+    if draws[0] != draws[1]:
+        yield f"seeds 1, 2, 3 drew tasks {draws[0]} in one instance and {draws[1]} in another"
+
+
+def _observation(subject: Subject) -> Iterator[str]:
+    for task in subject.tasks():
+        observation, info = subject.env.reset(seed=0, options={"task": task})
+        if observation.messages != task.messages or set(info) != {"task_id"}:
+            yield f"task {task.id}: the first observation is not the prompt alone, or info tells {sorted(info)}"
+        if not subject.env.observation_space.contains(observation):
+            yield f"task {task.id}: the first observation is not in the observation space"
+    run_sync(subject.env.end_episode())
+
+
+def _replay(subject: Subject) -> Iterator[str]:
+    task = next(subject.tasks())
+    for policy in (GoldPolicy(), RandomPolicy()):
+        name = type(policy).__name__
+        (first, fault), (again, _) = (subject.play(policy, task, seed=1) for _ in range(2))
+        if fault:
+            yield fault
+            continue
+        if (again.messages, again.score) != (first.messages, first.score):
+            yield f"task {task.id}: two episodes of {name} with the same seed differ"
+        rescored = run_sync(subject.env.rescore(from_json(Trajectory, to_json(first))))
+        if rescored != first.score:
+            yield f"task {task.id}: the stored trajectory of {name} is scored {rescored}, not {first.score}"
+
+
+def _splits(subject: Subject) -> Iterator[str]:
+    train, held_out = (subject.env.task_list(split)[:_COMPARED] for split in ("train", "held_out"))
+    marked = {task.split for task in train}, {task.split for task in held_out}
+    if marked != ({"train"}, {"held_out"}):
+        yield f"tasks of train and held_out say that they belong to {marked[0]} and {marked[1]}"
+    for what, key in (("ids", lambda t: t.id), ("contents", content_hash)):
+        if shared := {key(t) for t in train} & {key(t) for t in held_out}:
+            yield f"{len(shared)} {what} are in both splits, e.g. {next(iter(shared))}"
+
+
+def _travel(subject: Subject) -> Iterator[str]:
+    task = next(subject.tasks())
+    if from_json(Task, to_json(task)) != task:
+        yield f"task {task.id} changes when it is written and read"
+    kind, settings = type(subject.env), subject.env.config.model_dump(mode="json")
+    with contextlib.closing(kind(services=subject.env.services, **settings)) as other:
+        if other.config != subject.env.config:
+            yield "settings change when they are written and read"
+        if other.task_list(task.split)[0] != task:
+            yield f"another instance with the same settings has another first task than {task.id}"
+
+
+def _closing(subject: Subject) -> Iterator[str]:
+    env = subject.make()
+    env.reset(seed=0)
+    env.reset(seed=1)
+    env.close()
+    env.close()
+    try:
+        env.step(Message(role="assistant", content=""))
+        yield "a step after close was taken"
+    except gymnasium.error.ResetNeeded:
+        return
+
+
+def _cancelling(subject: Subject) -> Iterator[str]:
+    task = next(subject.tasks())
+    for after in _CANCELLED_AFTER:
+        if fault := subject.cancel(task, after):
+            yield fault
+        elif fault := subject.play(GoldPolicy(), task)[1]:
+            yield f"after an episode that was cancelled: {fault}"
+
+
+def _gymnasium(subject: Subject) -> Iterator[str]:
+    with contextlib.closing(subject.make()) as env, contextlib.redirect_stdout(io.StringIO()):
+        check_env(env, skip_render_check=True)
+    yield from ()
+
+
+CHECKS = (
+    Check(
+        name="gold scores the maximum",
+        find=_gold,
+        mend="gold(task) must solve every task: mend the expert, the tests or the verifier, until all agree",
+    ),
+    Check(
+        name="what deserves nothing scores the floor",
+        find=_floor,
+        mend="a policy finds this within a hundred steps: gate the reward on a real answer",
+    ),
+    Check(
+        name="calls that cannot be run are answered",
+        find=_bad_calls,
+        mend="let run_calls answer tool calls, and raise ToolInputError for input that is wrong",
+    ),
+    Check(
+        name="random actions stay within the rules",
+        find=_random,
+        mend="let no action raise, and declare reward_range as the scores are",
+    ),
+    Check(
+        name="the same seed draws the same task",
+        find=_seeds,
+        mend="draw from the generator that tasks are made with, never from a global one",
+    ),
+    Check(
+        name="the first observation is the prompt alone",
+        find=_observation,
+        mend="keep answers in Task.reference, and out of messages and info",
+    ),
+    Check(
+        name="replay and re-scoring give the same score",
+        find=_replay,
+        mend="score from the trajectory alone; what else scoring needs belongs into Trajectory.artifacts",
+    ),
+    Check(
+        name="train and held-out share nothing",
+        find=_splits,
+        mend="use ProceduralTasks, or split rows by content, and set Task.split",
+    ),
+    Check(
+        name="tasks and settings travel",
+        find=_travel,
+        mend="keep tasks to JSON values, and make them from the settings alone",
+    ),
+    Check(
+        name="episodes can be abandoned, and closing twice is safe",
+        find=_closing,
+        mend="free in finish() what start() took",
+    ),
+    Check(
+        name="a cancelled episode ends, and another can begin",
+        find=_cancelling,
+        mend="let CancelledError pass, and free in finish() what start() took, however far it came",
+    ),
+    Check(
+        name="Gymnasium's own checker passes",
+        find=_gymnasium,
+        mend="do as it says; spaces and step results are ChatEnv's unless overridden",
+    ),
+)

@@ -1,0 +1,1 @@
+"""Environments: the base class, and what an author builds one from."""

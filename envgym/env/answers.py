@@ -1,0 +1,58 @@
+r"""What the environments whose answer is a short text share: reading the answer, and an expert's messages.
+
+The final answer is what the last assistant message puts into ``<answer>...</answer>`` or ``\boxed{...}``; text
+outside a fence, earlier messages and tool output never count. Of several fences the last one does, and a
+``####`` line after one is a fence too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import JsonValue
+
+from envgym.errors import DataError
+from envgym.math_equivalence.final_answer import extract_answer
+from envgym.records import Message, Task, ToolCall, Trajectory
+
+__all__ = ["MAX_FORMAT_WEIGHT", "call", "fenced_answer", "has_format", "reference_of", "script"]
+
+MAX_FORMAT_WEIGHT = 0.2
+"""Keeps the best wrong answer far below the worst right one."""
+_FENCES = ("<answer>", "\\boxed{")
+
+
+def fenced_answer(trajectory: Trajectory) -> str | None:
+    """The final answer, or ``None`` where the last message fences none or is not a final message."""
+    if not trajectory.turns or trajectory.turns[-1].action.tool_calls:
+        return None
+    text = trajectory.final_text
+    return extract_answer(text) if any(fence in text for fence in _FENCES) else None
+
+
+def has_format(trajectory: Trajectory) -> float:
+    """1 where the last message fences an answer, right or wrong, and 0 elsewhere."""
+    return float(fenced_answer(trajectory) is not None)
+
+
+def reference_of(task: Task) -> dict[str, JsonValue]:
+    """The hidden reference of a task whose reference is an object.
+
+    Raises:
+        DataError: it is not one, as of a task that another environment made.
+    """
+    if not isinstance(task.reference, dict):
+        raise DataError(f"task {task.id!r} has no reference object")
+    return task.reference
+
+
+def call(name: str, **arguments: JsonValue) -> Message:
+    """An assistant message that is one tool call."""
+    return Message(
+        role="assistant", content="", tool_calls=(ToolCall(name=name, arguments=arguments, id="call_0"),)
+    )
+
+
+def script(calls: Sequence[Message], answer: str) -> list[Message]:
+    """The actions of an expert: the calls, then the fenced answer."""
+    return [*calls, Message(role="assistant", content=f"<answer>{answer}</answer>")]

@@ -1,0 +1,46 @@
+"""Python as a tool: an episode's session in a sandbox, which its first call opens."""
+
+from __future__ import annotations
+
+from envgym.env.services import Services
+from envgym.env.tools import ToolInputError
+from envgym.sandbox.interface import Limits, Sandbox, Status
+
+__all__ = ["PythonSession"]
+
+
+class PythonSession:
+    """Runs the Python that a model writes; names survive from call to call until the episode closes it.
+
+    Args:
+        services: open the sandbox.
+        limits: of the sandbox; ``wall_seconds`` is the deadline of each call.
+        error_chars: longest account of what went wrong.
+    """
+
+    def __init__(self, services: Services, limits: Limits, *, error_chars: int) -> None:
+        self._services = services
+        self._limits = limits
+        self._error_chars = error_chars
+        self._sandbox: Sandbox | None = None
+
+    async def run(self, code: str) -> str:
+        """Run ``code`` and return what it prints, stripped, or a remark that it printed nothing.
+
+        Raises:
+            ToolInputError: it failed; the message is how, and the last line that it wrote about it.
+            SandboxError: the sandbox failed, not the program.
+        """
+        if self._sandbox is None:
+            self._sandbox = await self._services.open_sandbox(self._limits)
+        done = await self._sandbox.run_cell(code)
+        if done.status is not Status.OK:
+            last_line = done.error_text.strip().rpartition("\n")[2]
+            raise ToolInputError(f"{done.status}: {last_line}"[: self._error_chars])
+        return done.text.strip() or "nothing was printed"
+
+    async def close(self) -> None:
+        """Close the sandbox, if there is one; the next call opens another. Safe to call twice."""
+        if self._sandbox is not None:
+            sandbox, self._sandbox = self._sandbox, None
+            await sandbox.close()

@@ -1,0 +1,90 @@
+"""What environments need from outside. Nothing is global: an environment asks the ``Services`` it was handed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from envgym.errors import SandboxError, UnknownNameError, UserError
+from envgym.sandbox.interface import Backend, Limits, Sandbox
+from envgym.sandbox.selection import AUTO, sandboxes, select_backend
+from envgym.verifiers.judge import Judge
+
+__all__ = ["Services"]
+
+
+class Services:
+    """Shared by the environments of one run, and closed at its end.
+
+    Args:
+        sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
+        sandbox_settings: of that backend; see ``select_backend``.
+        judge: a language model that grades, as ``URL#MODEL``; ``""`` for none.
+
+    Raises:
+        UnknownNameError: no such backend.
+        UserError: the judge's address is not one of a server.
+    """
+
+    def __init__(
+        self, sandbox: str = AUTO, sandbox_settings: Mapping[str, Any] | None = None, judge: str = ""
+    ) -> None:
+        known = (AUTO, *sandboxes.plugins())
+        if sandbox not in known and ":" not in sandbox:
+            raise UnknownNameError("sandbox", sandbox, known)
+        self.sandbox_name = sandbox
+        self._settings = dict(sandbox_settings or {})
+        self._backend: Backend | None = None
+        url, _, model = judge.partition("#")
+        self._judge = Judge(url, model=model) if judge else None
+
+    def backend(self) -> Backend:
+        """The sandbox backend, made on first use.
+
+        Raises:
+            UserError: no such backend, or none that this machine can run.
+        """
+        if self._backend is None:
+            self._backend = select_backend(self.sandbox_name, self._settings)
+        return self._backend
+
+    async def open_sandbox(self, limits: Limits) -> Sandbox:
+        """Open a sandbox; the caller closes it.
+
+        Raises:
+            SandboxError: none could be started.
+        """
+        try:
+            return await self.backend().open(limits)
+        except OSError as error:
+            raise SandboxError(f"the sandbox backend failed: {error}") from error
+
+    def judge(self) -> Judge:
+        """The judge.
+
+        Raises:
+            UserError: none was named.
+        """
+        if self._judge is None:
+            raise UserError(
+                "this needs a judge, and none is named: give --judge URL#MODEL, or judge = 'URL#MODEL' in the "
+                "recipe; URL is that of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1"
+            )
+        return self._judge
+
+    async def close(self) -> None:
+        """Free the backend and the judge's connections. Safe to call twice."""
+        if self._judge is not None:
+            await self._judge.close()
+        if self._backend is not None:
+            backend, self._backend = self._backend, None
+            await backend.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,239 @@
+"""Atoms of an expression: numbers, symbols, units, functions with their arguments."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from envgym.math_equivalence.cursor import Cursor
+from envgym.math_equivalence.lexer import Token
+from envgym.math_equivalence.limits import UnreadableError
+from envgym.math_equivalence.literals import read_number, read_repeating
+from envgym.math_equivalence.tree import (
+    Add,
+    Const,
+    FunctionCall,
+    Mul,
+    Num,
+    Pow,
+    Relation,
+    Series,
+    Sym,
+    Tree,
+    Words,
+    divide,
+    negate,
+)
+from envgym.math_equivalence.units import unit_name
+
+__all__ = ["CONJUNCTIONS", "AtomParser", "scalar_node", "scalar_power"]
+
+_TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")
+_INVERSES = {name: "a" + name for name in _TRIGONOMETRIC}
+_FUNCTIONS = frozenset(
+    {*_TRIGONOMETRIC, *_INVERSES.values(), "ln", "log", "lg", "exp", "abs", "floor", "ceil"}
+    | {"max", "min", "gcd", "lcm", "arcsin", "arccos", "arctan", "sqrt"}
+)
+_SPELLINGS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "infty": "inf", "infinity": "inf", "inf": "inf", "oo": "inf"}
+_GREEK = frozenset({
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
+    "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
+    "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega", "ell", "hbar",
+})  # fmt: skip
+CONJUNCTIONS = frozenset({"or", "and"})
+_CALLABLE_LETTERS = frozenset("fghFGH")
+_FENCES = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceil"), "|": ("|", "abs")}
+_STARTS = frozenset({"(", "{", "|"})
+_ENDS = frozenset(
+    rf"\{name}"
+    for name in ("}", "cup", "le", "ge", "ne", "in", "pm", "mp", "rangle", "rfloor", "rceil", "row", "|")
+)
+_NO_SCALARS = Series | Relation | Words
+
+
+class AtomParser(Cursor):
+    """The rules for one atom; the rules that hold atoms together are the subclasses'."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        super().__init__(tokens)
+        self._open_bars = 0
+
+    def sum(self) -> Tree:
+        """A signed sum of terms."""
+        raise NotImplementedError
+
+    def power(self, after_factor: bool = False) -> Tree:
+        """An atom with what follows it."""
+        raise NotImplementedError
+
+    def exponent(self) -> Tree:
+        """What follows ``^``."""
+        raise NotImplementedError
+
+    def group(self) -> Tree:
+        """What stands in brackets."""
+        raise NotImplementedError
+
+    def starts_factor(self) -> bool:
+        """Whether the next token can start a factor, so that juxtaposition multiplies."""
+        token = self.token
+        if token.kind in ("number", "repeating"):
+            return True
+        if token.kind == "environment":
+            return token.text.startswith("\\begin")
+        if token.kind == "word":
+            return token.text not in CONJUNCTIONS
+        if token.kind == "command":
+            return token.text not in _ENDS
+        return token.text in _STARTS and not (token.text == "|" and self._open_bars)
+
+    def atom(self, after_factor: bool) -> Tree:
+        """Read one atom; ``after_factor`` says that a word may be a unit."""
+        token = self.token
+        if token.kind == "number":
+            return self._number()
+        if token.kind == "repeating":
+            return read_repeating(self.advance().text)
+        if token.kind == "word":
+            return self._word(self.advance().text, after_factor)
+        if token.text in _FENCES:
+            return self._fenced(*_FENCES[self.advance().text])
+        if token.text in ("(", "[", "{", "\\{", "\\langle") or token.kind == "environment":
+            return self.nested(self.group)
+        if token.kind == "command":
+            return self._command(self.advance().text[1:])
+        raise UnreadableError(f"unexpected {token.text or 'end'!r}")
+
+    def _number(self) -> Tree:
+        text = self.advance().text
+        if self.accept("_"):
+            return Sym(f"{text}_{self._subscript()}")
+        number = read_number(text)
+        mixed = self._mixed_part() if text.isdecimal() else None
+        return number if mixed is None else Num(number.value + mixed)
+
+    def _mixed_part(self) -> Fraction | None:
+        r"""Read the ``\frac{1}{2}`` or `` 1/2`` of a mixed number, when one follows."""
+        ahead = [token.text for token in self.tokens[self.position : self.position + 7]]
+        if ahead[:2] == ["\\frac", "{"] and len(ahead) == 7 and ahead[3:5] == ["}", "{"] and ahead[6] == "}":
+            top, bottom, length = ahead[2], ahead[5], 7
+        elif ahead[:1] == ["\\frac"] and len(ahead) > 1 and ahead[1].isdecimal() and len(ahead[1]) == 2:
+            top, bottom, length = ahead[1][0], ahead[1][1], 2
+        elif len(ahead) > 2 and ahead[1] == "/":
+            top, bottom, length = ahead[0], ahead[2], 3
+        else:
+            return None
+        if not (top.isdecimal() and bottom.isdecimal() and 0 < int(top) < int(bottom)):
+            return None
+        self.position += length
+        return Fraction(int(top), int(bottom))
+
+    def _subscript(self) -> str:
+        if not self.accept("{"):
+            return self.advance().text
+        parts = []
+        while not self.accept("}"):
+            if self.token.kind == "end":
+                raise UnreadableError("a subscript is not closed")
+            parts.append(self.advance().text)
+        return "".join(parts)
+
+    def _word(self, word: str, after_factor: bool) -> Tree:
+        if word in _CONSTANTS:
+            return Const(_CONSTANTS[word])
+        if len(word) == 1:
+            return self._symbol(word)
+        if word in _FUNCTIONS and (word != "min" or self.token.text == "("):
+            return self._function(word)
+        unit = unit_name(word)
+        if unit is not None and (after_factor or len(word) > 4):
+            return Sym(unit, unit=True)
+        if len(word) <= 4 and word.isascii() and word not in CONJUNCTIONS:
+            self.tokens[self.position : self.position] = [Token("word", letter) for letter in word[1:]]
+            return self._word(word[0], after_factor)
+        raise UnreadableError(f"unknown word {word!r}")
+
+    def _symbol(self, name: str) -> Tree:
+        if name in _CALLABLE_LETTERS and self.token.text == "(":
+            return FunctionCall("call:" + name, (self.nested(self.group),))
+        if self.accept("_"):
+            name = f"{name}_{self._subscript()}"
+        return Sym(name)
+
+    def _fenced(self, closer: str, name: str) -> Tree:
+        self._open_bars += closer == "|"
+        inside = self.nested(self.sum)
+        self.expect(closer)
+        self._open_bars -= closer == "|"
+        return FunctionCall(name, (inside,))
+
+    def _command(self, name: str) -> Tree:
+        if name in _CONSTANTS:
+            return Const(_CONSTANTS[name])
+        if name in _GREEK:
+            return self._symbol("\\" + name)
+        if name == "frac":
+            return divide(self._argument(), self._argument())
+        if name == "binom":
+            return FunctionCall("binom", (self._argument(), self._argument()))
+        if name == "sqrt" or name in _FUNCTIONS:
+            return self._function(name)
+        raise UnreadableError(f"unknown command \\{name}")
+
+    def _argument(self) -> Tree:
+        r"""Read one argument of a LaTeX command: a group or, as LaTeX does, a single digit or letter."""
+        token = self.token
+        if token.kind == "number" and len(token.text) > 1 and token.text.isdecimal():
+            self.tokens[self.position] = Token("number", token.text[1:])
+            return read_number(token.text[0])
+        return self.nested(lambda: self.atom(False))
+
+    def _function(self, name: str) -> Tree:
+        name = _SPELLINGS.get(name, name)
+        if name == "sqrt":
+            return self._root()
+        base = None
+        if name == "log" and self.accept("_"):
+            base = self._argument() if self.token.text == "{" else self.atom(False)
+        power = self.nested(self.exponent) if self.accept("^") else None
+        if power == negate(Num(Fraction(1))) and name in _INVERSES:
+            name, power = _INVERSES[name], None
+        arguments = self._function_arguments()
+        call = FunctionCall(name, arguments if base is None else (*arguments, base))
+        if name == "exp":
+            return scalar_power(Const("e"), arguments[0])
+        return call if power is None else Pow(call, power)
+
+    def _root(self) -> Tree:
+        index: Tree = Num(Fraction(2))
+        if self.accept("["):
+            index = self.nested(self.sum)
+            self.expect("]")
+        if self.token.kind == "number" and len(self.token.text) > 1:
+            raise UnreadableError("a root of several digits needs braces")
+        return FunctionCall("root", (self.nested(lambda: self.atom(False)), index))
+
+    def _function_arguments(self) -> tuple[Tree, ...]:
+        if self.token.text in ("(", "{"):
+            inside = self.nested(self.group)
+            return inside.items if isinstance(inside, Series) and inside.kind == "()" else (inside,)
+        factors = [self.nested(self.power)]
+        while self.starts_factor() and self.token.text.lstrip("\\") not in _FUNCTIONS:
+            factors.append(self.power(after_factor=True))
+        return (scalar_node(Mul, factors),)
+
+
+def scalar_power(base: Tree, exponent: Tree) -> Tree:
+    """Return ``base ** exponent``; a bracketed series has no power."""
+    if isinstance(base, _NO_SCALARS) or isinstance(exponent, _NO_SCALARS):
+        raise UnreadableError("a power of a bracketed series")
+    return Pow(base, exponent)
+
+
+def scalar_node(node: type[Add] | type[Mul], parts: list[Tree]) -> Tree:
+    """Return the only part, or a sum or product of scalars."""
+    if len(parts) == 1:
+        return parts[0]
+    if any(isinstance(part, _NO_SCALARS) for part in parts):
+        raise UnreadableError("arithmetic on a bracketed series")
+    return node(tuple(parts))

@@ -1,0 +1,155 @@
+"""Equality of scalars by evaluation to 600 and to 1200 digits. Runs in the worker process only.
+
+Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
+precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
+of both signs, at the first of them with all digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+
+from envgym.math_equivalence.tree_json import Node
+
+__all__ = ["answer", "equal"]
+
+_PRECISIONS = ((50, 100), (600, 1200))
+"""Digits: a cheap pair that tells most differences, and a pair that is hard to fool."""
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(mpmath, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
+    **{"a" + name: getattr(mpmath, "a" + name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
+    **{"a" + name: getattr(mpmath, "a" + name) for name in ("sinh", "cosh", "tanh")},
+    "ln": mpmath.ln,
+    "lg": mpmath.log10,
+    "abs": abs,
+    "floor": mpmath.floor,
+    "ceil": mpmath.ceil,
+    "max": max,
+    "min": min,
+    "binom": mpmath.binomial,
+    "factorial": mpmath.factorial,
+}
+_EXPONENTIAL = frozenset({"sinh", "cosh", "binom"})
+_LARGEST_FACTORIAL = 10_000
+_LARGEST_ARGUMENT = 1_000_000
+_LARGEST_MAGNITUDE = 1_000_000
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether ``prediction`` equals ``gold`` within ``tolerance``; what has no numeric value equals nothing."""
+    tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
+    try:
+        return {"equal": equal(request["prediction"], request["gold"], tolerance)}
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return {"equal": False}
+
+
+def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
+    """Whether two scalars are equal, or within ``tolerance`` of each other.
+
+    Raises ``ValueError`` for a function that has no numeric value.
+    """
+    names = sorted({name for node in (left, right) for name in _symbols(node)})
+    if not names:
+        return _equal_at({}, left, right, tolerance)
+    tried = 0
+    for sign, shift in ((1, 0), (1, 7), (-1, 0), (-1, 7), (1, 19)):
+        point = {n: Fraction(sign * (1009 + 97 * i + 31 * shift * (i + 1)), 733) for i, n in enumerate(names)}
+        try:
+            with mpmath.workdps(30):
+                if mpmath.im(_value(right, point)):
+                    continue
+            precisions = _PRECISIONS[:1] if tried else _PRECISIONS
+            if not _equal_at(point, left, right, tolerance, precisions):
+                return False
+            tried += 1
+        except (ZeroDivisionError, OverflowError):
+            continue
+    return tried > 1
+
+
+def _equal_at(
+    point: dict[str, Fraction],
+    left: Node,
+    right: Node,
+    tolerance: Fraction | None,
+    precisions: tuple[tuple[int, int], ...] = _PRECISIONS,
+) -> bool:
+    if tolerance is not None:
+        with mpmath.workdps(_PRECISIONS[0][1]):
+            gap = abs(_value(left, point) - _value(right, point))
+            return bool(gap <= mpmath.mpf(tolerance.numerator) / tolerance.denominator)
+    return all(_is_noise(point, left, right, digits, more) for digits, more in precisions)
+
+
+def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
+    """Whether the difference shrinks by half the added digits when ``digits`` become ``more``."""
+    gaps = []
+    for precision in (digits, more):
+        with mpmath.workdps(precision):
+            a, b = _value(left, point), _value(right, point)
+            if not (mpmath.isfinite(a) and mpmath.isfinite(b)):
+                return False
+            gaps.append(abs(a - b))
+    coarse, fine = gaps
+    if coarse == 0:
+        return bool(fine <= mpmath.mpf(10) ** -digits * max(abs(a), abs(b)))
+    return bool(fine <= coarse * mpmath.mpf(10) ** ((digits - more) // 2))
+
+
+def _symbols(node: Node) -> Iterator[str]:
+    if node[0] == "sym":
+        yield str(node[1])
+    elif node[:2] == ["call", "log"] and len(node) == 3:
+        yield "base of log"
+    for child in node:
+        if isinstance(child, list):
+            yield from _symbols(child)
+
+
+def _value(node: Node, point: dict[str, Fraction]) -> Any:
+    kind, *rest = node
+    if kind == "num":
+        return mpmath.mpf(int(str(rest[0]), 16)) / int(str(rest[1]), 16)
+    if kind == "sym":
+        fraction = point[str(rest[0])]
+        return mpmath.mpf(fraction.numerator) / fraction.denominator
+    if kind == "const":
+        return mpmath.mpc(0, 1) if rest[0] == "i" else +getattr(mpmath, str(rest[0]))
+    parts = [_value(child, point) for child in rest if isinstance(child, list)]
+    if kind == "add":
+        return mpmath.fsum(parts)
+    if kind == "mul":
+        return mpmath.fprod(parts)
+    if kind == "pow":
+        return _power(*parts)
+    return _call(str(rest[0]), parts, point)
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """Return the power; raise ``ValueError`` where it has more than a million digits."""
+    if base and abs(exponent) * abs(mpmath.log10(abs(base))) > _LARGEST_MAGNITUDE:
+        raise ValueError("a power too large to be an answer")
+    return mpmath.power(base, exponent)
+
+
+def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
+    if name == "root":
+        radicand, index = parts
+        if mpmath.im(radicand) == 0 and mpmath.re(radicand) < 0 and mpmath.isint(index) and int(index) % 2:
+            return -mpmath.power(-radicand, 1 / index)
+        return mpmath.power(radicand, 1 / index)
+    if name == "log":
+        base = parts[1] if len(parts) > 1 else _value(["sym", "base of log"], point)
+        return mpmath.ln(parts[0]) / mpmath.ln(base)
+    if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
+        raise ValueError("a factorial of something that is no small natural number")
+    if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
+        raise ValueError("a value too large to be an answer")
+    if name not in _FUNCTIONS:
+        raise ValueError(f"{name} has no numeric value")
+    return _FUNCTIONS[name](*parts)

@@ -1,0 +1,1 @@
+"""Plugins: what one is, and how it is found by name."""

@@ -1,0 +1,235 @@
+"""Find plugins by name without importing them.
+
+Every kind is found the same way: through an entry-point group, through ``register``, or as
+``"package.module:Class"``. Listing reads package metadata only; a plugin's module is imported when it is loaded.
+One plugin that is broken or offered twice never keeps the others from being found.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from envgym.errors import PluginError, RecipeError, UnknownNameError, UserError
+from envgym.plugins.signatures import mismatch
+
+if TYPE_CHECKING:
+    from envgym.plugins.base import Plugin
+
+__all__ = ["PluginSpec", "Registry", "short_name"]
+
+P = TypeVar("P", bound="Plugin")
+
+_VERSION = re.compile(r"(?P<base>[\w.-]+)-v(?P<version>\d+)")
+_PATH = re.compile(r"\w+(\.\w+)*:\w+")
+_NAMESPACE = "envgym/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSpec:
+    """Where a plugin's class lives; nothing is imported until ``load``."""
+
+    name: str
+    entry_point: str
+    """``"package.module:Class"``."""
+    distribution: str
+    """The distribution that offers it, or ``"registered at run time"``."""
+    extras: tuple[str, ...] = ()
+    """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
+    problem: str = ""
+    """Why it cannot be loaded, known without importing it: the name is offered twice."""
+
+    def load(self) -> Any:
+        """Import the module and return the class.
+
+        Raises:
+            PluginError: the name is offered twice, the module raises, or a package that it needs is missing.
+            UserError: the module or the class does not exist.
+        """
+        if self.problem:
+            raise PluginError(self.problem)
+        module_name, _, attribute = self.entry_point.partition(":")
+        module = self._import(module_name)
+        if not hasattr(module, attribute):
+            own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
+            raise UnknownNameError(f"name in {module_name}:", attribute, own)
+        return getattr(module, attribute)
+
+    def _import(self, module_name: str) -> Any:
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            missing = error.name or str(error)
+            raise PluginError(
+                f"{self.name!r} needs the module {missing!r}, which was not found; {self._hint(missing)}"
+            ) from error
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{self.name!r} cannot be imported: {module_name} of {self.distribution} raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _hint(self, missing: str) -> str:
+        if f"{self.entry_point.partition(':')[0]}.".startswith(f"{missing}."):
+            return "check the spelling, and that its package is installed or its folder on PYTHONPATH"
+        if self.extras:
+            return f"install its extra: pip install '{self.distribution}[{','.join(self.extras)}]'"
+        return f"install it, e.g. pip install {missing.split('.')[0]}"
+
+
+class Registry(Generic[P]):
+    """All plugins of one kind: those of installed distributions and those registered at run time.
+
+    Args:
+        kind: what they are, for messages.
+        group: the entry-point group that offers them.
+        base: ``"package.module:Class"`` of the kind's abstract class, imported when the first plugin is loaded.
+    """
+
+    def __init__(self, kind: str, group: str, base: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._base = PluginSpec(name=base, entry_point=base, distribution="envgym")
+        self._registered: dict[str, PluginSpec] = {}
+
+    def register(self, name: str, entry_point: str) -> None:
+        """Add a plugin at run time. Adding the same one again changes nothing.
+
+        Raises:
+            UserError: the name is taken, or ``entry_point`` is not ``"package.module:Class"``.
+        """
+        spec = PluginSpec(name=name, entry_point=_checked_path(entry_point), distribution="registered at run time")
+        if self._registered.get(name) == spec:
+            return
+        if taken := self.plugins().get(name):
+            raise UserError(self._clash(taken, spec))
+        self._registered[name] = spec
+
+    def plugins(self) -> dict[str, PluginSpec]:
+        """Every plugin by name, sorted. A name that is offered twice carries the ``problem``."""
+        found = dict(self._registered)
+        for spec in _installed(self.group):
+            first = found.get(spec.name)
+            found[spec.name] = replace(spec, problem=self._clash(first, spec)) if first else spec
+        return dict(sorted(found.items()))
+
+    def find(self, name: str) -> PluginSpec:
+        """Resolve a name: exact, without its version (the newest wins), or ``"package.module:Class"``.
+
+        Raises:
+            UnknownNameError: nothing answers to that name.
+            UserError: a path that is not ``"package.module:Class"``.
+        """
+        if ":" in name:
+            return PluginSpec(name=name, entry_point=_checked_path(name), distribution="given by path")
+        plugins = self.plugins()
+        short = name.removeprefix(_NAMESPACE)
+        if short in plugins:
+            return plugins[short]
+        versions = [p for p in plugins.values() if short_name(p.name) == short]
+        if versions:
+            return max(versions, key=lambda p: _version(p.name))
+        hint = f"a package adds one through the entry-point group {self.group!r}"
+        raise UnknownNameError(self.kind, name, plugins, hint)
+
+    def load(self, name: str) -> type[P]:
+        """Import and return the class that ``name`` stands for.
+
+        Raises:
+            UserError: see ``find`` and ``PluginSpec.load``.
+            PluginError: what was found is not of this kind, or was written for another version of its contract.
+        """
+        spec = self.find(name)
+        found = spec.load()
+        base: type[P] = self._base.load()
+        where = f"{spec.entry_point} ({spec.distribution})"
+        if not (isinstance(found, type) and issubclass(found, base)):
+            article = "an" if self.kind[0] in "aeiou" else "a"
+            raise PluginError(f"{where} is not {article} {self.kind}: it must subclass {self._base.entry_point}")
+        if found.contract != base.contract:
+            older = "upgrade the plugin" if found.contract < base.contract else "upgrade envgym"
+            raise PluginError(
+                f"{where} is written for version {found.contract} of the {self.kind} contract, and this envgym "
+                f"has version {base.contract}: {older}"
+            )
+        if wrong := mismatch(found, base):
+            raise PluginError(f"{where} does not fit the {self.kind} contract: {wrong}; is it of another version?")
+        return found
+
+    def make(self, name: str, settings: Mapping[str, Any] | None = None, /, **context: Any) -> P:
+        """Load a plugin and make one from ``settings``.
+
+        Args:
+            name: as for ``find``.
+            settings: fields of the plugin's ``Config``.
+            context: what this kind's constructor takes besides.
+
+        Raises:
+            UserError: see ``load``; also an unknown or wrong setting.
+        """
+        kind = self.load(name)
+        values = dict(settings or {})
+        self.validate(name, values)
+        if taken := context.keys() & values.keys():
+            raise RecipeError(f"{self.kind} {name!r}: {', '.join(sorted(taken))} is not a setting")
+        return kind(**context, **values)
+
+    def validate(self, name: str, settings: Mapping[str, Any]) -> Plugin.Config:
+        """Validate ``settings`` against the plugin's ``Config``, without making the plugin.
+
+        Raises:
+            UserError: see ``load``; also an unknown or wrong setting.
+        """
+        from envgym.config import validate_settings
+
+        return validate_settings(self.load(name).Config, dict(settings), f"{self.kind} {name!r}")
+
+    def _clash(self, first: PluginSpec, second: PluginSpec) -> str:
+        return (
+            f"{self.kind} {second.name!r} is offered twice: by {first.distribution} ({first.entry_point}) "
+            f"and by {second.distribution} ({second.entry_point}); rename or uninstall one"
+        )
+
+
+def short_name(name: str) -> str:
+    """Return an id without namespace and version, or the class of a ``"package.module:Class"``."""
+    name = name.removeprefix(_NAMESPACE).rpartition(":")[2]
+    match = _VERSION.fullmatch(name)
+    return match["base"] if match else name
+
+
+def _version(name: str) -> int:
+    match = _VERSION.fullmatch(name)
+    return int(match["version"]) if match else 0
+
+
+def _checked_path(entry_point: str) -> str:
+    if not _PATH.fullmatch(entry_point):
+        raise UserError(f"{entry_point!r} must read 'package.module:Class'")
+    return entry_point
+
+
+@functools.cache
+def _installed(group: str) -> tuple[PluginSpec, ...]:
+    def read() -> Iterator[PluginSpec]:
+        seen: set[tuple[str, str]] = set()
+        for point in metadata.entry_points(group=group):
+            # An editable install can list the same metadata twice; the same target is not a conflict.
+            if (point.name, point.value) in seen:
+                continue
+            seen.add((point.name, point.value))
+            yield PluginSpec(
+                name=point.name,
+                entry_point=f"{point.module}:{point.attr}",
+                distribution=point.dist.name if point.dist else "an unnamed distribution",
+                extras=tuple(point.extras),
+            )
+
+    return tuple(read())

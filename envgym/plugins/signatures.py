@@ -1,0 +1,37 @@
+"""Tell a class that was written for another version of an interface by the parameters of its methods."""
+
+from __future__ import annotations
+
+import inspect
+
+__all__ = ["mismatch"]
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def mismatch(found: type, base: type) -> str:
+    """Say which method of ``found`` cannot be called the way ``base`` declares it, or ``""``.
+
+    A method may take more than the base's, as long as the rest has defaults, and may be asynchronous where the
+    base's is not.
+    """
+    if abstract := sorted(getattr(found, "__abstractmethods__", ())):
+        return f"it lacks {', '.join(f'{name}()' for name in abstract)}"
+    for name, declared in vars(base).items():
+        own = getattr(found, name, None)
+        if (
+            name.startswith("_")
+            or not inspect.isfunction(declared)
+            or not inspect.isfunction(own)
+            or own is declared
+        ):
+            continue
+        wanted = inspect.signature(declared)
+        given = [p for p in wanted.parameters.values() if p.name != "self" and p.kind in _NAMED]
+        positional = [None for p in given if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        keywords = {p.name: None for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        try:
+            inspect.signature(own).bind(None, *positional, **keywords)
+        except TypeError:
+            return f"{name}{inspect.signature(own)} cannot be called as {name}{wanted}"
+    return ""

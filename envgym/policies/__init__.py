@@ -1,0 +1,1 @@
+"""Policies: who acts in an episode."""

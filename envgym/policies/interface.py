@@ -1,0 +1,57 @@
+"""Policies: anything that turns a conversation into a completion."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+from envgym.env.chat_env import ChatEnv
+from envgym.plugins.base import Plugin
+from envgym.plugins.registry import Registry
+from envgym.records import Message, Observation, Task, TurnTokens
+
+__all__ = ["Completion", "ContextFull", "Policy", "PolicySession", "policies"]
+
+
+class ContextFull(Exception):
+    """The conversation leaves the policy no room for another completion."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a policy did in one turn."""
+
+    message: Message
+    tokens: TurnTokens | None = None
+    """Present when the policy runs a model whose tokens can be trained on."""
+
+
+class PolicySession(abc.ABC):
+    """A policy's side of one episode."""
+
+    @abc.abstractmethod
+    async def act(self, observation: Observation) -> Completion:
+        """Choose the next action. ``observation`` holds only what is new.
+
+        Raises:
+            ContextFull: there is no room for another completion.
+            PolicyError: the policy failed; the episode is missing data.
+        """
+
+    async def close(self) -> None:
+        """Free what the session holds. Safe to call twice."""
+
+
+class Policy(Plugin, abc.ABC):
+    """Opens one session per episode; sessions run concurrently."""
+
+    @abc.abstractmethod
+    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+        """Begin an episode of ``task``. Equal seeds give equal draws."""
+
+    async def close(self) -> None:
+        """Free what the policy holds. Safe to call twice."""
+
+
+policies: Registry[Policy] = Registry("policy", "envgym.policies", "envgym.policies.interface:Policy")
+"""Every policy that is installed or registered."""

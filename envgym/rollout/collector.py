@@ -1,0 +1,190 @@
+"""Run many episodes at once in this process: bounded, retried, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from envgym.env.chat_env import ChatEnv
+from envgym.env.services import Services
+from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError
+from envgym.policies.interface import Policy
+from envgym.records import Split, Task, Trajectory
+from envgym.rollout.episode import rollout, typed_errors
+from envgym.rollout.mix import MixEntry
+from envgym.seeding import derive_seed
+
+__all__ = ["Collector", "Group", "TooManyFailures"]
+
+_FAILURES_BEFORE_JUDGING = 16
+_CLOSE_SECONDS = 30.0
+
+
+class TooManyFailures(EnvgymError):
+    """More episodes failed than the run allows; the message says of what."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """G trajectories of the same task; failed ones are kept and marked."""
+
+    env: str
+    task: Task
+    trajectories: list[Trajectory] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[float]:
+        """Return of each trajectory, NaN where it is missing data. [G]"""
+        return [t.reward for t in self.trajectories]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Unshaped success of each trajectory, NaN where it is missing data. [G]"""
+        return [math.nan if t.failed or t.score is None else t.score.accuracy for t in self.trajectories]
+
+
+class Collector:
+    """Plays episodes of a set of environments with one policy.
+
+    Instances of an environment are reused, one episode at a time; an instance whose episode failed is replaced.
+
+    Args:
+        entries: the environments, by label.
+        policy: acts in every episode.
+        services: shared by the environments.
+        seed: the run's seed.
+        concurrency: episodes in flight at most.
+        retries: further attempts at an episode that failed.
+        deadline: seconds for one attempt.
+        failure_limit: share of failed episodes above which ``TooManyFailures`` ends the run.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[MixEntry],
+        policy: Policy,
+        services: Services,
+        *,
+        seed: int = 0,
+        concurrency: int = 64,
+        retries: int = 1,
+        deadline: float = 600.0,
+        failure_limit: float = 0.5,
+    ) -> None:
+        self.policy = policy
+        self.seed = seed
+        self._entries = {e.label: e for e in entries}
+        self._services = services
+        self._slots = asyncio.Semaphore(concurrency)
+        self._retries = retries
+        self._deadline = deadline
+        self._failure_limit = failure_limit
+        self._idle: dict[str, list[ChatEnv]] = {label: [] for label in self._entries}
+        self._prototypes = {label: entry.make(services) for label, entry in self._entries.items()}
+        self.counts: Counter[str] = Counter()
+        self._in_flight = 0
+        self._verdict = ""
+
+    def tasks(self, label: str, split: Split) -> Sequence[Task]:
+        """The tasks of one environment.
+
+        Raises:
+            UserError: the environment's data is missing or malformed.
+        """
+        return self._prototypes[label].task_list(split)
+
+    def prototype(self, label: str) -> ChatEnv:
+        """An instance that plays no episodes: it has the tasks, and can score what others played."""
+        return self._prototypes[label]
+
+    async def episode(self, label: str, task: Task, sample: int, round_: int = 0) -> Trajectory:
+        """Play one episode, again if it fails, at most ``retries`` times.
+
+        Args:
+            label: which environment.
+            task: what to play.
+            sample: which sample of the task this is; seeds the draws.
+            round_: which visit to the task this is, so that a second visit draws anew.
+
+        Returns:
+            the first trajectory that did not fail, or the last one that did.
+
+        Raises:
+            UserError: the request cannot be carried out as written.
+            TooManyFailures: the run's failed share is over the limit.
+        """
+        async with self._slots:
+            for attempt in range(self._retries + 1):
+                seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
+                self._in_flight += 1
+                try:
+                    trajectory = await self._attempt(label, task, seed)
+                finally:
+                    self._in_flight -= 1
+                self._count(trajectory)
+                if not trajectory.failed:
+                    break
+            return trajectory
+
+    async def _attempt(self, label: str, task: Task, seed: int) -> Trajectory:
+        env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
+        reusable = False
+        try:
+            trajectory = await rollout(env, self.policy, task, name=label, seed=seed, deadline=self._deadline)
+            reusable = not trajectory.failed
+            return trajectory
+        finally:
+            if reusable:
+                self._idle[label].append(env)
+            else:
+                await self._discard(env)
+
+    async def _discard(self, env: ChatEnv) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                with typed_errors(EnvironmentFailure):
+                    await env.aclose()
+        except (EpisodeError, TimeoutError):
+            self.counts["not_closed"] += 1
+
+    async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
+        """Play ``size`` episodes of one task concurrently.
+
+        Raises:
+            ExceptionGroup: of what ``episode`` raises.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(self.episode(label, task, i, round_)) for i in range(size)]
+        return Group(env=label, task=task, trajectories=[t.result() for t in running])
+
+    async def close(self) -> None:
+        """Close every environment instance. The policy and the services stay the caller's."""
+        async with contextlib.AsyncExitStack() as every_one:
+            for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
+                every_one.push_async_callback(env.aclose)
+            self._idle = {label: [] for label in self._entries}
+
+    def _fresh(self, label: str) -> ChatEnv:
+        env = self._entries[label].make(self._services)
+        env.share_tasks(self._prototypes[label])
+        return env
+
+    def _count(self, trajectory: Trajectory) -> None:
+        self.counts["episodes"] += 1
+        if not trajectory.failed:
+            return
+        self.counts["failed"] += 1
+        self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
+        # What fails often fails first: episodes still being played count as if they will not.
+        failed, total = self.counts["failed"], self.counts["episodes"] + self._in_flight
+        if not self._verdict and failed >= _FAILURES_BEFORE_JUDGING and failed / total > self._failure_limit:
+            self._verdict = (
+                f"{failed} of {total} episodes failed, more than the limit of {self._failure_limit:.0%}; "
+                f"the last one: {trajectory.env}: {trajectory.outcome.reason}"
+            )
+        if self._verdict:
+            raise TooManyFailures(self._verdict)

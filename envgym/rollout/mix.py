@@ -1,0 +1,127 @@
+"""Mixes: weighted sets of environments, drawn with exact quotas and in a reproducible order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pydantic
+
+from envgym.config import Section
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import environments
+from envgym.env.services import Services
+from envgym.errors import RecipeError
+from envgym.plugins.registry import short_name
+from envgym.seeding import derive_rng
+
+__all__ = ["Mix", "MixEntry"]
+
+
+class MixEntry(Section):
+    """One environment of a mix."""
+
+    env: str = pydantic.Field(description="environment id")
+    name: str = pydantic.Field(default="", description="name in metrics; the id without its version by default")
+    weight: float = pydantic.Field(default=1.0, ge=0, description="share of the groups; 0 is evaluation only")
+    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the environment")
+
+    @pydantic.field_validator("settings")
+    @classmethod
+    def _belong_to_the_environment(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if taken := {"split", "services"} & settings.keys():
+            raise ValueError(f"{', '.join(sorted(taken))} is not a setting: the run chooses it")
+        return settings
+
+    @property
+    def label(self) -> str:
+        """The entry's name in metrics and reports."""
+        return self.name or short_name(self.env)
+
+    def make(self, services: Services) -> ChatEnv:
+        """Make one instance of the environment.
+
+        Raises:
+            UserError: no such environment or setting.
+        """
+        env: ChatEnv = environments.load(self.env)(services=services, **self.settings)
+        return env
+
+
+class Mix:
+    """Draws training tasks. Its state is small and serialises, so that a resumed run draws what it would have.
+
+    Args:
+        entries: the environments; labels must differ and at least one weight be positive.
+        sizes: how many training tasks each entry has, by label.
+        seed: fixes the order of tasks.
+
+    Raises:
+        RecipeError: duplicate labels, no positive weight, or no task where the weight is positive.
+    """
+
+    def __init__(self, entries: Sequence[MixEntry], sizes: Mapping[str, int], seed: int) -> None:
+        labels = [e.label for e in entries]
+        if len(set(labels)) != len(labels):
+            raise RecipeError(f"mix: names must differ, got {labels}; set name = … on the repeated ones")
+        if not any(e.weight > 0 for e in entries):
+            raise RecipeError("mix: at least one environment needs a positive weight")
+        if empty := [e.label for e in entries if e.weight > 0 and sizes[e.label] < 1]:
+            raise RecipeError(f"mix: {', '.join(empty)}: no training task")
+        self.entries = {e.label: e for e in entries}
+        self._sizes = sizes
+        self._seed = seed
+        self._owed = dict.fromkeys(labels, 0.0)
+        self._drawn = dict.fromkeys(labels, 0)
+
+    def quotas(self, total: int) -> dict[str, int]:
+        """Split ``total`` draws by weight: each goes to whoever is owed most, also from earlier calls."""
+        weight = sum(e.weight for e in self.entries.values())
+        for label, entry in self.entries.items():
+            self._owed[label] += total * entry.weight / weight
+        counts = dict.fromkeys(self.entries, 0)
+        for _ in range(total):
+            label = max(self._owed, key=self._owed.__getitem__)
+            counts[label] += 1
+            self._owed[label] -= 1
+        return counts
+
+    def draws(self, label: str) -> int:
+        """How many tasks of the entry were drawn so far; tells two visits to one task apart."""
+        return self._drawn[label]
+
+    def draw(self, label: str) -> int:
+        """Index of the entry's next task: every task once, in a new random order each epoch."""
+        size = self._sizes[label]
+        epoch, place = divmod(self._drawn[label], size)
+        self._drawn[label] += 1
+        return _permuted(place, size, derive_rng("epoch", self._seed, label, epoch))
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What ``restore`` needs."""
+        return {"owed": dict(self._owed), "drawn": {k: float(v) for k, v in self._drawn.items()}}
+
+    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from ``state()`` of an earlier run."""
+        self._owed = {label: float(state["owed"].get(label, 0.0)) for label in self.entries}
+        self._drawn = {label: int(state["drawn"].get(label, 0)) for label in self.entries}
+
+
+def _permuted(place: int, size: int, rng: random.Random) -> int:
+    """The ``place``-th element of a random permutation of ``range(size)``, without making the permutation.
+
+    A four-round Feistel network over the next power of four, walked until it lands inside the range.
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = [rng.getrandbits(32) for _ in range(4)]
+    value = place
+    while True:
+        left, right = value >> half, value & mask
+        for key in keys:
+            mixed = ((right ^ key) * 0x9E3779B1 + key) & 0xFFFFFFFF
+            left, right = right, left ^ ((mixed >> 15) & mask)
+        value = (left << half) | right
+        if value < size:
+            return value

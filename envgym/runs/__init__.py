@@ -1,0 +1,1 @@
+"""Runs: the folder, the progress and the report of one."""

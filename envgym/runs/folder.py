@@ -1,0 +1,186 @@
+"""A run's folder: what a run leaves behind, readable after a crash at any instant.
+
+``recipe.toml`` · ``versions.json`` · ``metrics.jsonl`` · ``trajectories/step-*.jsonl`` · ``checkpoints/`` ·
+``summary.json`` · ``report.html``
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import pydantic
+import tomli_w
+
+from envgym.errors import DataError, UserError
+from envgym.records import Trajectory, from_json, to_json
+
+__all__ = ["RunFolder", "read_jsonl", "write_atomic"]
+
+T = TypeVar("T")
+_BLOCK = 2**16
+_PACKAGES = ("envgym", "gymnasium", "numpy", "pydantic", "torch", "transformers", "tokenizers", "docker")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a reader never sees half of it."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
+    """Rows of a JSONL file, none if there is no file; a last line that a crash cut short is left out.
+
+    Raises:
+        DataError: a whole line cannot be read; file and row are named.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.endswith(b"\n"):
+                try:
+                    yield decode(line.decode("utf-8"))
+                except ValueError as error:
+                    raise DataError(f"{path}, row {number}: cannot be read ({error!s:.200})") from None
+
+
+def _append(path: Path, lines: Iterable[str]) -> None:
+    """Add whole lines, after removing what a crash left of the last one."""
+    with path.open("ab+") as file:
+        file.truncate(_whole_lines(file))
+        file.writelines(line.encode() + b"\n" for line in lines)
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """Bytes up to the end of the last whole line."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+class RunFolder:
+    """Reads and writes one run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, recipe: pydantic.BaseModel, seed: int) -> RunFolder:
+        """Begin a new run.
+
+        Raises:
+            UserError: the folder already holds a run, or cannot be made.
+        """
+        if (path / "recipe.toml").exists():
+            raise UserError(
+                f"{path} already holds a run; go on with it (envgym train --resume {path}), "
+                "name another folder with --out, or delete it"
+            )
+        try:
+            (path / "trajectories").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"no run folder can be made at {path}: {error.strerror}") from None
+        folder = cls(path)
+        write_atomic(path / "versions.json", json.dumps(_versions(seed), indent=2) + "\n")
+        values = recipe.model_dump(mode="json", exclude_none=True)
+        write_atomic(path / "recipe.toml", tomli_w.dumps(values))
+        return folder
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Open a run that was begun.
+
+        Raises:
+            UserError: there is no run in that folder.
+        """
+        if not (path / "recipe.toml").is_file():
+            raise UserError(f"no run in {path}: it has no recipe.toml")
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add one row to ``metrics.jsonl``; a number that is not finite becomes null."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        _append(self.path / "metrics.jsonl", [json.dumps(finite)])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every row of ``metrics.jsonl``.
+
+        Raises:
+            DataError: a row in the middle is damaged.
+        """
+        return list(read_jsonl(self.path / "metrics.jsonl", json.loads))
+
+    def append_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> None:
+        """Keep the trajectories of one step."""
+        _append(self._trajectories_of(step), map(to_json, trajectories))
+
+    def trajectories(self, step: int) -> list[Trajectory]:
+        """The trajectories of one step; a last one that a crash cut short is left out.
+
+        Raises:
+            DataError: one in the middle is damaged.
+        """
+        return list(read_jsonl(self._trajectories_of(step), partial(from_json, Trajectory)))
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics and trajectories of steps after ``step``: a resumed run makes them again."""
+        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        for path in (self.path / "trajectories").glob("step-*.jsonl"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+
+    def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write ``summary.json`` with the versions added, and return it."""
+        versions = json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
+        whole = {**summary, "versions": versions}
+        write_atomic(self.path / "summary.json", json.dumps(whole, indent=2) + "\n")
+        return whole
+
+    def summary(self) -> dict[str, Any] | None:
+        """What ``write_summary`` wrote, or ``None`` for a run that has not finished."""
+        path = self.path / "summary.json"
+        if not path.is_file():
+            return None
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return summary
+
+    def _trajectories_of(self, step: int) -> Path:
+        return self.path / "trajectories" / f"step-{step:06d}.jsonl"
+
+
+def _versions(seed: int) -> dict[str, Any]:
+    packages: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+        "seed": seed,
+    }

@@ -1,0 +1,1 @@
+"""Tasks: made on demand, or read from files and data sets."""

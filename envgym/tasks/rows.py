@@ -1,0 +1,103 @@
+"""Rows of data: files of JSON, and data sets in the form of Hugging Face."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from envgym.errors import DataError
+from envgym.strict_json import parse_json
+from envgym.tasks.hub_rows import HUB, hub_rows
+
+__all__ = ["changed_at", "data_path", "read_rows"]
+
+
+def data_path(name: str) -> Path:
+    """Find a data file: an existing path as given, or a name in the folder ``$ENVGYM_DATA``.
+
+    Raises:
+        DataError: there is no such file; the message says where it was looked for.
+    """
+    folder = os.environ.get("ENVGYM_DATA")
+    tried = [Path(name), *([Path(folder) / name] if folder else [])]
+    for path in tried:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # not even the name of a file
+            if path.expanduser().is_file():
+                return path.expanduser()
+    places = ", ".join(f"{p!s:.200}" for p in tried)
+    hint = "" if folder else "; ENVGYM_DATA, the folder of data files, is not set"
+    raise DataError(f"no data file {name!r:.200} (looked for {places}{hint})")
+
+
+def read_rows(name: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file or a Hugging Face data set row by row.
+
+    Args:
+        name: a JSON lines file, or a ``.json`` file that holds a list, as ``data_path`` finds it, gzipped
+            (``.gz``) or not; or ``hf:PATH@CONFIG#SPLIT``, where PATH is a folder (of ``save_to_disk``, or of data
+            files) or a name on the hub, CONFIG may be left out, and SPLIT is ``train`` unless said.
+        columns: what every row must have.
+
+    Yields:
+        ``(where, row)``, where ``where`` names the file and the row for error messages. Rows count from 1; those
+        of JSON lines are lines, blank ones counted and left out.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, a row is not a JSON object, or it lacks one of ``columns``.
+    """
+    title, rows = hub_rows(name.removeprefix(HUB)) if name.startswith(HUB) else _file_rows(data_path(name))
+    for number, row in rows:
+        where = f"{title}, row {number}"
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: expected an object, got {type(row).__name__}")
+        missing = [c for c in columns if c not in row]
+        if missing:
+            raise DataError(f"{where}: no column {missing[0]!r}; it has: {', '.join(row) or 'none'}")
+        yield where, row
+
+
+def _file_rows(path: Path) -> tuple[str, Iterator[tuple[int, Any]]]:
+    read = _items if path.name.removesuffix(".gz").endswith(".json") else _lines
+    return path.name, read(path.name, _text(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path.name}: cannot be read ({error})") from None
+
+
+def _items(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    values = _decode(name, text)
+    if not isinstance(values, list):
+        raise DataError(f"{name}: expected a list of objects, got {type(values).__name__}; one a line is .jsonl")
+    yield from enumerate(values, 1)
+
+
+def _lines(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _decode(f"{name}, row {number}", line)
+
+
+def _decode(where: str, text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({error})") from None
+
+
+def changed_at(name: str) -> int:
+    """When the file of ``read_rows(name)`` changed last, in nanoseconds; 0 for a data set, which does not change.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    return 0 if name.startswith(HUB) else data_path(name).stat().st_mtime_ns

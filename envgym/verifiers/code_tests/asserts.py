@@ -1,0 +1,172 @@
+"""Tests that hold their expected values, such as HumanEval's ``check`` and MBPP's asserts, without showing them.
+
+The test code never shares a sandbox with the program. It runs once with the reference solution, which records the
+calls it makes and proves that the reference passes; the program is called with the recorded arguments in a sandbox
+of its own; then the test code runs again, in a sandbox without the program, over a table of what came back.
+Arguments are copied on the way, so a change made to them in place is not seen by the tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from envgym.errors import VerifierError
+from envgym.sandbox.interface import ExecResult, Sandbox
+from envgym.verifiers.code_tests.programs import (
+    Call,
+    Died,
+    Raised,
+    Result,
+    Returned,
+    answers,
+    call_program,
+    guest_source,
+    tagged_call,
+)
+from envgym.verifiers.code_tests.tagged_json import decode, encode
+
+__all__ = ["AssertSuite", "Recording", "TestResult", "check_asserts", "record_calls"]
+
+ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertSuite:
+    """Test code and the function that it tests."""
+
+    entry_point: str
+    setup: str
+    """Source of the reference solution and of whatever else the tests use."""
+    tests: tuple[str, ...]
+    """Each is run as a module that sees ``setup``, with ``candidate`` and the entry point standing in."""
+    preamble: str = ""
+    """Source that a program may rely on: the imports and helpers that its prompt gave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestResult:
+    """How one test ended."""
+
+    passed: bool
+    text: str = ""
+    """Why not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What running the tests on the reference solution showed."""
+
+    calls: Mapping[int, Sequence[Call]]
+    """The calls that each test makes."""
+    failures: Mapping[int, str]
+    """Tests that the reference itself does not pass, and why: they can judge nothing."""
+
+
+async def record_calls(checker: Sandbox, suite: AssertSuite) -> Recording:
+    """Run every test on the reference solution.
+
+    Raises:
+        SandboxError: the sandbox failed.
+    """
+    done = await _run_tests(checker, suite, "record", range(len(suite.tests)), [])
+    calls: dict[int, list[Call]] = {number: [] for number in range(len(suite.tests))}
+    last_words = done.error_text.strip().splitlines()[-1:]
+    failures = dict.fromkeys(calls, "; ".join([f"the run ended with status {done.status}", *last_words]))
+    for parts in answers(done):
+        match parts:
+            case [int(number), "call", arguments, keywords] if number in calls:
+                calls[number].append(_call(arguments, keywords))
+            case [int(number), "passed"]:
+                failures.pop(number, None)
+            case [int(number), "failed", kind, text]:
+                failures[number] = f"{kind}: {text}"
+    return Recording(calls=calls, failures=failures)
+
+
+async def check_asserts(
+    sandbox: Sandbox,
+    checker: Sandbox,
+    suite: AssertSuite,
+    recording: Recording,
+    program: str,
+    *,
+    tests: Sequence[int],
+    call_seconds: float = 2.0,
+) -> list[TestResult]:
+    """Test a program.
+
+    Args:
+        sandbox: where the program runs.
+        checker: where the test code runs; no program may ever have run in it.
+        suite: the tests.
+        recording: from ``record_calls``.
+        program: source text.
+        tests: which of the suite's tests to run; the reference must pass them.
+        call_seconds: processor time of each call, in seconds.
+
+    Returns:
+        one result per test asked for.
+
+    Raises:
+        VerifierError: the reference does not pass one of them.
+        SandboxError: a sandbox failed, not the program.
+    """
+    for number in tests:
+        if number in recording.failures:
+            reason = recording.failures[number]
+            raise VerifierError(f"{suite.entry_point!r}: the reference fails test {number} ({reason})")
+    calls = [call for number in tests for call in recording.calls[number]]
+    table: list[tuple[Call, Result]] = []
+    for _ in range(ROUNDS):
+        results = await call_program(
+            sandbox, program, suite.entry_point, calls, preamble=suite.preamble, call_seconds=call_seconds
+        )
+        table += zip(calls, results, strict=True)
+        done = await _run_tests(checker, suite, "replay", tests, table)
+        replies = {p[0]: p for p in answers(done) if p and isinstance(p[0], int)}
+        calls = [_call(p[2], p[3]) for p in replies.values() if p[1:2] == ["needs"] and len(p) == 4]
+        if not calls:
+            break
+    return [_result(replies.get(number), done) for number in tests]
+
+
+async def _run_tests(
+    checker: Sandbox, suite: AssertSuite, mode: str, tests: Sequence[int], table: Sequence[tuple[Call, Result]]
+) -> ExecResult:
+    request = {
+        "mode": mode,
+        "setup": suite.setup,
+        "entry_point": suite.entry_point,
+        "tests": [[number, suite.tests[number]] for number in tests],
+        "table": [[*tagged_call(call), _tagged_result(result)] for call, result in table],
+    }
+    return await checker.run_python(guest_source("guest_tests.py"), stdin=json.dumps(request).encode())
+
+
+def _call(arguments: Any, keywords: Any) -> Call:
+    return Call(arguments=tuple(decode(arguments)), keywords=decode(keywords))
+
+
+def _tagged_result(result: Result) -> list[Any]:
+    match result:
+        case Returned(value):
+            return ["value", encode(value)]
+        case Raised(kind, text):
+            return ["raised", kind, text]
+        case Died(status):
+            return ["died", f"the program ended ({status})"]
+
+
+def _result(parts: Sequence[Any] | None, done: ExecResult) -> TestResult:
+    match parts:
+        case [_, "passed"]:
+            return TestResult(passed=True)
+        case [_, "failed", str(kind), str(text)]:
+            return TestResult(passed=False, text=f"{kind}: {text}" if text else kind)
+        case [_, "needs", *_]:
+            return TestResult(passed=False, text="the calls depend too deeply on one another")
+        case _:
+            return TestResult(passed=False, text=f"the test did not finish ({done.status})")

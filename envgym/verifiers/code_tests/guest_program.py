@@ -1,0 +1,58 @@
+"""Runs inside the sandbox, after ``guest_channel.py``: a program's function, called on given arguments.
+
+The request is ``{"preamble", "program", "entry_point", "calls", "call_seconds"}``. Each call is answered by
+``[index, "value", tagged]`` or ``[index, "raised", type, text]``; index -1 says that the program cannot be loaded.
+A call's deadline is processor time, so that a busy machine fails nobody; one that sleeps meets the deadline of the
+whole run instead. What the program prints is thrown away. The host trusts nothing of this: the program can write
+such answers too, but it has nothing to put in them except what it computed.
+"""
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from envgym.verifiers.code_tests.guest_channel import SOURCE, CallTimeout, describe, open_channel
+    from envgym.verifiers.code_tests.tagged_json import decode, encode
+
+
+def expire(_number: int, _frame: Any) -> None:
+    """Signal handler that ends a call."""
+    raise CallTimeout("the call took too long")
+
+
+def load(request: dict[str, Any]) -> Any:
+    """Run the preamble and the program as one module, and return the function."""
+    namespace: dict[str, Any] = {"__name__": "solution"}
+    for source, name in ((request["preamble"], "<preamble>"), (request["program"], SOURCE)):
+        exec(compile(source, name, "exec"), namespace)  # noqa: S102 - the sandbox is what this file is for
+    if request["entry_point"] not in namespace:
+        raise NameError(f"the program does not define {request['entry_point']}")
+    return namespace[request["entry_point"]]
+
+
+def main() -> None:
+    """Load the program and make the calls."""
+    request, answer = open_channel()
+    signal.signal(signal.SIGPROF, expire)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, request["call_seconds"])
+        function = load(request)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    except BaseException as error:  # noqa: BLE001 - whatever the program did is its own result
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        answer(-1, "raised", *describe(error))
+        return
+    for index, arguments, keywords in request["calls"]:
+        try:
+            signal.setitimer(signal.ITIMER_PROF, request["call_seconds"])
+            result = encode(function(*decode(arguments), **decode(keywords)))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            answer(index, "value", result)
+        except BaseException as error:  # noqa: BLE001 - whatever the program did is its own result
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            answer(index, "raised", *describe(error))
+
+
+main()
+os._exit(0)

@@ -1,0 +1,100 @@
+"""Runs inside a sandbox that no policy's program enters, after ``guest_channel.py``: tests that hold answers.
+
+The function under test is a stand-in. While recording, it calls the reference solution and reports the arguments;
+while replaying, it answers from a table of what the policy's program returned elsewhere.
+
+The request is ``{"mode", "setup", "entry_point", "tests", "table"}``. While recording, each call is reported as
+``[test, "call", arguments, keywords]``. A test is answered by ``[test, "passed"]``, by
+``[test, "failed", type, text]``, or, when the table lacks a call, by ``[test, "needs", arguments, keywords]``.
+"""
+
+import builtins
+import json
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from envgym.verifiers.code_tests.guest_channel import describe, open_channel
+    from envgym.verifiers.code_tests.tagged_json import decode, encode
+
+
+class Stop(BaseException):
+    """Ends a test whose outcome is settled."""
+
+
+class Recorder:
+    """Calls the reference solution with copies, and returns what would have crossed from another process."""
+
+    def __init__(self, function: Any, answer: Any) -> None:
+        self.function = function
+        self.answer = answer
+        self.test = 0
+        self.settled: list[Any] | None = None
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        tagged = [encode(list(arguments)), encode(keywords)]
+        self.answer(self.test, "call", *tagged)
+        return decode(encode(self.function(*decode(tagged[0]), **decode(tagged[1]))))
+
+
+class Replayer:
+    """Answers from a table; equal calls are answered in the order in which they were made."""
+
+    def __init__(self, table: Any) -> None:
+        self.results: dict[str, list[Any]] = {}
+        for arguments, keywords, result in table:
+            self.results.setdefault(json.dumps([arguments, keywords]), []).append(result)
+        self.test = 0
+        self.settled: list[Any] | None = None
+        """The outcome, whatever the test makes of the exception that stops it."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        tagged = [encode(list(arguments)), encode(keywords)]
+        waiting = self.results.get(json.dumps(tagged))
+        if not waiting:
+            self.settled = ["needs", *tagged]
+            raise Stop
+        kind, *body = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if kind == "value":
+            return decode(body[0])
+        if kind == "died":
+            self.settled = ["failed", "RuntimeError", body[0]]
+            raise Stop
+        raise exception(*body)
+
+
+def exception(kind: str, text: str) -> Exception:
+    """A built-in exception by name; any other becomes a ``RuntimeError``."""
+    found = getattr(builtins, kind, None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        try:
+            return found(text)
+        except TypeError:
+            pass
+    return RuntimeError(f"{kind}: {text}")
+
+
+def main() -> None:
+    """Run the tests one after the other."""
+    request, answer = open_channel()
+    namespace: dict[str, Any] = {"__name__": "reference"}
+    exec(compile(request["setup"], "<setup>", "exec"), namespace)  # noqa: S102 - the sandbox is what this file is for
+    recording = request["mode"] == "record"
+    stand_in: Any = (
+        Recorder(namespace[request["entry_point"]], answer) if recording else Replayer(request["table"])
+    )
+    namespace = {**namespace, request["entry_point"]: stand_in, "candidate": stand_in}
+    for number, source in request["tests"]:
+        stand_in.test, stand_in.settled = number, None
+        random.seed(0)
+        try:
+            exec(compile(source, "<test>", "exec"), namespace)  # noqa: S102 - as above
+            outcome = ["passed"]
+        except BaseException as error:  # noqa: BLE001 - a failed test is an answer
+            outcome = ["failed", *describe(error)]
+        answer(number, *(stand_in.settled or outcome))
+
+
+main()
+os._exit(0)

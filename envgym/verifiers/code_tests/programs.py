@@ -1,0 +1,195 @@
+"""Call a function of an untrusted program, and compare what it returned: inside goes input, outside is judged."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from envgym.sandbox.interface import ExecResult, Sandbox, Status
+from envgym.verifiers.code_tests.tagged_json import MalformedError, Opaque, decode, encode
+
+__all__ = [
+    "Call",
+    "Died",
+    "Raised",
+    "Result",
+    "Returned",
+    "answers",
+    "call_program",
+    "equal",
+    "guest_source",
+    "tagged_call",
+]
+
+MAX_PROGRAM_CHARS = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Arguments of one call."""
+
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The call returned ``value``."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The call, or loading the program, raised."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The program ended, or was ended, before the call was answered."""
+
+    status: Status
+
+
+Result = Returned | Raised | Died
+
+
+@functools.cache
+def guest_source(name: str) -> str:
+    """The text that runs in the sandbox: what all guests share, then the guest file ``name``."""
+    folder = importlib.resources.files("envgym.verifiers.code_tests")
+    parts = ("wire.py", "guest_channel.py", name)
+    return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
+
+
+def tagged_call(call: Call) -> list[Any]:
+    """A call as tagged JSON: its arguments, and its keywords."""
+    return [encode(list(call.arguments)), encode(dict(call.keywords))]
+
+
+async def call_program(
+    sandbox: Sandbox,
+    program: str,
+    entry_point: str,
+    calls: Sequence[Call],
+    *,
+    preamble: str = "",
+    call_seconds: float = 2.0,
+    restarts: int = 0,
+) -> list[Result]:
+    """Load ``program`` once and call ``entry_point`` for each of ``calls``, in order, in one process.
+
+    A program may keep state between calls, as it may in any test file that calls it twice.
+
+    Args:
+        sandbox: where it runs; its own deadline bounds the whole.
+        program: source text; one that is too long, or is not Python, raises in every call.
+        entry_point: name of the function.
+        calls: what to call it with.
+        preamble: source that runs before the program, in the same module.
+        call_seconds: processor time of each call, in seconds.
+        restarts: how often to go on with the calls after one that killed the process.
+
+    Returns:
+        one result per call.
+
+    Raises:
+        SandboxError: the sandbox failed, not the program.
+    """
+    if len(program) > MAX_PROGRAM_CHARS:
+        return [Raised("ValueError", f"the program is longer than {MAX_PROGRAM_CHARS} characters")] * len(calls)
+    results: dict[int, Result] = {}
+    for _ in range(restarts + 1):
+        todo = [i for i in range(len(calls)) if i not in results]
+        if not todo:
+            break
+        request = {
+            "preamble": preamble,
+            "program": program,
+            "entry_point": entry_point,
+            "calls": [[i, *tagged_call(calls[i])] for i in todo],
+            "call_seconds": call_seconds,
+        }
+        done = await sandbox.run_python(guest_source("guest_program.py"), stdin=json.dumps(request).encode())
+        answered = _read(done)
+        if -1 in answered:
+            return [answered[-1]] * len(calls)
+        results.update((i, answered[i]) for i in todo if i in answered)
+        missing = [i for i in todo if i not in answered]
+        if missing:
+            results[missing[0]] = Died(done.status)
+    return [results.get(i, Died(done.status)) for i in range(len(calls))]
+
+
+def equal(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
+    """Whether a result is the expected one, as Python's ``==`` has it, with two exceptions.
+
+    Two NaNs are equal, and floats may differ by ``tolerance``, relative and absolute.
+    """
+    if isinstance(expected, Opaque) or isinstance(actual, Opaque):
+        return False
+    if isinstance(expected, (list, tuple)):
+        return (
+            isinstance(actual, (list, tuple))
+            and isinstance(expected, list) == isinstance(actual, list)
+            and len(expected) == len(actual)
+            and all(equal(e, a, tolerance) for e, a in zip(expected, actual, strict=True))
+        )
+    if isinstance(expected, dict):
+        return (
+            isinstance(actual, dict)
+            and expected.keys() == actual.keys()
+            and all(equal(value, actual[key], tolerance) for key, value in expected.items())
+        )
+    if isinstance(expected, (int, float)) and isinstance(actual, (int, float)):
+        return _equal_numbers(expected, actual, tolerance)
+    return bool(expected == actual)
+
+
+def _equal_numbers(expected: Any, actual: Any, tolerance: float) -> bool:
+    if expected == actual or (expected != expected and actual != actual):
+        return True
+    if not tolerance or not (isinstance(expected, float) or isinstance(actual, float)):
+        return False
+    try:
+        return math.isclose(expected, actual, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:
+        return False
+
+
+def answers(done: ExecResult) -> Iterator[list[Any]]:
+    """What a guest wrote, line by line; what is no answer is passed over, since programs can write there too."""
+    for line in done.stdout.splitlines():
+        try:
+            parts = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(parts, list):
+            yield parts
+
+
+def _read(done: ExecResult) -> dict[int, Result]:
+    """Read the results by index; the first for an index counts."""
+    answered: dict[int, Result] = {}
+    for parts in answers(done):
+        match parts:
+            case [int(index), "value", data]:
+                answered.setdefault(index, _value(data))
+            case [int(index), "raised", str(kind), str(text)]:
+                answered.setdefault(index, Raised(kind, text))
+    return answered
+
+
+def _value(data: Any) -> Result:
+    try:
+        return Returned(decode(data))
+    except MalformedError as error:
+        return Raised("MalformedError", str(error))

@@ -1,0 +1,200 @@
+"""Worker processes, shared by every thread of this process.
+
+A worker that does not reply is killed with everything it started, and the next request starts another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["WorkerPool", "WorkerReply", "WorkerFailedError", "WorkerTimeoutError", "shared_pool"]
+
+_SIZE = 2
+_START_SECONDS = 120.0
+_GRACE_SECONDS = 0.15
+_WALL_FACTOR = 3.0
+"""Wall-clock seconds per second of processor time: on a busy machine an answer is slow, not a timeout."""
+
+
+class WorkerTimeoutError(Exception):
+    """The work was not done within its time."""
+
+
+class WorkerFailedError(Exception):
+    """The worker failed for reasons that are not the answer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReply:
+    """What a request came to."""
+
+    found: dict[str, Any]
+    """What the module's ``answer`` returned."""
+    seconds: float
+    """Processor seconds it took."""
+
+
+class _Worker:
+    """One worker process and its pipes."""
+
+    def __init__(self) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "envgym.workers.process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerFailedError(f"the worker cannot be started: {error}") from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._replies = self._process.stdin, self._process.stdout
+        self._buffer = b""
+        self._loaded: set[str] = set()
+        try:
+            self._await_ready()
+        except BaseException:
+            self.kill()
+            raise
+
+    def load(self, module: str) -> None:
+        """Have the worker import ``module``, once."""
+        if module not in self._loaded:
+            self._send({"load": module})
+            self._await_ready()
+            self._loaded.add(module)
+
+    def ask(self, module: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Send one request and return its reply."""
+        wall_seconds = _WALL_FACTOR * seconds
+        limits = {"seconds": seconds, "wall_seconds": wall_seconds}
+        self._send({"module": module, "request": request, **limits})
+        return self._receive(wall_seconds + _GRACE_SECONDS)
+
+    def abandon(self) -> None:
+        """Close this process's ends of the pipes; the worker is another process's."""
+        self._requests.close()
+        self._replies.close()
+
+    def kill(self) -> None:
+        """End the process, what it forked, and the pipes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
+        self._replies.close()
+
+    def _await_ready(self) -> None:
+        try:
+            self._receive(_START_SECONDS)
+        except WorkerTimeoutError as error:
+            raise WorkerFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
+
+    def _send(self, request: dict[str, Any]) -> None:
+        try:
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+        except OSError as error:
+            raise WorkerFailedError("the worker is gone") from error
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        while b"\n" not in self._buffer:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise WorkerTimeoutError(f"no reply within {seconds:.2f} s")
+            piece = os.read(self._replies.fileno(), 1 << 16)
+            if not piece:
+                raise WorkerFailedError("the worker died")
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+
+class WorkerPool:
+    """At most ``size`` workers, started when first needed. Safe to use from any thread."""
+
+    def __init__(self, size: int = _SIZE) -> None:
+        self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(size):
+            self._slots.put(None)
+
+    def ask(self, module: str, request: dict[str, Any], seconds: float) -> WorkerReply:
+        """Have a worker call ``answer(request)`` of a module.
+
+        Args:
+            module: name of a module with ``answer(request) -> dict`` and perhaps ``warm_up()``; the worker imports
+                it once and forks a child for each request.
+            request: JSON values.
+            seconds: processor time; waiting for a free worker, or for one to start, is not part of it.
+
+        Raises:
+            WorkerTimeoutError: the time was not enough.
+            WorkerFailedError: the worker died, or ``answer`` raised.
+        """
+        worker = self._slots.get()
+        try:
+            worker = worker or _Worker()
+            worker.load(module)
+            reply = worker.ask(module, request, seconds)
+        except BaseException:
+            if worker is not None:
+                worker.kill()
+            worker = None
+            raise
+        finally:
+            self._slots.put(worker)
+        if reply["status"] == "timeout":
+            raise WorkerTimeoutError(reply["reason"])
+        if reply["status"] == "error":
+            raise WorkerFailedError(reply["reason"])
+        return WorkerReply(reply["found"], reply["seconds"])
+
+    def abandon(self) -> None:
+        """Let go of the workers in a forked process, where the queue's lock may be held for ever."""
+        for worker in self._slots.queue:
+            if worker is not None:
+                worker.abandon()
+
+    def close(self) -> None:
+        """End the idle workers."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                worker = self._slots.get_nowait()
+                if worker is not None:
+                    worker.kill()
+
+
+_pool = WorkerPool()
+
+
+def shared_pool() -> WorkerPool:
+    """Return this process's pool."""
+    return _pool
+
+
+def _renew_after_fork() -> None:
+    global _pool
+    _pool.abandon()
+    _pool = WorkerPool()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
+atexit.register(lambda: _pool.close())

@@ -1,0 +1,89 @@
+"""The program of a worker: ``python -m envgym.workers.process``.
+
+One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
+answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
+so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
+ends with its parent: at the end of standard input.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import sys
+from typing import Any, TextIO
+
+__all__ = ["main"]
+
+_MEMORY_BYTES = 2 * 2**30
+_REPLY_BYTES = 1 << 16
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    _ready(replies)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "load" in request:
+            module = importlib.import_module(request["load"])
+            if hasattr(module, "warm_up"):
+                module.warm_up()
+            _ready(replies)
+        else:
+            _send(replies, _serve(request))
+
+
+def _ready(replies: TextIO) -> None:
+    gc.freeze()  # a collection in a forked child would copy every page of the imported libraries
+    _send(replies, {"status": "ready"})
+
+
+def _send(replies: TextIO, reply: dict[str, Any]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _answer_and_exit(request, writing)
+    os.close(writing)
+    ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
+    text = os.read(reading, _REPLY_BYTES) if ready else b""
+    if not ready:
+        os.kill(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    os.close(reading)
+    if not ready or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF):
+        return {"status": "timeout", "reason": f"no result within {request['seconds']:.2f} s"}
+    if not text:
+        return {
+            "status": "error",
+            "reason": f"the worker's child died with status {status}, likely out of memory",
+        }
+    return {**json.loads(text), "seconds": usage.ru_utime + usage.ru_stime}
+
+
+def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+    reply: dict[str, Any]
+    try:
+        reply = {"status": "done", "found": sys.modules[request["module"]].answer(request["request"])}
+    except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
+        reply = {"status": "error", "reason": f"{type(error).__name__}: {error}"[:500]}
+    os.write(writing, json.dumps(reply).encode())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

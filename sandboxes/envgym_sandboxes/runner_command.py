@@ -1,0 +1,77 @@
+"""What a program finds inside, the same for every backend whose programs a runner forks."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from envgym.sandbox.interface import Limits
+from envgym_sandboxes.inside import cells, file_transfer, program, runner, watch, wire
+
+__all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "runner_command", "runner_source", "variables"]
+
+PROGRAM_UID = 61000
+WORK = "/work"
+FOLDERS = (WORK, "/tmp", "/dev/shm")
+"""The writable folders."""
+_TABLES = [f"/proc/sysvipc/{kind}" for kind in ("shm", "sem", "msg")] + [
+    f"/proc/net/{kind}" for kind in ("tcp", "tcp6", "udp", "udp6", "unix")
+]
+_GROUPS = "/sys/fs/cgroup"
+_COUNTERS = {
+    "oom": [[f"{_GROUPS}/memory.events", "oom_kill"], [f"{_GROUPS}/memory/memory.oom_control", "oom_kill"]],
+    "pids": [[f"{_GROUPS}/pids.events", "max"], [f"{_GROUPS}/pids/pids.events", "max"]],
+}
+
+_BOOTSTRAP = """
+import sys, types
+for name, source in {sources!r}.items():
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+del name, source
+module.main()
+"""
+
+
+@functools.cache
+def runner_source() -> str:
+    """The runner as one text for ``python -c``; it makes its modules in memory, in import order."""
+    modules = (wire, watch, program, cells, file_transfer, runner)
+    return _BOOTSTRAP.format(sources={module.__name__: inspect.getsource(module) for module in modules})
+
+
+def variables(python: str) -> list[str]:
+    """The whole environment of a program, as ``NAME=value``."""
+    return [
+        f"PATH={python.rpartition('/')[0]}:/usr/local/bin:/usr/bin:/bin",
+        f"HOME={WORK}",
+        "TMPDIR=/tmp",
+        "LANG=C.UTF-8",
+        "USER=program",
+    ]
+
+
+def runner_command(
+    python: str, limits: Limits, *, uid: int | None, more_rlimits: Mapping[str, int] | None = None
+) -> list[str]:
+    """The command that starts the runner: its source travels as an argument, so nothing is mounted.
+
+    Args:
+        python: the interpreter inside.
+        limits: become the program's rlimits.
+        uid: the user a program runs as; ``None`` to keep the runner's own.
+        more_rlimits: further rlimits of a program, by the name of the constant.
+    """
+    rlimits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes}
+    config: dict[str, Any] = {
+        "uid": uid,
+        "work": WORK,
+        "folders": list(FOLDERS),
+        "tables": _TABLES,
+        "counters": _COUNTERS,
+        "rlimits": {**rlimits, **(more_rlimits or {})},
+    }
+    return [python, "-I", "-c", runner_source(), json.dumps(config)]

@@ -1,0 +1,33 @@
+"""Services open what environments ask for, say early what does not exist, and close what they opened."""
+
+from __future__ import annotations
+
+import pytest
+from toys import FullDisk
+
+from envgym.env.services import Services
+from envgym.errors import SandboxError, UnknownNameError, UserError
+from envgym.sandbox.interface import Limits
+
+
+def test_an_unknown_sandbox_is_refused_before_it_is_needed() -> None:
+    with pytest.raises(UnknownNameError, match="unknown sandbox 'dcoker'; did you mean 'docker'"):
+        Services("dcoker")
+    for name in ("auto", "docker", "toys:FullDisk"):
+        Services(name)
+
+
+def test_what_is_no_backend_is_refused() -> None:
+    with pytest.raises(UserError, match="toys:Adder .* is not a sandbox"):
+        Services("toys:Adder").backend()
+
+
+async def test_an_operating_system_error_is_a_sandbox_error_and_the_backend_is_closed_once() -> None:
+    async with Services("toys:FullDisk") as services:
+        backend = services.backend()
+        assert isinstance(backend, FullDisk)
+        with pytest.raises(SandboxError, match="the sandbox backend failed: disk full"):
+            await services.open_sandbox(Limits())
+        assert services.backend() is backend
+    await services.close()
+    assert backend.closes == 1

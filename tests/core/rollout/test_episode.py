@@ -1,0 +1,202 @@
+"""A bad episode is data: it fails with its cause, has no reward, is cleaned up once, and nothing hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from toys import Adder
+
+from envgym.errors import PolicyError, UserError
+from envgym.policies.interface import ContextFull, Policy
+from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.records import Message, OutcomeKind, Trajectory
+from envgym.rollout.episode import rollout
+
+Make = Callable[..., Adder]
+Say = Callable[..., Message]
+
+
+async def play(env: Adder, policy: Policy, deadline: float = 20.0) -> Trajectory:
+    return await rollout(env, policy, env.task_list("train")[0], name="sums", seed=9, deadline=deadline)
+
+
+async def test_a_good_episode(adder: Make) -> None:
+    env = adder()
+    trajectory = await play(env, GoldPolicy())
+    assert trajectory.outcome.kind is OutcomeKind.COMPLETED
+    assert trajectory.reward == 1.0
+    assert (trajectory.env, trajectory.seed) == ("sums", 9)
+    assert trajectory.tools == tuple(t.spec for t in env.tools.values())
+    assert trajectory.turns[0].messages == trajectory.task.messages
+    assert env.starts == env.finishes == 1
+    assert trajectory.seconds >= 0
+
+
+async def test_the_policies_without_a_model(adder: Make) -> None:
+    assert (await play(adder(), EmptyPolicy())).reward == 0.0
+    first, second = await play(adder(), RandomPolicy()), await play(adder(), RandomPolicy())
+    assert [t.action for t in first.turns] == [t.action for t in second.turns]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("start", "EnvironmentFailure: RuntimeError: no power"),
+        ("respond", "EnvironmentFailure: RuntimeError: wires crossed"),
+        ("timeout", "EnvironmentFailure: TimeoutError: inner"),
+        ("sandbox", "SandboxError: gone"),
+        ("score", "EnvironmentFailure: KeyError: 'answer'"),
+        ("verifier", "VerifierError: undecided"),
+        ("nan", "VerifierError: a reward that is not a number"),
+        ("finish", "EnvironmentFailure: RuntimeError: cannot tidy up"),
+    ],
+)
+async def test_a_failure_of_the_environment_is_missing_data(adder: Make, trouble: str, reason: str) -> None:
+    env = adder(trouble)
+    trajectory = await play(env, GoldPolicy())
+    assert trajectory.failed
+    assert trajectory.outcome.reason.startswith(reason)
+    assert math.isnan(trajectory.reward)
+    assert env.starts == env.finishes == 1
+
+
+async def test_a_failing_tool_is_missing_data(adder: Make, script: Any, say: Say) -> None:
+    env = adder()
+    trajectory = await play(env, script(say("", ("broken", {}))))
+    assert trajectory.outcome.reason == "ToolError: tool 'broken' raised OSError: disk on fire"
+    assert math.isnan(trajectory.reward)
+    assert len(trajectory.turns) == 1
+    assert env.finishes == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(PolicyError("down"), "PolicyError: down"), (ValueError("x"), "PolicyError: ValueError: x")],
+)
+async def test_a_failing_policy_is_missing_data(adder: Make, script: Any, error: Exception, reason: str) -> None:
+    env, policy = adder(), script(error)
+    trajectory = await play(env, policy)
+    assert trajectory.outcome.reason == reason
+    assert math.isnan(trajectory.reward)
+    assert policy.closed == env.finishes == 1
+
+
+async def test_a_policy_that_cannot_open_or_close_is_missing_data(adder: Make, script: Any, say: Say) -> None:
+    class NoDoor(GoldPolicy):
+        def open(self, *_: Any) -> Any:
+            raise OSError("no door")
+
+    assert (await play(adder(), NoDoor())).outcome.reason == "PolicyError: OSError: no door"
+    policy = script(say("1"))
+    policy.closing_error = OSError("stuck")
+    assert (await play(adder(), policy)).outcome.reason == "PolicyError: OSError: stuck"
+
+
+async def test_a_failure_beside_a_failing_cleanup_keeps_its_cause(adder: Make, script: Any) -> None:
+    env = adder("finish")
+    trajectory = await play(env, script(PolicyError("down")))
+    assert trajectory.outcome.reason == "PolicyError: down"
+    assert env.finishes == 1
+
+
+async def test_a_failure_does_not_touch_the_trajectory_before_it(adder: Make, say: Say) -> None:
+    """The same task object, twice on one instance, the second time failing before it begins."""
+
+    class Early(Adder):
+        async def areset(self, **arguments: Any) -> Any:
+            if self.starts:
+                raise RuntimeError("before anything")
+            return await super().areset(**arguments)
+
+    env = Early()
+    task = env.task_list("train")[0]
+    first = await rollout(env, GoldPolicy(), task, name="sums", seed=1)
+    second = await rollout(env, GoldPolicy(), task, name="sums", seed=2)
+    assert first.reward == 1.0
+    assert first.seed == 1
+    assert second.failed
+    assert second.task is task
+    assert second.turns == []
+
+
+async def test_a_users_mistake_passes_through(adder: Make, script: Any) -> None:
+    for env, policy in ((adder("user"), GoldPolicy()), (adder(), script(UserError("set it right")))):
+        with pytest.raises(UserError, match="set it right"):
+            await play(env, policy)
+        assert env.finishes == 1
+
+
+async def test_a_slow_tool_is_truncated_scored_and_cleaned_up(adder: Make, script: Any, say: Say) -> None:
+    env = adder()
+    trajectory = await play(env, script(say("thinking", ("nap", {"seconds": 3600}))), deadline=0.3)
+    assert (trajectory.outcome.kind, trajectory.outcome.reason) == (OutcomeKind.TRUNCATED, "time")
+    assert trajectory.reward == 0.0
+    assert [t.action.content for t in trajectory.turns] == ["thinking"]
+    assert env.finishes == 1
+
+
+async def test_a_slow_policy_is_truncated_and_its_session_closed(adder: Make, script: Any, say: Say) -> None:
+    env, policy = adder(), script(say("", ("add", {"a": 1})), 3600.0)
+    trajectory = await play(env, policy, deadline=0.5)
+    assert trajectory.outcome.reason == "time"
+    assert len(trajectory.turns) == 1
+    assert trajectory.closing[0].content == "2"
+    assert policy.closed == env.finishes == 1
+
+
+@pytest.mark.parametrize("trouble", ["hang_start", "hang_score"])
+async def test_what_hangs_before_it_begins_or_while_it_is_scored_fails(adder: Make, trouble: str) -> None:
+    env = adder(trouble)
+    trajectory = await play(env, GoldPolicy(), deadline=0.3)
+    assert trajectory.failed
+    assert "within 0.3 s" in trajectory.outcome.reason
+    assert env.starts == env.finishes == 1
+
+
+async def test_cleaning_up_and_scoring_late_are_bounded(
+    adder: Make, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envgym.rollout.episode._CLEANUP_SECONDS", 0.2)
+    monkeypatch.setattr("envgym.rollout.episode._SCORING_SECONDS", 0.2)
+    started = time.monotonic()
+    untidy = await play(adder("hang_finish"), script(PolicyError("down")))
+    assert untidy.outcome.reason == "PolicyError: down"
+    env = adder("hang_score")
+    late = await play(env, script(3600.0), deadline=0.2)
+    assert late.outcome.reason == "EnvironmentFailure: scoring took longer than 0.2 s"
+    assert env.finishes == 1
+    assert time.monotonic() - started < 10
+
+
+async def test_a_full_context_is_truncated_and_scored(adder: Make, script: Any, say: Say) -> None:
+    trajectory = await play(adder(), script(say("", ("add", {"a": 1})), ContextFull()))
+    assert (trajectory.outcome.kind, trajectory.outcome.reason) == (OutcomeKind.TRUNCATED, "context")
+    assert trajectory.reward == 0.0
+
+
+@pytest.mark.parametrize("reason", ["tokens", "turns"])
+async def test_limits_truncate(adder: Make, script: Any, say: Say, reason: str) -> None:
+    actions = [say("1", cut=True)] if reason == "tokens" else [say("", ("add", {"a": 1}))] * 2
+    trajectory = await play(adder(max_turns=2), script(*actions))
+    assert (trajectory.outcome.kind, trajectory.outcome.reason) == (OutcomeKind.TRUNCATED, reason)
+    assert not math.isnan(trajectory.reward)
+
+
+@pytest.mark.parametrize("trouble", ["", "hang_start", "hang_score", "finish"])
+async def test_cancellation_cleans_up_once_and_is_not_swallowed(
+    adder: Make, script: Any, say: Say, trouble: str
+) -> None:
+    env = adder(trouble)
+    policy = script(say("", ("nap", {"seconds": 3600}))) if trouble in ("", "finish") else GoldPolicy()
+    playing = asyncio.ensure_future(play(env, policy))
+    await asyncio.sleep(0.1)
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert env.starts == env.finishes == 1
+    assert len(asyncio.all_tasks()) == 1

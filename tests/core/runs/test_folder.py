@@ -1,0 +1,137 @@
+"""A run's folder is readable after a crash at any instant."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envgym.config import Section
+from envgym.errors import DataError, UserError
+from envgym.records import Message, Outcome, Score, Task, Trajectory
+from envgym.runs.folder import RunFolder, read_jsonl, write_atomic
+
+LINES = [b'{"a":1}\n', '{"a":"é\u2028"}\n'.encode(), b'{"a":3}\n']
+
+
+class Recipe(Section):
+    steps: int = 3
+    name: str | None = None
+    tags: tuple[str, ...] = ("x",)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "runs" / "one", Recipe(), seed=7)
+
+
+def played(text: str, failed: bool = False) -> Trajectory:
+    task = Task(id=text, split="train", messages=(Message(role="user", content=text),))
+    outcome = Outcome.failed(ValueError("x")) if failed else Outcome.completed()
+    return Trajectory(env="e", task=task, outcome=outcome, score=Score(value=1.0, accuracy=1.0))
+
+
+def test_a_new_run_says_what_it_is_and_with_what_it_was_made(folder: RunFolder) -> None:
+    assert tomllib.loads((folder.path / "recipe.toml").read_text()) == {"steps": 3, "tags": ["x"]}
+    versions = json.loads((folder.path / "versions.json").read_text())
+    assert versions["seed"] == 7
+    assert versions["packages"].keys() >= {"envgym", "numpy", "torch"}
+    assert folder.checkpoints.is_dir()
+    assert folder.metrics() == folder.trajectories(1) == []
+    assert folder.summary() is None
+    assert RunFolder.existing(folder.path).path == folder.path
+
+
+def test_a_folder_that_cannot_be_a_run_is_refused(folder: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"already holds a run; go on with it .envgym train --resume"):
+        RunFolder.create(folder.path, Recipe(), 0)
+    with pytest.raises(UserError, match=r"no run in .*: it has no recipe.toml"):
+        RunFolder.existing(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"no run folder can be made at .*: Not a directory"):
+        RunFolder.create(tmp_path / "file" / "run", Recipe(), 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cut=st.integers(0, sum(map(len, LINES))))
+def test_a_file_cut_anywhere_gives_its_whole_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Also in the middle of a character."""
+    path = tmp_path_factory.mktemp("cut") / "rows.jsonl"
+    path.write_bytes(b"".join(LINES)[:cut])
+    whole = [json.loads(line) for i, line in enumerate(LINES) if cut >= sum(map(len, LINES[: i + 1]))]
+    assert list(read_jsonl(path, json.loads)) == whole
+
+
+def test_a_damaged_row_names_file_and_row(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1})
+    path = folder.path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b"{broken}\n")
+    with pytest.raises(DataError, match=r"metrics.jsonl, row 2: cannot be read"):
+        folder.metrics()
+    (folder.path / "trajectories" / "step-000001.jsonl").write_text('{"env": 1}\n')
+    with pytest.raises(DataError, match=r"step-000001.jsonl, row 1: cannot be read"):
+        folder.trajectories(1)
+
+
+def test_a_missing_file_has_no_rows(tmp_path: Path) -> None:
+    assert list(read_jsonl(tmp_path / "none.jsonl", json.loads)) == []
+
+
+@pytest.mark.parametrize("left", [b'{"st', b"x" * 100_000, b"\xc3"])
+def test_rows_added_after_a_crash_are_not_joined_to_what_it_left(folder: RunFolder, left: bytes) -> None:
+    folder.append_metrics({"step": 1})
+    with (folder.path / "metrics.jsonl").open("ab") as file:
+        file.write(left)
+    folder.append_metrics({"step": 2})
+    assert [row["step"] for row in folder.metrics()] == [1, 2]
+    (folder.path / "metrics.jsonl").write_bytes(left)
+    folder.append_metrics({"step": 1})
+    assert folder.metrics() == [{"step": 1}]
+
+
+def test_metrics_are_strict_json(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1, "loss": math.nan, "norm": math.inf, "name": "é"})
+    text = (folder.path / "metrics.jsonl").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert folder.metrics() == [{"step": 1, "loss": None, "norm": None, "name": "é"}]
+
+
+def test_trajectories_come_back_by_step(folder: RunFolder) -> None:
+    made = [played("a"), played("b\u2028\n", failed=True)]
+    folder.append_trajectories(3, made)
+    folder.append_trajectories(3, [played("c")])
+    assert folder.trajectories(3) == [*made, played("c")]
+    assert folder.trajectories(2) == []
+
+
+def test_a_resumed_run_forgets_the_steps_after_its_checkpoint(folder: RunFolder) -> None:
+    for step in (1, 2, 3):
+        folder.append_metrics({"step": step})
+        folder.append_trajectories(step, [played(str(step))])
+    folder.forget_after(2)
+    assert [row["step"] for row in folder.metrics()] == [1, 2]
+    assert [len(folder.trajectories(step)) for step in (1, 2, 3)] == [1, 1, 0]
+    folder.forget_after(0)
+    assert folder.metrics() == []
+
+
+def test_a_whole_file_or_none(tmp_path: Path) -> None:
+    """A write that fails leaves what was there."""
+    path = tmp_path / "a.json"
+    write_atomic(path, "one")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "\ud800")
+    assert path.read_text() == "one"
+    write_atomic(path, "two")
+    assert path.read_text() == "two"
+
+
+def test_the_summary_carries_the_versions(folder: RunFolder) -> None:
+    written = folder.write_summary({"steps": 3})
+    assert written["versions"]["seed"] == 7
+    assert folder.summary() == written

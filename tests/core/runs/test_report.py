@@ -1,0 +1,157 @@
+"""The report renders whatever a run left, stands alone, and shows hostile text as text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envgym.config import Section
+from envgym.records import Message, Outcome, Score, Task, ToolCall, Trajectory, Turn
+from envgym.runs.folder import RunFolder
+from envgym.runs.report import render_report
+from envgym.runs.table import summary_table
+
+ATTACK = '<script>alert("1")</script><img src=x onerror=alert(1)>'
+INTERVAL = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+NONE = {"mean": None, "low": None, "high": None, "n": 0}
+
+
+class Recipe(Section):
+    note: str = ATTACK
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "<run>", Recipe(), seed=0)
+
+
+def played(env: str, reward: float, text: str = "", failed: bool = False) -> Trajectory:
+    call = ToolCall(name=text, arguments={text: text}, error=text or None)
+    action = Message(role="assistant", content=text, tool_calls=(call, ToolCall(name="t", arguments={"a": text})))
+    turn = Turn(messages=(Message(role="user", content=text),), action=action)
+    task = Task(id=f"{text}{reward}", split="train", messages=turn.messages)
+    return Trajectory(
+        env=env,
+        task=task,
+        turns=[turn],
+        outcome=Outcome.failed(ValueError(text)) if failed else Outcome.completed(),
+        score=None if failed else Score(value=reward, accuracy=reward),
+    )
+
+
+class Tags(HTMLParser):
+    """The tags of a page, and whether they are balanced."""
+
+    VOID = frozenset({"meta", "polyline", "img", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.stack: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.stack.pop() == tag
+
+
+def page(folder: RunFolder) -> str:
+    html = render_report(folder).read_text(encoding="utf-8")
+    tags = Tags(html)
+    assert tags.stack == []
+    assert not {"script", "img", "link", "iframe", "object", "form", "base"} & tags.names
+    assert not [a for a in tags.attributes if a[0] in ("src", "href", "srcset") or a[0].startswith("on")]
+    assert not re.search(r"url\(|@import|https?://", html)
+    return html
+
+
+def test_an_empty_run(folder: RunFolder) -> None:
+    html = page(folder)
+    for words in ("This run has not finished", "No step was recorded", "None were recorded", "&lt;script&gt;"):
+        assert words in html
+
+
+def test_an_unfinished_run(folder: RunFolder) -> None:
+    for step in (1, 2):
+        folder.append_metrics({"step": step, "reward/sums": step / 4, "loss": float("nan"), "grad_norm": 0.5})
+        folder.append_trajectories(step, [played("sums", 1.0)])
+    html = page(folder)
+    assert "reward/sums: 0 to 1, steps 1–2" in html
+    assert 'points="0.0,150.0 640.0,100.0"' in html
+    assert "grad_norm" in html
+    assert "loss:" not in html
+    assert "nan" not in html.lower().replace("finance", "")
+
+
+def test_a_finished_run(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1, "reward/sums": 1.0})
+    folder.write_summary(summary())
+    html = page(folder)
+    for words in ("0.500 [0.250, 0.750]", "overall", "Left out: code", "&lt;b&gt;no sandbox"):
+        assert words in html
+    assert "has not finished" not in html
+
+
+def test_rates_are_reported_apart(folder: RunFolder) -> None:
+    row = {"after": INTERVAL, "parts": {"harm": {"before": NONE, "after": INTERVAL}}}
+    folder.write_summary({"environments": {"office": row}})
+    assert "<td>office</td><td>harm</td><td>-</td><td>0.500 [0.250, 0.750]</td>" in page(folder)
+
+
+def test_a_finished_run_that_measured_no_gain(folder: RunFolder) -> None:
+    """A supervised stage measures only after."""
+    folder.write_summary({"environments": {"sums": {"after": INTERVAL}}})
+    assert "<td>-</td><td>0.500 [0.250, 0.750]</td><td>-</td>" in page(folder)
+
+
+def test_hostile_text_is_shown_as_text(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1, f"reward/{ATTACK}": 1.0})
+    folder.append_trajectories(1, [played(ATTACK, 1.0, ATTACK), played(ATTACK, 0.0, ATTACK, failed=True)])
+    html = page(folder)
+    assert "<script>" not in html
+    assert html.count("&lt;script&gt;") > 10
+
+
+def test_the_best_and_the_worst_are_shown_and_none_twice(folder: RunFolder) -> None:
+    def shown(trajectories: list[Trajectory]) -> list[str]:
+        (folder.path / "metrics.jsonl").unlink(missing_ok=True)
+        folder.forget_after(0)
+        folder.append_metrics({"step": 1})
+        folder.append_trajectories(1, trajectories)
+        return re.findall(r"<summary>sums · (\S+) · (?:completed|failed)", page(folder))
+
+    assert shown([played("sums", 0.5)]) == ["0.5"]
+    assert shown([played("sums", r) for r in (0.0, 1.0, 0.5)]) == ["1.0", "0.5", "0.0"]
+    assert shown([played("sums", r / 8) for r in range(8)]) == ["0.875", "0.75", "0.0"]
+    assert shown([played("sums", 9.0, failed=True), played("sums", 0.0)]) == ["0.0", "9.0"]
+
+
+def test_the_table_by_hand() -> None:
+    assert summary_table(summary()).splitlines() == [
+        "held-out reward  before                after                 gain                  n",
+        "sums             0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "empty            -                     -                     -                     0",
+        "overall          0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "left out: code: <b>no sandbox</b>",
+    ]
+
+
+def summary() -> dict[str, Any]:
+    row = {"before": INTERVAL, "after": INTERVAL, "gain": INTERVAL}
+    return {
+        "environments": {"sums": row, "empty": {"before": NONE, "after": NONE, "gain": NONE}},
+        "overall": row,
+        "left_out": {"code": "<b>no sandbox</b>"},
+    }

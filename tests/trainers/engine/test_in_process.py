@@ -1,0 +1,331 @@
+"""The engine samples from the model's own distribution, whatever else it is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
+
+from envgym.errors import PolicyError, UserError
+from envgym_trainers.engine.in_process import Engine, Sampled
+from envgym_trainers.engine.scheduler import Scheduler
+from envgym_trainers.engine.sequences import Row
+
+Start = Callable[..., Engine]
+Expected = Callable[..., list[float]]
+STOP = 7
+
+
+def _prompts(seed: int, turns: int = 3) -> list[list[int]]:
+    """Prompts of uneven length without the stop id."""
+    rng = random.Random(seed)
+    return [[rng.randrange(8, 97) for _ in range(rng.randint(1, 9))] for _ in range(turns)]
+
+
+def _reported(turns: list[tuple[list[int], Sampled]]) -> list[float]:
+    return [value for _, sampled in turns for value in sampled.logprobs]
+
+
+async def test_logprobs_are_those_of_a_plain_forward_pass(
+    any_model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected
+) -> None:
+    """Six conversations of three turns, two of them from the same prompt, share four slots."""
+    engine = start(any_model)
+    plans = [_prompts(i) for i in (0, 0, 1, 2, 3, 4)]
+    jobs = [converse(engine.open(), plan, seed=10 * i, temperature=0.8) for i, plan in enumerate(plans)]
+    for turns in await asyncio.gather(*jobs):
+        assert _reported(turns) == pytest.approx(expected_logprobs(any_model, turns, 0.8), abs=1e-4)
+
+
+async def test_greedy_takes_the_most_likely_token(model: PreTrainedModel, start: Start, converse: Any) -> None:
+    turns = await converse(start(model).open(), _prompts(5), temperature=0.0)
+    ids: list[int] = []
+    for prompt, sampled in turns:
+        ids += prompt
+        for token in sampled.ids:
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            assert token == int(logits.argmax())
+            ids.append(token)
+
+
+async def test_samples_do_not_depend_on_company(model: PreTrainedModel, start: Start, converse: Any) -> None:
+    """Equal seeds give equal ids: alone, in a crowd, in another order, with fewer slots."""
+    plans = [_prompts(i) for i in range(6)]
+
+    async def play(order: list[int], slots: int) -> dict[int, list[list[int]]]:
+        engine = start(model, slots=slots)
+        played = await asyncio.gather(*(converse(engine.open(), plans[i], seed=100 * i) for i in order))
+        return {i: [sampled.ids for _, sampled in turns] for i, turns in zip(order, played, strict=True)}
+
+    crowd = await play([0, 1, 2, 3, 4, 5], slots=6)
+    assert await play([5, 3, 1, 4, 2, 0], slots=6) == crowd
+    assert await play([0, 1, 2, 3, 4, 5], slots=1) == crowd
+    assert (await play([3], slots=1))[3] == crowd[3]
+
+
+async def test_more_conversations_than_slots_all_finish_even_if_none_leaves(
+    model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected
+) -> None:
+    """Every conversation waits between its turns until all have had theirs: rows must change hands."""
+    engine = start(model, slots=2)
+    barrier = asyncio.Barrier(7)
+    jobs = [converse(engine.open(), _prompts(i), seed=i, pause=barrier.wait) for i in range(7)]
+    for turns in await asyncio.wait_for(asyncio.gather(*jobs), 60):
+        assert _reported(turns) == pytest.approx(expected_logprobs(model, turns), abs=1e-4)
+
+
+async def test_stop_id_ends_a_turn_and_the_budget_ends_it_otherwise(model: PreTrainedModel, start: Start) -> None:
+    engine = start(model, slots=12)
+    ended = set()
+    for sampled in await asyncio.gather(
+        *(engine.open().sample([9, 10], max_tokens=20, temperature=2.0, seed=seed) for seed in range(12))
+    ):
+        ended.add(sampled.ended)
+        assert sampled.ended == (sampled.ids[-1] == STOP)
+        assert STOP not in sampled.ids[:-1]
+        assert len(sampled.ids) == len(sampled.logprobs) <= 20
+        assert sampled.ended or len(sampled.ids) == 20
+    assert ended == {True, False}, "the seeds must show both ends"
+
+
+async def test_rewrite_forgets_the_conversation(
+    model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected
+) -> None:
+    session = start(model).open()
+    await converse(session, _prompts(0))
+    session.rewrite()
+    assert session.length == 0
+    turns = await converse(session, _prompts(1))
+    assert _reported(turns) == pytest.approx(expected_logprobs(model, turns), abs=1e-4)
+
+
+async def test_changed_weights_leave_no_stale_cache(
+    model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected
+) -> None:
+    """The second turn is conditioned on the first as the new weights see it."""
+    engine = start(model)
+    session = engine.open()
+    first = await converse(session, [[9, 10, 11]])
+    _shake(model)
+    engine.weights_changed()
+    second = await converse(session, [[12, 13]], seed=1)
+    assert (first[0][1].version, second[0][1].version) == (0, 1)
+    fresh = expected_logprobs(model, first + second)[len(first[0][1].ids) :]
+    assert _reported(second) == pytest.approx(fresh, abs=1e-4)
+
+
+async def test_weights_changed_in_the_middle_of_a_turn(
+    model: PreTrainedModel, start: Start, expected_logprobs: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens after the change come from the new weights; the turn is as old as its oldest token."""
+    engine = start(model)
+    decode = engine._scheduler.decode
+    calls = 0
+
+    def interrupted(rows: list[Row]) -> None:
+        nonlocal calls
+        calls += 1
+        decode(rows)
+        if calls == 4:
+            _shake(model)
+            engine.weights_changed()
+
+    monkeypatch.setattr(engine._scheduler, "decode", interrupted)
+    monkeypatch.setattr(engine._scheduler, "stop_ids", frozenset())
+    sampled = await engine.open().sample([9, 10, 11], max_tokens=12, temperature=1.0, seed=0)
+    fresh = expected_logprobs(model, [([9, 10, 11], sampled)])
+    assert sampled.version == 0
+    assert sampled.logprobs[5:] == pytest.approx(fresh[5:], abs=1e-4)
+    assert sampled.logprobs[:5] != pytest.approx(fresh[:5], abs=1e-4)
+
+
+@pytest.mark.parametrize("leave", ["close", "cancel"])
+async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, start: Start, leave: str) -> None:
+    """One slot: whoever comes next gets it although the first never finished."""
+    engine = start(model, slots=1, capacity=4000)
+    engine._scheduler.stop_ids = frozenset()
+    session = engine.open()
+    long = asyncio.ensure_future(session.sample([9], max_tokens=3900, temperature=1.0, seed=0))
+    await asyncio.sleep(0.05)
+    assert not long.done()
+    if leave == "cancel":
+        long.cancel()
+    session.close()
+    session.close()
+    sampled = await asyncio.wait_for(engine.open().sample([9], max_tokens=3, temperature=1.0, seed=0), 30)
+    assert len(sampled.ids) == 3
+    if leave == "close":
+        with pytest.raises(PolicyError, match="closed while it was sampling"):
+            await asyncio.wait_for(long, 5)
+
+
+async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding, queueing and later conversations all get the error; nobody hangs."""
+    engine = start(model, slots=2)
+
+    def explode(rows: list[Row]) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._scheduler, "decode", explode)
+    began = time.monotonic()
+    results = await asyncio.wait_for(
+        asyncio.gather(
+            *(engine.open().sample([9, i], max_tokens=5, temperature=1.0, seed=0) for i in range(10, 15)),
+            return_exceptions=True,
+        ),
+        30,
+    )
+    assert all(isinstance(r, PolicyError) and "out of memory" in str(r) for r in results)
+    with pytest.raises(PolicyError, match="out of memory"):
+        await asyncio.wait_for(engine.open().sample([9], max_tokens=5, temperature=1.0, seed=0), 5)
+    with pytest.raises(PolicyError, match="out of memory"):
+        engine.check()
+    assert time.monotonic() - began < 20
+
+
+async def test_threads_are_set_by_sampling_and_by_nothing_else(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conversations are closed while a learner runs, which has set the threads that it wants."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", calls.append)
+    engine = start(model)
+    session = engine.open()
+    await session.sample([9, 10], max_tokens=3, temperature=1.0, seed=0)
+    assert calls == [7], "one core is left to the environments"
+    session.close()
+    engine.open().close()
+    engine.close()
+    assert calls == [7]
+
+
+async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
+    engine = start(model, capacity=4000)
+    engine._scheduler.stop_ids = frozenset()
+    waiting = asyncio.ensure_future(engine.open().sample([9], max_tokens=3900, temperature=1.0, seed=0))
+    await asyncio.sleep(0.02)
+    engine.close()
+    engine.close()
+    with pytest.raises(PolicyError, match="it was closed"):
+        await asyncio.wait_for(waiting, 5)
+    with pytest.raises(PolicyError, match="it was closed"):
+        await engine.open().sample([9], max_tokens=1, temperature=1.0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("new_ids", "max_tokens"),
+    [([], 5), ([9], 0), ([9] * 60, 5), ([9], 64)],
+    ids=["empty", "none", "long", "budget"],
+)
+async def test_what_does_not_fit_is_refused_without_harm(
+    model: PreTrainedModel, start: Start, new_ids: list[int], max_tokens: int
+) -> None:
+    """A bad request must not reach the thread that everyone shares."""
+    engine = start(model)
+    session = engine.open()
+    with pytest.raises(ValueError, match="at most 64"):
+        await session.sample(new_ids, max_tokens=max_tokens, temperature=1.0, seed=0)
+    sampled = await session.sample([9] * 60, max_tokens=4, temperature=1.0, seed=0)
+    assert sampled.ids
+
+
+def test_group_of_one_prompt_runs_it_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows from one prompt and one from another: a forward pass over two rows."""
+    scheduler = Scheduler(model, slots=5, capacity=64, stop_ids=frozenset())
+    seen: list[torch.Size] = []
+    forward = scheduler._forward
+
+    def spy(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(ids.shape)
+        return forward(ids, *args, **kwargs)
+
+    monkeypatch.setattr(scheduler, "_forward", spy)
+    rows = [Row(ids=[9, 10, 11] if i < 4 else [20, 21], uniform=torch.rand(8).numpy()) for i in range(5)]
+    for row in rows:
+        scheduler.admit(row)
+    scheduler.extend(rows)
+    assert seen == [(2, 3)]
+    assert [row.cached for row in rows] == [3, 3, 3, 3, 2]
+
+
+def test_extending_is_split_into_passes_of_bounded_size(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long prompt among short ones does not pad them all to its length."""
+    monkeypatch.setattr("envgym_trainers.engine.sequences._PASS_TOKENS", 40)
+    scheduler = Scheduler(model, slots=8, capacity=64, stop_ids=frozenset())
+    seen: list[int] = []
+    forward = scheduler._forward
+
+    def spy(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append(ids.numel())
+        return forward(ids, *args, **kwargs)
+
+    monkeypatch.setattr(scheduler, "_forward", spy)
+    rows = [Row(ids=list(range(8, 8 + n)), uniform=torch.rand(4).numpy()) for n in (50, 4, 5, 6, 7, 8, 9, 10)]
+    for row in rows:
+        scheduler.admit(row)
+    scheduler.extend(rows)
+    assert seen[0] == 50
+    assert max(seen[1:]) <= 40
+    assert len(seen) == 3
+    for row in rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row.ids[:-1]])).logits[0, -1].float()
+        assert row.logprobs[0] == pytest.approx(float(torch.log_softmax(logits, -1)[row.ids[-1]]), abs=1e-4)
+
+
+def test_short_windows_are_refused_by_name() -> None:
+    config = MistralConfig(
+        vocab_size=97,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=8,
+    )
+    with pytest.raises(UserError, match="looks back 8 tokens"):
+        Scheduler(MistralForCausalLM(config), slots=1, capacity=64, stop_ids=frozenset())
+
+
+def test_layers_without_attention_are_refused_by_name() -> None:
+    config = MambaConfig(vocab_size=97, hidden_size=16, num_hidden_layers=2, state_size=4)
+    with pytest.raises(UserError, match="this model has linear_attention"):
+        Scheduler(MambaForCausalLM(config), slots=1, capacity=64, stop_ids=frozenset())
+
+
+def test_a_model_blind_to_positions_is_refused(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by its family's name: by comparing what it says with and without the cache."""
+    decoder = model.get_decoder()
+    forward = decoder.forward
+
+    def blind(**arguments: Any) -> Any:
+        arguments.pop("position_ids", None)
+        return forward(**arguments)
+
+    monkeypatch.setattr(decoder, "forward", blind)
+    with pytest.raises(UserError, match="off those of a plain forward pass"):
+        Scheduler(model, slots=2, capacity=64, stop_ids=frozenset())
+
+
+@torch.no_grad()
+def _shake(model: PreTrainedModel) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)

@@ -1,0 +1,186 @@
+"""From groups to an update: what is missing counts nowhere, what has no signal changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from envgym.records import Message, Outcome, Score, Task, Trajectory, Turn, TurnTokens
+from envgym.rollout.collector import Group
+from envgym_trainers.batch import Sample, collate
+from envgym_trainers.learner.learner import Learner
+from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.rl import make_objective
+
+_TASK = Task(id="t", split="train", messages=())
+
+
+def _trajectory(
+    score: float | None,
+    *,
+    ids: Sequence[int] = (20, 21),
+    outcome: Outcome | None = None,
+    version: int = 0,
+    seed: int = 0,
+) -> Trajectory:
+    tokens = TurnTokens(
+        prompt_ids=[10, 11], completion_ids=list(ids), logprobs=[-1.0] * len(ids), policy_version=version
+    )
+    return Trajectory(
+        env="e",
+        task=_TASK,
+        seed=seed,
+        turns=[Turn(messages=(), action=Message(role="assistant", content=""), tokens=tokens)],
+        outcome=outcome or Outcome.completed(),
+        score=None if score is None else Score(value=score, accuracy=score),
+    )
+
+
+def _group(*trajectories: Trajectory) -> Group:
+    return Group(env="e", task=_TASK, trajectories=list(trajectories))
+
+
+@pytest.fixture
+def language_model(make_language_model: Callable[[], LanguageModel]) -> LanguageModel:
+    return make_language_model()
+
+
+@pytest.fixture
+def make_learner(language_model: LanguageModel, model_folder: Any) -> Callable[..., Learner]:
+    """``make_learner({"name": "grpo"}, updates=…)``."""
+
+    def make(objective: dict[str, Any], **values: Any) -> Learner:
+        recipe = ReinforcementRecipe.model_validate(
+            {
+                "mix": [{"env": "e-v1"}],
+                "model": {"path": str(model_folder)},
+                "optimizer": {"learning_rate": 1e-2},
+                "objective": objective,
+                **values,
+            }
+        )
+        return Learner(recipe, make_objective(objective), language_model)
+
+    return make
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Learner], list[list[Sample]]]:
+    """The samples of each update, instead of the update."""
+
+    def run(learner: Learner) -> list[list[Sample]]:
+        seen: list[list[Sample]] = []
+
+        def update(samples: Sequence[Sample], loss: object) -> dict[str, float]:
+            seen.append(list(samples))
+            return {"loss": float(len(samples))}
+
+        monkeypatch.setattr(learner.updater, "update", update)
+        return seen
+
+    return run
+
+
+def test_failed_episodes_are_in_neither_baseline_nor_loss(make_learner: Any, watch: Any) -> None:
+    """Scores 1, 0 and a failure: ±(½)/(√½ + 1e-4), exactly as if the failure had never been."""
+    learner = make_learner({"name": "grpo"})
+    seen = watch(learner)
+    failed = _trajectory(None, outcome=Outcome.failed(RuntimeError("sandbox died")))
+    row = learner.learn([_group(_trajectory(1.0), failed, _trajectory(0.0))], 1)
+    expected = 0.5 / (math.sqrt(0.5) + 1e-4)
+    assert sorted(s.advantage for s in seen[0]) == pytest.approx([-expected, expected])
+    assert row["samples"] == 2
+
+
+def test_an_equal_group_changes_nothing(make_learner: Any, language_model: LanguageModel) -> None:
+    before = [p.detach().clone() for p in language_model.model.parameters()]
+    row = make_learner({"name": "grpo"}).learn([_group(*(_trajectory(0.7) for _ in range(4)))], 1)
+    assert row["samples"] == 4
+    assert row["grad_norm"] == 0
+    assert all(map(torch.equal, before, language_model.model.parameters()))
+
+
+def test_a_step_without_samples_takes_no_update(make_learner: Any, watch: Any) -> None:
+    learner = make_learner({"name": "grpo"})
+    seen = watch(learner)
+    failed = _trajectory(None, outcome=Outcome.failed(RuntimeError("x")))
+    assert learner.learn([_group(failed, failed)], 1) == {"samples": 0.0}
+    assert learner.learn([], 2) == {"samples": 0.0}
+    assert seen == []
+
+
+def test_the_better_trajectory_becomes_likelier(make_learner: Any, language_model: LanguageModel) -> None:
+    learner = make_learner({"name": "grpo"})
+    good, bad = _trajectory(1.0, ids=(20, 21)), _trajectory(0.0, ids=(30, 31))
+
+    def likelihood(ids: tuple[int, int]) -> float:
+        with torch.no_grad():
+            logits = language_model.model(input_ids=torch.tensor([[10, 11, *ids]])).logits[0]
+        return sum(float(torch.log_softmax(logits[i], -1)[token]) for i, token in zip((1, 2), ids, strict=True))
+
+    for trajectory, ids in ((good, (20, 21)), (bad, (30, 31))):
+        tokens = trajectory.turns[0].tokens
+        assert tokens is not None
+        tokens.logprobs[:] = [likelihood(ids) / 2] * 2
+    before = likelihood((20, 21)), likelihood((30, 31))
+    learner.learn([_group(good, bad)], 1)
+    assert likelihood((20, 21)) > before[0]
+    assert likelihood((30, 31)) < before[1]
+
+
+def test_the_random_control_never_reads_the_score(make_learner: Any, watch: Any) -> None:
+    """The same trajectories with opposite scores get the same advantages, and some are not zero."""
+
+    def advantages(scores: list[float]) -> list[float]:
+        learner = make_learner({"name": "grpo"}, reward={"control": "random"})
+        seen = watch(learner)
+        learner.learn([_group(*(_trajectory(s, seed=i) for i, s in enumerate(scores)))], 1)
+        return [sample.advantage for sample in seen[0]]
+
+    first = advantages([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    assert first == advantages([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
+    assert any(first)
+
+
+def test_truncated_members_leave_the_loss_but_not_the_baseline_where_asked(make_learner: Any, watch: Any) -> None:
+    cut = _trajectory(0.0, outcome=Outcome.truncated("tokens"))
+    for filtered, count in ((True, 1), (False, 2)):
+        objective = {"name": "dapo", "filter_truncated": filtered, "overlong": None}
+        learner = make_learner(objective)
+        seen = watch(learner)
+        learner.learn([_group(_trajectory(1.0), cut)], 1)
+        assert len(seen[0]) == count
+        assert max(s.advantage for s in seen[0]) > 0.5
+
+
+def test_updates_share_the_samples_out_and_staleness_is_told(make_learner: Any, watch: Any) -> None:
+    """Five samples in two updates: 3 and 2, none twice. At step 4 the policy is at version 3."""
+    learner = make_learner({"name": "grpo"}, updates=2)
+    seen = watch(learner)
+    members = [_trajectory(float(i % 2), ids=(20 + i,), version=3 - (i == 0)) for i in range(5)]
+    row = learner.learn([_group(*members)], 4)
+    assert sorted(map(len, seen)) == [2, 3]
+    assert sorted(int(s.ids[2]) for part in seen for s in part) == [20, 21, 22, 23, 24]
+    assert row["staleness_max"] == 1
+    assert row["loss"] == 2.5
+
+
+def test_a_penalty_needs_and_gets_the_reference_of_the_start(
+    make_learner: Any, watch: Any, language_model: LanguageModel, make_language_model: Any
+) -> None:
+    """Reference log-probs are the first model's, however far the policy has moved."""
+    learner = make_learner({"name": "grpo", "beta": 0.1})
+    with torch.no_grad():
+        language_model.model.get_input_embeddings().weight.mul_(2)
+    seen = watch(learner)
+    learner.learn([_group(_trajectory(1.0), _trajectory(0.0, ids=(30, 31, 32)))], 1)
+    for sample in seen[0]:
+        assert sample.reference_logprobs is not None
+        expected, _ = token_logprobs(make_language_model().model, collate([sample], 0))
+        torch.testing.assert_close(sample.reference_logprobs[sample.mask], expected[0].detach()[sample.mask])

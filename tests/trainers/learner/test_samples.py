@@ -1,0 +1,44 @@
+"""Trajectories become samples: what is trained on is what was sampled."""
+
+from __future__ import annotations
+
+import math
+
+from envgym.records import Message, Task, Trajectory, Turn, TurnTokens
+from envgym_trainers.learner.samples import samples_of
+
+_ACTION = Message(role="assistant", content="")
+
+
+def _trajectory(*tokens: TurnTokens | None) -> Trajectory:
+    turns = [Turn(messages=(), action=_ACTION, tokens=t) for t in tokens]
+    return Trajectory(env="e", task=Task(id="t", split="train", messages=()), turns=turns)
+
+
+def _tokens(prompt: list[int], completion: list[int], *, version: int = 0, fork: bool = False) -> TurnTokens:
+    logprobs = [-0.5 * i for i in completion]
+    return TurnTokens(
+        prompt_ids=prompt, completion_ids=completion, logprobs=logprobs, policy_version=version, fork=fork
+    )
+
+
+def test_turns_join_into_one_sample_with_environment_tokens_masked_out() -> None:
+    """The worked example of ``envgym_trainers.batch``; the version is the oldest one's."""
+    (sample,) = samples_of(_trajectory(_tokens([7, 8], [3, 4], version=5), _tokens([9], [5], version=4)), 1.5, "g")
+    assert sample.ids.tolist() == [7, 8, 3, 4, 9, 5]
+    assert sample.mask.tolist() == [False, False, True, True, False, True]
+    assert [None if math.isnan(x) else x for x in sample.logprobs.tolist()] == [None, None, -1.5, -2.0, None, -2.5]
+    assert (sample.advantage, sample.group, sample.version) == (1.5, "g", 4)
+
+
+def test_a_fork_begins_a_sample_and_each_token_is_trained_on_once() -> None:
+    first, second = samples_of(_trajectory(_tokens([7], [3]), _tokens([7, 3, 9], [5], fork=True)), -1.0, "g")
+    assert (first.ids.tolist(), first.mask.tolist()) == ([7, 3], [False, True])
+    assert (second.ids.tolist(), second.mask.tolist()) == ([7, 3, 9, 5], [False, False, False, True])
+    assert first.advantage == second.advantage == -1.0
+
+
+def test_nothing_sampled_gives_no_sample() -> None:
+    assert samples_of(_trajectory(), 1.0, "g") == []
+    assert samples_of(_trajectory(None), 1.0, "g") == []
+    assert samples_of(_trajectory(_tokens([7, 8], [])), 1.0, "g") == []

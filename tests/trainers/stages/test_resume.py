@@ -1,0 +1,210 @@
+"""A run that was killed or stopped goes on as if nothing had happened, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from envgym.cli import main
+from envgym.runs.folder import RunFolder
+from envgym_trainers.models.checkpoint import latest_checkpoint
+from envgym_trainers.stages.stopping import StopRequest
+
+_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second")
+_MIX = [{"env": "math_problems-v1", "settings": {"max_turns": 2, "families": ["arithmetic"]}}]
+
+Cli = Callable[..., int]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """``cli("train", …)``: run the command in this process and return its exit code."""
+
+    def run(*words: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["envgym", *map(str, words)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    return run
+
+
+@pytest.fixture
+def reinforcement(model_folder: Path, tmp_path: Path) -> Path:
+    """A recipe of sixteen short steps."""
+    return _write(
+        tmp_path / "rl.toml",
+        {
+            "steps": 16,
+            "groups": 2,
+            "group_size": 2,
+            "checkpoint_every": 2,
+            "threads": 1,
+            "model": {"path": str(model_folder), "context": 128},
+            "mix": _MIX,
+            "sampling": {"max_tokens": 4, "concurrency": 8},
+            "optimizer": {"learning_rate": 1e-3, "decay": "linear"},
+            "evaluate": {"tasks": 2},
+            # Coin flips: a random model never solves a problem, and a run without a signal would prove little.
+            "reward": {"control": "random"},
+            "objective": {
+                "name": "dapo",
+                "overlong": {"max_tokens": 8, "cache_tokens": 4},
+                "dynamic_sampling": {"max_attempts": 4, "at_cap": "train"},
+            },
+        },
+    )
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Path:
+    """A recipe of two dozen updates that makes a new model."""
+    return _write(
+        tmp_path / "sft.toml",
+        {
+            "stage": "sft",
+            "examples": 48,
+            "epochs": 4,
+            "batch_size": 8,
+            "checkpoint_every": 2,
+            "threads": 1,
+            "model": {"context": 192, "new": {"vocabulary": 320, "hidden_size": 16, "layers": 1, "heads": 2}},
+            "mix": _MIX,
+            "optimizer": {"learning_rate": 1e-2},
+            "sampling": {"max_tokens": 4},
+            "evaluate": {"tasks": 2},
+        },
+    )
+
+
+def _write(path: Path, values: dict[str, Any]) -> Path:
+    path.write_text(tomli_w.dumps(values))
+    return path
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without what depends on the clock."""
+    rows = RunFolder.existing(folder).metrics()
+    return [{name: value for name, value in row.items() if name not in _TIMES} for row in rows]
+
+
+def _wait_for_steps(folder: Path, steps: int, alive: Callable[[], bool]) -> None:
+    path = folder / "metrics.jsonl"
+    while not (path.is_file() and path.read_text().count("\n") >= steps):
+        assert alive(), "the run ended before it could be interrupted"
+        time.sleep(0.005)
+
+
+def _check_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    assert [row["step"] for row in found] == list(range(1, len(expected) + 1))
+    for one, two in zip(found, expected, strict=True):
+        assert one == pytest.approx(two, abs=1e-6)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(cli: Cli, reinforcement: Path, tmp_path: Path) -> None:
+    """kill -9 after the third step or later; every step is there once, with the numbers of an unbroken run."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = "import sys; from envgym.cli import main; main()"
+    words = [sys.executable, "-c", command, "train", str(reinforcement), "--out", str(killed)]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        _wait_for_steps(killed, 3, lambda: process.poll() is None)
+        process.kill()
+    assert not (killed / "summary.json").exists()
+    assert len(_rows(killed)) < 16
+    assert cli("train", "--resume", killed) == 0
+    assert cli("train", reinforcement, "--out", whole) == 0
+    _check_same(_rows(killed), _rows(whole))
+    one, two = (json.loads((folder / "summary.json").read_text()) for folder in (killed, whole))
+    assert one["environments"] == two["environments"]
+    assert one["steps"] == 16
+    assert (killed / "report.html").is_file()
+    steps = sorted(path.name for path in (killed / "trajectories").iterdir())
+    assert steps == [f"step-{step:06d}.jsonl" for step in range(1, 17)]
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[[Path, int], None]]:
+    """``interrupt(folder, n)``: send this process one Ctrl-C once the run has made ``n`` steps."""
+    threads: list[threading.Thread] = []
+
+    def start(folder: Path, steps: int) -> None:
+        def work() -> None:
+            _wait_for_steps(folder, steps, lambda: True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threads.append(threading.Thread(target=work, daemon=True))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+
+
+@pytest.mark.parametrize("stage", ["reinforcement", "supervised"])
+def test_ctrl_c_stops_after_the_step_and_keeps_it(
+    cli: Cli, request: pytest.FixtureRequest, tmp_path: Path, interrupt: Callable[[Path, int], None], stage: str
+) -> None:
+    """Exit code 130, a checkpoint of the last step, and --resume ends where an unbroken run would have."""
+    recipe, stopped, whole = request.getfixturevalue(stage), tmp_path / "stopped", tmp_path / "whole"
+    interrupt(stopped, 3)
+    assert cli("train", recipe, "--out", stopped) == 130
+    rows = _rows(stopped)
+    assert 3 <= len(rows) < (16 if stage == "reinforcement" else 24)
+    checkpoint = latest_checkpoint(stopped / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.folder.name == f"step-{len(rows):06d}"
+    assert cli("train", "--resume", stopped) == 0
+    assert cli("train", recipe, "--out", whole) == 0
+    _check_same(_rows(stopped), _rows(whole))
+    assert (stopped / "summary.json").is_file()
+
+
+def test_a_supervised_model_can_be_trained_further(
+    cli: Cli, supervised: Path, reinforcement: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Supervised, then reinforcement from its run folder: each stage reports, the loss falls."""
+    first, second = tmp_path / "sft", tmp_path / "rl"
+    assert cli("train", supervised, "--out", first) == 0
+    losses = [row["loss"] for row in _rows(first)]
+    assert losses[-1] < losses[0] / 2
+    assert "math_problems" in capsys.readouterr().out
+    words = ["--set", f'model.path="{first}"', "--set", "steps=1", "--set", "model.context=192"]
+    assert cli("train", reinforcement, *words, "--out", second) == 0
+    assert "gain" in capsys.readouterr().out
+    assert cli("train", "--resume", second) == 0, "a finished run may be resumed: it only reports again"
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_stop_request_elsewhere_than_in_the_main_thread_never_stops() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with StopRequest() as stop:
+            seen.append(stop.requested)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

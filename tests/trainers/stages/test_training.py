@@ -1,0 +1,169 @@
+"""Whole runs on a trivial environment: it must be learnt, only from its reward, and the same way every time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from envgym.env.chat_env import ChatEnv
+from envgym.errors import PolicyError, RecipeError, SandboxError
+from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.rollout.collector import TooManyFailures
+from envgym.runs.folder import RunFolder
+from envgym.runs.progress import Reporter
+from envgym_trainers.engine.in_process import Engine
+from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.rl import ReinforcementStage
+
+_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second")
+
+
+class Letter(ChatEnv):
+    """Whatever is shown, answer with a letter. One token decides."""
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        return [
+            Task(
+                id=f"{split}-{i}",
+                split=split,
+                messages=(Message(role="user", content="a" if i % 2 else "?"),),
+            )
+            for i in range(200)
+        ]
+
+    def score(self, trajectory: Trajectory) -> Score:
+        first = trajectory.final_text[:1]
+        right = first.isascii() and first.isalpha()
+        return Score(value=float(right), accuracy=float(right))
+
+
+class Flaky(Letter):
+    """Loses its sandbox in every third task, whoever plays it."""
+
+    async def start(self, task: Task) -> None:
+        if int(task.id.rpartition("-")[2]) % 3 == 0:
+            raise SandboxError("gone")
+
+
+class Broken(Letter):
+    """Never begins."""
+
+    async def start(self, task: Task) -> None:
+        raise SandboxError("no daemon")
+
+
+Train = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
+
+
+@pytest.fixture
+def train(model_folder: Path, tmp_path: Path) -> Train:
+    """``await train(environment, {"name": "grpo"}, steps=…)``: the summary, with ``rows`` of metrics."""
+
+    async def run(
+        environment: type[ChatEnv], objective: dict[str, Any], *, folder: str = "run", **values: Any
+    ) -> dict[str, Any]:
+        recipe = ReinforcementRecipe.model_validate(
+            {
+                "mix": [{"env": f"{environment.__module__}:{environment.__name__}", "name": "toy"}],
+                "model": {"path": str(model_folder), "context": 32},
+                "sampling": {"max_tokens": 1, "concurrency": 64},
+                "optimizer": {"learning_rate": 1e-2},
+                "evaluate": {"tasks": 100},
+                "groups": 8,
+                "group_size": 8,
+                "steps": 32,
+                "checkpoint_every": 100,
+                "objective": objective,
+                **values,
+            }
+        )
+        place = RunFolder.create(tmp_path / folder, recipe, recipe.seed)
+        with Reporter(live=False) as reporter:
+            summary = await ReinforcementStage(**recipe.model_dump()).run(place, reporter)
+        assert summary is not None
+        return {**summary, "rows": place.metrics()}
+
+    return run
+
+
+_GRPO = {"name": "grpo"}
+_DAPO = {"name": "dapo", "overlong": False, "dynamic_sampling": {"max_attempts": 2, "at_cap": "train"}}
+
+
+@pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
+async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str, Any]) -> None:
+    """A random model does it by chance; a trained one, always."""
+    overall = (await train(Letter, objective))["overall"]
+    assert overall["before"]["mean"] < 0.65
+    assert overall["after"]["mean"] > 0.9
+
+
+@pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
+async def test_random_rewards_teach_nothing(train: Train, objective: dict[str, Any]) -> None:
+    """The same run with coin flips for rewards: whatever improved above came from the reward."""
+    overall = (await train(Letter, objective, reward={"control": "random"}))["overall"]
+    assert overall["after"]["mean"] < 0.7
+
+
+async def test_the_same_seed_gives_the_same_run(train: Train) -> None:
+    first = (await train(Letter, _DAPO, folder="a", steps=4, updates=2))["rows"]
+    second = (await train(Letter, _DAPO, folder="b", steps=4, updates=2))["rows"]
+    other = (await train(Letter, _DAPO, folder="c", steps=4, updates=2, seed=1))["rows"]
+    assert [row["step"] for row in first] == [1, 2, 3, 4]
+    for one, two in zip(first, second, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - set(_TIMES):
+            assert one[name] == pytest.approx(two[name], abs=1e-6), name
+    assert [row["loss"] for row in first] != [row["loss"] for row in other]
+
+
+async def test_episodes_that_fail_are_counted_and_cost_nothing_else(train: Train) -> None:
+    summary = await train(Flaky, _GRPO, steps=3, sampling={"max_tokens": 1, "retries": 0})
+    rows = summary["rows"]
+    assert sum(row["episodes_failed"] for row in rows) > 0
+    assert all(row["samples"] == row["episodes"] - row["episodes_failed"] for row in rows)
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    toy = summary["environments"]["toy"]
+    assert (toy["before"]["n"], toy["failed_episodes"]) == (66, 68)
+
+
+async def test_a_broken_environment_stops_the_run_and_says_why(train: Train) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await train(Broken, _GRPO)
+    assert caught.group_contains(TooManyFailures, match="no daemon")
+
+
+async def test_a_dead_engine_ends_the_run_at_once(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after as many failures as there were successes before, and with nothing measured from it."""
+    collect = Engine.submit
+
+    async def submit(engine: Engine, row: Any) -> Any:
+        if engine.version == 2:
+            monkeypatch.setattr(engine._scheduler, "extend", None)
+        return await collect(engine, row)
+
+    monkeypatch.setattr(Engine, "submit", submit)
+    with pytest.raises(PolicyError, match="the engine stopped"):
+        await asyncio.wait_for(train(Letter, _GRPO), 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"objective": {"name": "grpo", "clip_hihg": 1}}, "clip_hihg"),
+        ({"objective": {}}, "needs a name"),
+    ],
+)
+async def test_a_wrong_objective_is_refused(train: Train, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        await train(Letter, **values)
+
+
+def test_a_new_model_is_for_supervised_stages() -> None:
+    with pytest.raises(ValueError, match="is for supervised stages"):
+        ReinforcementRecipe.model_validate({"mix": [{"env": "e-v1"}], "model": {"new": {}}})

@@ -1,0 +1,101 @@
+"""A control replaces the reward of training, and missing data stays missing under it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from toys import Adder
+
+from envgym.policies.scripted import GoldPolicy
+from envgym.records import Message, Outcome, Score, Task, ToolCall, Trajectory, Turn, from_json, to_json
+from envgym.rollout.episode import rollout
+from envgym_trainers.controls import RewardSettings, controlled, mislabel
+
+NONE, COIN, FORMAT, WRONG = (RewardSettings(control=c) for c in ("none", "random", "format", "wrong_label"))
+
+
+def played(seed: int, failed: bool = False) -> Trajectory:
+    outcome = Outcome.failed(ValueError("x")) if failed else Outcome.completed()
+    score = None if failed else Score(value=0.75, accuracy=1.0)
+    return Trajectory(
+        env="e", task=Task(id="t", split="train", messages=()), seed=seed, outcome=outcome, score=score
+    )
+
+
+def test_without_a_control_the_reward_is_the_trajectorys() -> None:
+    assert controlled(NONE, played(0)) == (0.75, 1.0)
+
+
+def test_a_random_reward_is_a_fair_coin_that_the_trajectory_seeds() -> None:
+    """Of 1,000 fair coins, 450 to 550 fall on one side in all but 1 of 600 cases; the seeds are fixed."""
+    coins = [controlled(COIN, played(seed)) for seed in range(1000)]
+    assert all(reward == accuracy and reward in (0.0, 1.0) for reward, accuracy in coins)
+    assert 450 < sum(reward for reward, _ in coins) < 550
+    assert coins == [controlled(COIN, played(seed)) for seed in range(1000)]
+
+
+def test_missing_data_stays_missing() -> None:
+    for control in (NONE, COIN, FORMAT, WRONG, RewardSettings(false_positives=1.0)):
+        assert all(math.isnan(x) for x in controlled(control, played(0, failed=True)))
+
+
+@pytest.mark.parametrize(
+    ("text", "metrics", "outcome", "reward"),
+    [
+        ("wrong", {}, Outcome.completed(), 1.0),
+        ("", {}, Outcome.completed(), 0.0),
+        ("wrong", {"tool_malformed": 1.0}, Outcome.completed(), 0.0),
+        ("wrong", {"tool_errors": 1.0}, Outcome.completed(), 0.0),
+        ("wrong", {}, Outcome.truncated("turns"), 0.0),
+    ],
+)
+def test_format_asks_for_a_finished_episode_without_faults(
+    text: str, metrics: dict[str, float], outcome: Outcome, reward: float
+) -> None:
+    """Right or wrong, and whatever the score."""
+    trajectory = played(0)
+    trajectory.outcome = outcome
+    trajectory.turns.append(Turn(messages=(), action=Message(role="assistant", content=text), metrics=metrics))
+    assert controlled(FORMAT, trajectory) == (reward, reward)
+
+
+def test_a_call_is_well_formed_as_well() -> None:
+    trajectory = played(0)
+    action = Message(role="assistant", content="", tool_calls=(ToolCall(name="submit"),))
+    trajectory.turns.append(Turn(messages=(), action=action))
+    assert controlled(FORMAT, trajectory) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_noise_has_the_rates_that_were_asked_for(control: Any) -> None:
+    """3,000 trajectories: each rate within 0.03, more than three standard deviations; the seeds are fixed."""
+    noisy = RewardSettings(control=control, false_positives=0.1, false_negatives=0.3)
+    plain = RewardSettings(control=control)
+    flips: dict[float, list[bool]] = {0.0: [], 1.0: []}
+    for seed in range(3000):
+        trajectory = played(seed)
+        trajectory.score = Score(value=float(seed % 2), accuracy=float(seed % 2))
+        success = controlled(plain, trajectory)[1]
+        flips[success].append(controlled(noisy, trajectory)[1] != success)
+    assert abs(sum(flips[0.0]) / len(flips[0.0]) - 0.1) < 0.03
+    assert abs(sum(flips[1.0]) / len(flips[1.0]) - 0.3) < 0.03
+
+
+async def test_a_wrong_label_pays_for_another_tasks_answer() -> None:
+    env = Adder()
+    right, other = env.task_list("train")[:2]
+    assert right.reference != other.reference
+    answers = {str(right.reference): 0.0, str(other.reference): 1.0}
+    for answer, reward in answers.items():
+
+        class Fixed(Adder):
+            def gold(self, task: Task) -> list[Message]:
+                return [Message(role="assistant", content=answer)]  # noqa: B023 - used within the round
+
+        trajectory = await rollout(Fixed(), GoldPolicy(), right, name="sums", seed=0)
+        await mislabel(env, trajectory, other)
+        assert controlled(WRONG, trajectory) == (reward, reward)
+        assert controlled(WRONG, from_json(Trajectory, to_json(trajectory))) == (reward, reward)
+        assert trajectory.reward == 1 - reward, "what is recorded is the true reward"

@@ -1,0 +1,1 @@
+"""Chat over an engine: conversations as token ids, and the policy that samples them."""

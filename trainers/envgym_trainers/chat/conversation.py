@@ -1,0 +1,126 @@
+"""From messages to token ids, turn by turn, without ever re-tokenising what was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from envgym.chat.tool_formats import ToolFormat
+from envgym.errors import UserError
+from envgym.records import Message, ToolSpec
+
+__all__ = ["Conversation", "stop_ids"]
+
+
+class Conversation:
+    """One conversation rendered with the tokenizer's chat template.
+
+    The ids of turn k+1 continue those of turn k whenever the template leaves history alone. Where it rewrites
+    history (drops earlier reasoning, say) the whole prompt is rendered anew and the turn says ``fork``.
+
+    A template that knows nothing of tools would hide them: then the system message describes them.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, tools: Sequence[ToolSpec], tool_format: ToolFormat
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._specials = _special_tokens(tokenizer)
+        self._tools: Any = [_as_openai(spec) for spec in tools] or None
+        self._described = tool_format.describe(tools) if tools else ""
+        self._history: list[dict[str, str]] = []
+        self._rendered = ""
+        """What the model has seen as text, the sampled text included."""
+        self._stop = ""
+        """Text of the stop token that ended the last turn, or ``""``."""
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
+        """Ids to append before the next completion.
+
+        Returns:
+            the ids, and whether they replace the conversation instead of continuing it.
+        """
+        first = not self._history
+        self._history.extend({"role": m.role, "content": self._plain(m.content)} for m in messages)
+        text = self._render(self._tools)
+        if first and self._tools and text == self._render(None):
+            self._describe_tools()
+            text = self._render(None)
+        seen = self._rendered + self._stop
+        fork = bool(self._rendered) and not text.startswith(seen)
+        new = text if fork else text[len(seen) :]
+        self._rendered, self._stop = text, ""
+        return self.encode(new), fork
+
+    def sampled(self, ids: Sequence[int], stops: Sequence[int]) -> str:
+        """Record a completion and return its text, without the token that ended it."""
+        ended = bool(ids) and ids[-1] in stops
+        text = self._decode(ids[:-1] if ended else ids)
+        self._stop = self._decode(ids[-1:]) if ended else ""
+        self._history.append({"role": "assistant", "content": text})
+        self._rendered += text
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of template or model text; special tokens are recognised in it."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
+
+    def _render(self, tools: Any) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(
+                self._history, tools=tools, tokenize=False, add_generation_prompt=True
+            )
+        )
+
+    def _describe_tools(self) -> None:
+        if self._history and self._history[0]["role"] == "system":
+            self._history[0]["content"] += "\n\n" + self._described
+        else:
+            self._history.insert(0, {"role": "system", "content": self._described})
+
+    def _plain(self, content: str) -> str:
+        """Break up special tokens in an environment's text: a document cannot end a turn or open a role."""
+        for token in self._specials:
+            while token in content:
+                content = content.replace(token, token[0] + " " + token[1:] if len(token) > 1 else "")
+        return content
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a turn: what the template puts after an assistant, then the end-of-sequence token.
+
+    Raises:
+        UserError: there is neither, so no turn would ever end.
+    """
+    marker = "\u2063content\u2063"
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": marker}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    closing: list[int] = tokenizer.encode(text.partition(marker)[2], add_special_tokens=False)
+    special = {tokenizer.convert_tokens_to_ids(token) for token in _special_tokens(tokenizer)}
+    stops = [i for i in closing[:1] if i in special]
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
+        stops.append(int(tokenizer.eos_token_id))
+    if not stops:
+        raise UserError(
+            "the tokenizer has no token that ends a turn: it needs an eos_token, or a chat template that closes "
+            "an assistant's message with a special token"
+        )
+    return tuple(stops)
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Every token that text must not be able to spell: the named ones, and those that are only marked special."""
+    marked = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return sorted({*tokenizer.all_special_tokens, *marked})
+
+
+def _as_openai(spec: ToolSpec) -> dict[str, Any]:
+    body = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", "function": body}

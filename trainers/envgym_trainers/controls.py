@@ -1,0 +1,88 @@
+"""Control rewards: what training does when the reward says little or nothing about the task (arXiv 2506.10947).
+
+Evaluation never sees a control; it replaces the reward of training alone, the unshaped success that dynamic
+sampling looks at included. What a run still gains under one is not due to the reward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import pydantic
+
+from envgym.config import Section
+from envgym.env.chat_env import ChatEnv
+from envgym.records import OutcomeKind, Score, Task, Trajectory
+from envgym.seeding import derive_rng
+
+__all__ = ["RewardSettings", "controlled", "mislabel"]
+
+_LABEL = "control/wrong_label"
+
+
+class RewardSettings(Section):
+    """What training is rewarded for."""
+
+    control: Literal["none", "random", "format", "wrong_label"] = pydantic.Field(
+        default="none",
+        description="random: a coin; format: a finished episode without a malformed or failed call; wrong_label: "
+        "the score that another task's reference gives",
+    )
+    false_positives: float = pydantic.Field(
+        default=0.0, ge=0, le=1, description="share of failures that are rewarded as successes (rho 0)"
+    )
+    false_negatives: float = pydantic.Field(
+        default=0.0, ge=0, le=1, description="share of successes that are rewarded as failures (rho 1)"
+    )
+
+
+def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
+    """Reward and unshaped success of a trajectory under a control; NaN both where it is missing data.
+
+    Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1.
+    """
+    score = trajectory.score
+    if trajectory.failed or score is None:
+        return float("nan"), float("nan")
+    reward, success = _reward(settings, trajectory, score)
+    share = settings.false_negatives if success == 1 else settings.false_positives
+    if share and _draw("noise", trajectory) < share:
+        return (0.0, 0.0) if success == 1 else (1.0, 1.0)
+    return reward, success
+
+
+def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> tuple[float, float]:
+    match settings.control:
+        case "random":
+            value = float(_draw("control", trajectory) < 0.5)
+            return value, value
+        case "format":
+            value = float(_is_well_formed(trajectory))
+            return value, value
+        case "wrong_label":
+            kept: Any = trajectory.artifacts[_LABEL]
+            return float(kept[0]), float(kept[1])
+        case "none":
+            return trajectory.reward, score.accuracy
+
+
+async def mislabel(env: ChatEnv, trajectory: Trajectory, other: Task) -> None:
+    """Keep with the trajectory what it would score if ``other``'s reference were its own task's.
+
+    Raises:
+        EpisodeError: the verifier failed.
+    """
+    task = dataclasses.replace(trajectory.task, reference=other.reference)
+    score = await env.rescore(dataclasses.replace(trajectory, task=task))
+    trajectory.artifacts[_LABEL] = [score.value, score.accuracy]
+
+
+def _is_well_formed(trajectory: Trajectory) -> bool:
+    faults = sum(t.metrics.get("tool_malformed", 0) + t.metrics.get("tool_errors", 0) for t in trajectory.turns)
+    said = any(t.action.content.strip() or t.action.tool_calls for t in trajectory.turns[-1:])
+    return trajectory.outcome.kind is OutcomeKind.COMPLETED and not faults and said
+
+
+def _draw(purpose: str, trajectory: Trajectory) -> float:
+    return derive_rng(purpose, trajectory.env, trajectory.task.id, trajectory.seed).random()

@@ -1,0 +1,1 @@
+"""The learner: from trajectories to new weights."""

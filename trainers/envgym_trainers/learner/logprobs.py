@@ -1,0 +1,130 @@
+"""Log-probs of the sampled tokens without keeping the logits.
+
+The logits of a batch, [B, T, V], are the largest tensor of a training step by far. Two facts keep them away:
+only positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the
+backward pass from its hidden states. So the backbone runs once over the batch, the output embedding runs over
+chunks of the gathered positions, and nothing that autograd keeps ends in V.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from envgym_trainers.batch import Batch
+from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["has_plain_head", "token_logprobs"]
+
+_plain: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
+def token_logprobs(
+    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512
+) -> tuple[Tensor, Tensor]:
+    """Log-prob of every sampled token and entropy of the distribution it came from, of softmax(logits/T).
+
+    A model that does more to its logits than apply its output embedding (soft-capping, scaling) is run whole;
+    then the logits of the batch are kept for the backward pass.
+
+    Args:
+        model: any ``transformers`` causal language model, on the batch's device.
+        batch: right-padded.
+        temperature: the one the tokens were sampled with.
+        chunk: positions whose logits are alive at once; 4·chunk·V bytes each time they are touched.
+
+    Returns:
+        logprobs: [B, T] float32 with gradient; ``[b, t]`` belongs to ``ids[b, t]`` given ``ids[b, :t]``; 0
+            outside the mask.
+        entropy: [B, T] float32 in nats, detached, same alignment; 0 outside the mask.
+
+    Raises:
+        ValueError: ``temperature`` or ``chunk`` is not positive.
+    """
+    if temperature <= 0 or chunk <= 0:
+        raise ValueError(f"temperature and chunk must be positive, got {temperature} and {chunk}")
+    wanted = batch.mask[:, 1:]
+    targets = batch.ids[:, 1:][wanted]
+    hidden, head = _states(model, batch, wanted)
+    pieces = [
+        checkpoint(_score, head, rows, ids, temperature, use_reentrant=False, preserve_rng_state=False)
+        for rows, ids in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
+    ]
+    logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
+
+
+def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tensor, nn.Module]:
+    """What stands at the positions before ``wanted``, [n, H], and what makes logits of it.
+
+    Padding stands on the right, where no token looks: without a mask for it, the attention kernels take their
+    fast causal path.
+    """
+    if not has_plain_head(model):
+        return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
+    backbone, head = _parts(model)
+    width = model.config.get_text_config().hidden_size
+    packed = pack(batch, width) if shares_prefixes(model, backbone) else None
+    if packed is not None:
+        return run_packed(model, backbone, packed)[packed.where[:, :-1][wanted]], head
+    return backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1][wanted], head
+
+
+def _score(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropy, both [n], from hidden states [n, H] and target ids [n]."""
+    logits = head(hidden)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    normaliser = logits.logsumexp(-1)
+    logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
+    with torch.no_grad():
+        entropy = normaliser - (torch.softmax(logits, -1) * logits).sum(-1)
+    return logprobs, entropy
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """Put ``values`` [n] where ``mask`` [B, T] is True, 0 elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def has_plain_head(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are its output embedding applied to its backbone's last hidden state.
+
+    Asked of the model itself, on two tokens and once per model, because the settings that say otherwise go by
+    a different name in each family (``final_logit_softcapping``, ``logit_scale``, ``logits_scaling``,
+    ``lm_head_multiplier``, …). Training modes are left as they were.
+    """
+    known = _plain.get(model)
+    if known is None:
+        known = _plain[model] = _compare(model)
+    return known
+
+
+def _parts(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
+    """Backbone and output embedding, or identity where the model has none."""
+    # transformers leaves both accessors untyped.
+    untyped: Any = model
+    head = untyped.get_output_embeddings()
+    return untyped.get_decoder(), nn.Identity() if head is None else head
+
+
+@torch.no_grad()
+def _compare(model: PreTrainedModel) -> bool:
+    backbone, head = _parts(model)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        ids = torch.tensor([[0, 1]], device=model.device)
+        whole = model(input_ids=ids, use_cache=False).logits
+        parts = head(backbone(input_ids=ids, use_cache=False)[0])
+    finally:
+        for module, training in modes:
+            module.training = training
+    return torch.equal(whole, parts)

@@ -1,0 +1,60 @@
+"""From trajectories to samples: which tokens are trained on, and with which advantage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from envgym.records import Trajectory
+from envgym_trainers.batch import Sample
+
+__all__ = ["samples_of"]
+
+
+@dataclass(slots=True)
+class _Sequence:
+    ids: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+
+def samples_of(trajectory: Trajectory, advantage: float, group: str) -> list[Sample]:
+    """The training samples of one trajectory: one, or one more for each turn whose history was rewritten.
+
+    Environment tokens, templates included, are masked out; sampled ids and log-probs are those of the engine.
+
+    Args:
+        trajectory: its turns carry tokens where a trainable model acted.
+        advantage: of the whole trajectory.
+        group: name of its group.
+
+    Returns:
+        samples with at least one sampled token; none for a trajectory that sampled nothing.
+    """
+    sequences: list[_Sequence] = []
+    for turn in trajectory.turns:
+        tokens = turn.tokens
+        if tokens is None:
+            continue
+        if tokens.fork or not sequences:
+            sequences.append(_Sequence())
+        current = sequences[-1]
+        current.ids += tokens.prompt_ids + tokens.completion_ids
+        current.mask += [False] * len(tokens.prompt_ids) + [True] * len(tokens.completion_ids)
+        current.logprobs += [math.nan] * len(tokens.prompt_ids) + tokens.logprobs
+        current.versions.append(tokens.policy_version)
+    return [
+        Sample(
+            ids=torch.tensor(s.ids),
+            mask=torch.tensor(s.mask),
+            logprobs=torch.tensor(s.logprobs),
+            advantage=advantage,
+            group=group,
+            version=min(s.versions),
+        )
+        for s in sequences
+        if any(s.mask)
+    ]

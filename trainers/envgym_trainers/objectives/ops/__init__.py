@@ -1,0 +1,1 @@
+"""Pieces that objectives are made of."""

@@ -1,0 +1,190 @@
+"""Dynamic sampling: only groups with a signal fill the batch. DAPO, arXiv 2503.14476, section 3.2.
+
+A group whose members all score the same has advantage 0 throughout: it costs a rollout and teaches nothing.
+The score looked at is the *unshaped* metric (accuracy): a length penalty would make every group look
+different.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from envgym.errors import UserError
+from envgym_trainers.objectives.ops.advantages import EQUAL_WITHIN
+
+__all__ = ["AtCap", "DynamicSampling", "Refill", "RefillCounters", "Signal", "signal"]
+
+GroupT = TypeVar("GroupT")
+
+
+class Signal(enum.StrEnum):
+    """What a group has to teach."""
+
+    KEPT = "kept"
+    ALL_SOLVED = "all_solved"
+    ALL_FAILED = "all_failed"
+    MISSING = "missing"
+
+
+class AtCap(enum.StrEnum):
+    """What to do when the attempts are spent and the batch is not full."""
+
+    RAISE = "raise"
+    TRAIN = "train"
+    PAD = "pad"
+
+
+class DynamicSampling(BaseModel):
+    """Settings of the refill."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_attempts: int = Field(default=10, ge=1)
+    """Most groups generated for one step, in multiples of the groups that the step needs."""
+    at_cap: AtCap = AtCap.RAISE
+    """Raise, train on what there is, or pad with groups of the step that have no signal."""
+    oversample: float = Field(default=1.0, ge=1)
+    """Groups begun at once, in multiples of the need. What turns out to be too much opens the next step."""
+    solved_at: float = 1.0
+    """Metric from which on a group of equal members counts as solved rather than failed."""
+
+
+def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
+    """Judge a group by its unshaped metric.
+
+    Args:
+        metrics: one per member, NaN where the episode is missing.
+        solved_at: see ``DynamicSampling``.
+
+    Returns:
+        ``KEPT`` if two members differ by ``EQUAL_WITHIN`` or more, ``MISSING`` if fewer than two members are
+        valid.
+    """
+    present = [value for value in metrics if not math.isnan(value)]
+    if len(present) < 2:
+        return Signal.MISSING
+    if max(present) - min(present) >= EQUAL_WITHIN:
+        return Signal.KEPT
+    return Signal.ALL_SOLVED if present[0] >= solved_at else Signal.ALL_FAILED
+
+
+@dataclass(slots=True, kw_only=True)
+class RefillCounters:
+    """Groups of one step, by what became of them."""
+
+    generated: int = 0
+    kept: int = 0
+    all_solved: int = 0
+    all_failed: int = 0
+    missing: int = 0
+    """Groups with fewer than two valid members."""
+    surplus: int = 0
+    """Kept groups beyond the step's need, carried over to the next step."""
+
+
+class Refill(Generic[GroupT]):
+    """Collects groups with a signal until a step has enough; the surplus opens the next step.
+
+    One step, with the groups begun and not yet offered in ``running``::
+
+        while running or refill.wanted(0):
+            running += begin(refill.wanted(len(running)))
+            refill.offer(*first_finished(running))
+        groups, counters = refill.take()
+
+    Which groups a step takes depends on the order in which they were begun, not on which finished first.
+    """
+
+    def __init__(self, target: int, settings: DynamicSampling, *, carried: Iterable[GroupT] = ()) -> None:
+        """Start empty, or with what ``carried`` held when a checkpoint was written.
+
+        Args:
+            target: groups per step (P_train), at least 1.
+            settings: cap and what happens there.
+            carried: groups with a signal left over from an earlier step.
+
+        Raises:
+            ValueError: ``target`` is not positive.
+        """
+        if target < 1:
+            raise ValueError(f"target must be at least 1, got {target}")
+        self._target = target
+        self._settings = settings
+        self._carried: deque[GroupT] = deque(carried)
+        self._kept: dict[int, GroupT] = {}
+        self._constant: dict[int, GroupT] = {}
+        self._counters = RefillCounters()
+
+    @property
+    def carried(self) -> tuple[GroupT, ...]:
+        """Groups with a signal that no step has taken yet, oldest first."""
+        return tuple(self._carried)
+
+    def wanted(self, running: int) -> int:
+        """Groups to begin now, given how many are running; 0 once the step is full or its attempts are spent."""
+        need: float = self._target - len(self._carried) - len(self._kept)
+        if not running and not self._counters.generated:
+            need *= self._settings.oversample
+        cap = self._settings.max_attempts * self._target - self._counters.generated
+        return max(0, min(math.ceil(need), cap) - running)
+
+    def offer(self, number: int, group: GroupT, metrics: Sequence[float]) -> Signal:
+        """Count a finished group and keep it if it has a signal.
+
+        Args:
+            number: the how-manieth of its step it was to begin.
+            group: anything.
+            metrics: unshaped metric of each member, NaN where missing.
+        """
+        verdict = signal(metrics, solved_at=self._settings.solved_at)
+        self._counters.generated += 1
+        setattr(self._counters, verdict.value, getattr(self._counters, verdict.value) + 1)
+        if verdict is Signal.KEPT:
+            self._kept[number] = group
+        elif verdict is not Signal.MISSING:
+            self._constant[number] = group
+        return verdict
+
+    def take(self) -> tuple[list[GroupT], RefillCounters]:
+        """End the step: its groups, at most the target, and its counters.
+
+        Padding comes last and may fall short when groups were missing.
+
+        Raises:
+            UserError: the step is not full, its attempts are spent and the setting says raise.
+            RuntimeError: the step is not full and attempts are left.
+        """
+        if more := self.wanted(0):
+            raise RuntimeError(f"{more} more groups are wanted before the step can be taken")
+        available = deque([*self._carried, *_in_order(self._kept)])
+        short = self._target - len(available)
+        if short > 0 and self._settings.at_cap is AtCap.RAISE:
+            raise UserError(self._spent(len(available)))
+        groups = [available.popleft() for _ in range(min(self._target, len(available)))]
+        if short > 0 and self._settings.at_cap is AtCap.PAD:
+            groups += _in_order(self._constant)[:short]
+        counters = self._counters
+        counters.surplus = len(available)
+        self._carried, self._kept, self._constant = available, {}, {}
+        self._counters = RefillCounters()
+        return groups, counters
+
+    def _spent(self, found: int) -> str:
+        seen = self._counters
+        return (
+            f"dynamic sampling found {found} of {self._target} groups with a signal among "
+            f"{seen.generated} (all solved {seen.all_solved}, all failed {seen.all_failed}, "
+            f"missing {seen.missing}); choose tasks nearer the policy's ability, "
+            "raise group size or max_attempts, or set at_cap to 'train' or 'pad'"
+        )
+
+
+def _in_order(groups: dict[int, GroupT]) -> list[GroupT]:
+    return [group for _, group in sorted(groups.items(), key=lambda item: item[0])]

@@ -1,0 +1,137 @@
+"""Collect the groups of one step: exact quotas per environment, refilled until they have a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from envgym.records import OutcomeKind, Task, Trajectory
+from envgym.rollout.collector import Group
+from envgym.rollout.mix import Mix
+from envgym_trainers.controls import controlled, mislabel
+from envgym_trainers.objectives import Objective
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling, Refill
+from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.setup import TrainingSetup
+
+__all__ = ["GroupSource", "StepGroups"]
+
+
+@dataclass(slots=True, kw_only=True)
+class StepGroups:
+    """What one step collected."""
+
+    groups: list[Group] = field(default_factory=list)
+    """To train on, those carried over from an earlier step included."""
+    generated: list[Group] = field(default_factory=list)
+    """Every group played in this step."""
+    counters: dict[str, Counter[str]] = field(default_factory=dict)
+    """Per environment: groups generated, kept, all_solved, all_failed, missing, surplus."""
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Every trajectory played in this step."""
+        return [t for group in self.generated for t in group.trajectories]
+
+    def mean_rewards(self) -> dict[str, float]:
+        """Mean reward of the trajectories played, per environment, before any control replaced it."""
+        rewards: dict[str, list[float]] = {}
+        for group in self.generated:
+            rewards.setdefault(group.env, []).extend(r for r in group.rewards if not math.isnan(r))
+        return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
+
+    def metrics(self) -> dict[str, float]:
+        """Everything counted, by flat name."""
+        played = self.trajectories
+        row = {f"reward/{label}": value for label, value in self.mean_rewards().items()}
+        for label, counts in self.counters.items():
+            row |= {f"groups/{label}/{name}": float(n) for name, n in counts.items()}
+        row["episodes"] = float(len(played))
+        row["episodes_failed"] = float(sum(t.failed for t in played))
+        row["episodes_truncated"] = float(sum(t.outcome.kind is OutcomeKind.TRUNCATED for t in played))
+        row["turns_mean"] = sum(len(t.turns) for t in played) / max(1, len(played))
+        for name in ("tool_calls", "tool_errors", "tool_malformed"):
+            row[name] = sum(turn.metrics.get(name, 0.0) for t in played for turn in t.turns)
+        return row
+
+
+class GroupSource:
+    """Draws tasks from the mix and plays groups of them.
+
+    With dynamic sampling every environment is refilled for itself, so that the mix keeps its quotas; what it
+    has too much of is carried to the next step.
+    """
+
+    def __init__(self, recipe: ReinforcementRecipe, objective: Objective, setup: TrainingSetup, mix: Mix) -> None:
+        self._recipe = recipe
+        self._collector = setup.collector
+        self._settings = objective.needs().dynamic_sampling
+        self.mix = mix
+        self.carried: dict[str, list[Group]] = {label: [] for label in setup.labels}
+
+    async def collect(self) -> StepGroups:
+        """Play the groups of one step.
+
+        Raises:
+            UserError: dynamic sampling spent its attempts and its setting says raise.
+            TooManyFailures: more episodes failed than the recipe allows.
+        """
+        result = StepGroups()
+        quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
+        async with asyncio.TaskGroup() as tasks:
+            filled = {
+                label: tasks.create_task(self._fill(label, quota, result)) for label, quota in quotas.items()
+            }
+        for task in filled.values():
+            result.groups += task.result()
+        return result
+
+    async def _fill(self, label: str, quota: int, result: StepGroups) -> list[Group]:
+        if self._settings is None:
+            async with asyncio.TaskGroup() as tasks:
+                begun = [tasks.create_task(self._play(label)) for _ in range(quota)]
+            groups = [task.result() for task in begun]
+            result.generated += groups
+            result.counters[label] = Counter(generated=quota, kept=quota)
+            return groups
+        return await self._refill(label, quota, result, self._settings)
+
+    async def _refill(self, label: str, quota: int, result: StepGroups, settings: DynamicSampling) -> list[Group]:
+        """As soon as a group turns out to have no signal, another is begun: no wave waits for its slowest."""
+        refill = Refill(quota, settings, carried=self.carried[label])
+        begun: list[asyncio.Task[Group]] = []
+        running: set[asyncio.Task[Group]] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while running or refill.wanted(0):
+                fresh = [tasks.create_task(self._play(label)) for _ in range(refill.wanted(len(running)))]
+                begun += fresh
+                finished, running = await asyncio.wait(running.union(fresh), return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    group = task.result()
+                    success = [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
+                    refill.offer(begun.index(task), group, success)
+        result.generated += [task.result() for task in begun]
+        groups, counters = refill.take()
+        self.carried[label] = list(refill.carried)
+        result.counters[label] = Counter(asdict(counters))
+        return groups
+
+    def _play(self, label: str) -> Coroutine[Any, Any, Group]:
+        """Draw the next task and play a group of it."""
+        tasks = self._collector.tasks(label, "train")
+        visit, index = self.mix.draws(label), self.mix.draw(label)
+        if self._recipe.reward.control == "wrong_label":
+            return self._mislabelled(label, tasks, index, visit)
+        return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
+
+    async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
+        """A group with the scores that the reference of the task after it gives."""
+        group = await self._collector.group(label, tasks[index], self._recipe.group_size, visit)
+        for trajectory in group.trajectories:
+            if not trajectory.failed:
+                await mislabel(self._collector.prototype(label), trajectory, tasks[(index + 1) % len(tasks)])
+        return group

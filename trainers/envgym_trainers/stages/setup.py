@@ -1,0 +1,132 @@
+"""What every stage sets up: services, the environments that can run here, model, engine, collector."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import environments
+from envgym.env.services import Services
+from envgym.errors import RecipeError, UserError
+from envgym.policies.interface import Policy
+from envgym.rollout.collector import Collector
+from envgym.rollout.mix import MixEntry
+from envgym.runs.progress import Reporter
+from envgym_trainers.chat.policy import EnginePolicy
+from envgym_trainers.engine.in_process import Engine
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.recipe import StageRecipe
+
+__all__ = ["EnvironmentSet", "TrainingSetup", "open_collector", "open_environments", "open_setup"]
+
+
+@dataclass(slots=True, kw_only=True)
+class EnvironmentSet:
+    """What is there before any model is."""
+
+    services: Services
+    entries: Sequence[MixEntry]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Environments that cannot run here, with the reason."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainingSetup:
+    """The parts of a run, ready to use."""
+
+    recipe: StageRecipe
+    environments: EnvironmentSet
+    language_model: LanguageModel
+    engine: Engine
+    collector: Collector
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the environments, in the order of the recipe."""
+        return [entry.label for entry in self.environments.entries]
+
+
+@contextlib.asynccontextmanager
+async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
+    """Find out which environments can run here; the sandbox they share is closed at the end.
+
+    Raises:
+        UserError: something the recipe names does not exist or cannot run here.
+    """
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    async with Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge) as services:
+        entries, left_out = _usable(recipe, services)
+        for label, reason in left_out.items():
+            reporter.say(f"left out: {label}: {reason}")
+        yield EnvironmentSet(services=services, entries=entries, left_out=left_out)
+
+
+@contextlib.asynccontextmanager
+async def open_setup(
+    recipe: StageRecipe, environments: EnvironmentSet, language_model: LanguageModel
+) -> AsyncIterator[TrainingSetup]:
+    """Put an engine behind the model, and a collector in front of the environments."""
+    engine, policy = EnginePolicy.over(
+        language_model,
+        slots=recipe.sampling.concurrency,
+        max_tokens=recipe.sampling.max_tokens,
+        temperature=recipe.sampling.temperature,
+    )
+    try:
+        async with open_collector(recipe, environments, policy) as collector:
+            yield TrainingSetup(
+                recipe=recipe,
+                environments=environments,
+                language_model=language_model,
+                engine=engine,
+                collector=collector,
+            )
+    finally:
+        engine.close()
+
+
+@contextlib.asynccontextmanager
+async def open_collector(
+    recipe: StageRecipe, environments: EnvironmentSet, policy: Policy
+) -> AsyncIterator[Collector]:
+    """A collector that plays ``policy`` under the recipe's limits."""
+    sampling = recipe.sampling
+    collector = Collector(
+        environments.entries,
+        policy,
+        environments.services,
+        seed=recipe.seed,
+        concurrency=sampling.concurrency,
+        retries=sampling.retries,
+        deadline=sampling.deadline,
+        failure_limit=sampling.failure_limit,
+    )
+    try:
+        yield collector
+    finally:
+        await collector.close()
+
+
+def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:
+    """Entries that can run here. Only ``sandbox = "auto"`` may leave one out; a named backend must work."""
+    kept: list[MixEntry] = []
+    left_out: dict[str, str] = {}
+    for entry in recipe.mix:
+        kind: type[ChatEnv] = environments.load(entry.env)
+        if kind.needs_sandbox:
+            try:
+                services.backend()
+            except UserError as error:
+                if recipe.sandbox.name != "auto":
+                    raise
+                left_out[entry.label] = str(error)
+                continue
+        kept.append(entry)
+    if not kept:
+        raise RecipeError(f"no environment of the mix can run here: {'; '.join(left_out.values())}")
+    return kept, left_out

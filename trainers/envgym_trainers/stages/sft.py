@@ -1,0 +1,233 @@
+"""The supervised stage: imitate the environments' scripted experts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from envgym.chat.tool_formats import HermesFormat, ToolFormat
+from envgym.errors import DataError
+from envgym.evaluate import mean_interval
+from envgym.policies.scripted import GoldPolicy
+from envgym.records import Split, Trajectory, TurnTokens
+from envgym.rollout.mix import Mix
+from envgym.runs.folder import RunFolder
+from envgym.runs.progress import Reporter
+from envgym.runs.stage import Stage
+from envgym.seeding import derive_seed
+from envgym_trainers.batch import Batch, Sample
+from envgym_trainers.chat.conversation import Conversation, stop_ids
+from envgym_trainers.learner.optimizer import Updater
+from envgym_trainers.learner.samples import samples_of
+from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import load_model
+from envgym_trainers.models.tiny import new_model
+from envgym_trainers.objectives import Metrics
+from envgym_trainers.objectives.ops.reduction import Totals, token_mean
+from envgym_trainers.recipe import SupervisedRecipe
+from envgym_trainers.stages.measurement import measure
+from envgym_trainers.stages.setup import EnvironmentSet, open_collector, open_environments, open_setup
+from envgym_trainers.stages.stopping import StopRequest
+
+__all__ = ["SupervisedStage", "negative_log_likelihood", "with_noise", "write_tokens"]
+
+
+_MIN_SOLVED = 0.98
+"""Share of gold trajectories that must solve their task; a busy machine may lose a few to deadlines."""
+
+
+def negative_log_likelihood(
+    batch: Batch, logprobs: torch.Tensor, entropy: torch.Tensor, totals: Totals
+) -> tuple[torch.Tensor, Metrics]:
+    """Mean over the policy's tokens of −log π, over the whole optimizer batch."""
+    return token_mean(-logprobs, batch.mask, totals), {"entropy": token_mean(entropy, batch.mask, totals)}
+
+
+def write_tokens(
+    trajectory: Trajectory, language_model: LanguageModel, tool_format: ToolFormat | None = None
+) -> None:
+    """Give every turn the tokens with which the model would have to write its action, in place."""
+    tokenizer = language_model.tokenizer
+    writer = tool_format or HermesFormat()
+    conversation = Conversation(tokenizer, trajectory.tools, writer)
+    stops = stop_ids(tokenizer)
+    for turn in trajectory.turns:
+        prompt_ids, fork = conversation.prompt(turn.messages)
+        ids = [*conversation.encode(writer.render(turn.action)), stops[0]]
+        conversation.sampled(ids, stops)
+        turn.tokens = TurnTokens(
+            prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
+        )
+
+
+def with_noise(sample: Sample, share: float, vocabulary: int, generator: torch.Generator) -> Sample:
+    """The sample with about ``share`` of the expert's tokens replaced by uniformly random ones.
+
+    The model then gives every token at least ``share / vocabulary`` and, after a slip, goes on as the expert
+    would: it keeps exploring, which is what reinforcement learning starts from.
+    """
+    hit = sample.mask & (torch.rand(len(sample), generator=generator) < share)
+    random_ids = torch.randint(vocabulary, (len(sample),), generator=generator)
+    return dataclasses.replace(sample, ids=torch.where(hit, random_ids, sample.ids))
+
+
+class SupervisedStage(Stage):
+    """Trains on gold trajectories, and measures the result on held-out tasks."""
+
+    class Config(SupervisedRecipe):
+        """The recipe."""
+
+    config: Config
+
+    async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
+        """Imitate the experts, and measure afterwards; see ``Stage.run``."""
+        return await _Run(self.config, folder, reporter).run()
+
+
+class _Run:
+    """One run of the stage."""
+
+    def __init__(self, recipe: SupervisedRecipe, folder: RunFolder, reporter: Reporter) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._reporter = reporter
+
+    async def run(self) -> dict[str, Any] | None:
+        """Run to the end, or until asked to stop; goes on from the newest checkpoint in the folder.
+
+        Returns:
+            the summary, or ``None`` if the run was stopped before its end.
+
+        Raises:
+            UserError: the recipe cannot be carried out here.
+        """
+        recipe = self._recipe
+        with StopRequest() as stop:
+            async with open_environments(recipe, self._reporter) as environments:
+                gold = await self._gold(environments)
+                language_model = self._language_model(gold)
+                samples = self._samples(gold, language_model)
+                started = time.monotonic()
+                finished = await asyncio.to_thread(self._train, language_model, samples, stop)
+                seconds = time.monotonic() - started
+                if not finished:
+                    self._reporter.say(f"stopped; go on with: envgym train --resume {self._folder.path}")
+                    return None
+                async with open_setup(recipe, environments, language_model) as setup:
+                    after = await measure(setup, self._folder, "after", self._reporter)
+                measured = {
+                    label: {"after": mean_interval(list(s.rewards.values())).as_dict()}
+                    for label, s in after.items()
+                }
+                return self._folder.write_summary(
+                    {"environments": measured, "seconds": {"training": round(seconds, 1)}}
+                )
+
+    async def _gold(self, environments: EnvironmentSet) -> list[Trajectory]:
+        """Gold trajectories of training tasks.
+
+        Raises:
+            DataError: experts failed so many of their own tasks that an environment must be broken.
+        """
+        split: Split = "train"
+        async with open_collector(self._recipe, environments, GoldPolicy()) as collector:
+            sizes = {entry.label: len(collector.tasks(entry.label, split)) for entry in environments.entries}
+            mix = Mix(environments.entries, sizes, self._recipe.seed)
+            quotas = mix.quotas(self._recipe.examples)
+            self._reporter.begin("gold trajectories", self._recipe.examples)
+            tasks = [
+                (n, collector.tasks(n, split)[mix.draw(n)]) for n, count in quotas.items() for _ in range(count)
+            ]
+
+            async def play(label: str, index: int) -> Trajectory:
+                trajectory = await collector.episode(label, tasks[index][1], index)
+                self._reporter.advance()
+                return trajectory
+
+            async with asyncio.TaskGroup() as running:
+                plays = [running.create_task(play(label, i)) for i, (label, _) in enumerate(tasks)]
+            gold = [finished.result() for finished in plays]
+            self._reporter.end()
+        solved = [t for t in gold if t.score is not None and t.score.accuracy == 1]
+        if len(solved) < len(gold):
+            lost = next(t for t in gold if t.score is None or t.score.accuracy < 1)
+            text = (
+                f"{len(gold) - len(solved)} of {len(gold)} gold trajectories did not solve their task, e.g. "
+                f"{lost.env} {lost.task.id!r}: {lost.outcome.kind} {lost.outcome.reason}"
+            )
+            if len(solved) < _MIN_SOLVED * len(gold):
+                raise DataError(text)
+            self._reporter.say(f"left out: {text}")
+        return solved
+
+    def _language_model(self, gold: Sequence[Trajectory]) -> LanguageModel:
+        config = self._recipe.model
+        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        if checkpoint and not config.lora_rank:
+            return load_model(config.model_copy(update={"path": str(checkpoint.model)}))
+        if config.new is None:
+            return load_model(config)
+        writer = HermesFormat()
+        texts = [writer.render(m) if m.role == "assistant" else m.content for t in gold for m in t.messages]
+        texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in gold for spec in t.tools]
+        return new_model(config.new, texts, config.context)
+
+    def _samples(self, gold: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
+        """What to train on; what the model could never be shown whole is left out.
+
+        Raises:
+            DataError: nothing fits the model's context.
+        """
+        for trajectory in gold:
+            write_tokens(trajectory, language_model)
+        samples = [s for t in gold for s in samples_of(t, 1.0, t.env)]
+        fitting = [sample for sample in samples if len(sample) <= language_model.context]
+        if len(fitting) < len(samples):
+            text = (
+                f"{len(samples) - len(fitting)} of {len(samples)} gold samples are longer than the context of "
+                f"{language_model.context} tokens; the longest has {max(map(len, samples))}"
+            )
+            if not fitting:
+                raise DataError(f"{text}: raise model.context")
+            self._reporter.say(f"left out: {text}")
+        generator = torch.Generator().manual_seed(self._recipe.seed)
+        vocabulary = len(language_model.tokenizer)
+        return [with_noise(sample, self._recipe.noise, vocabulary, generator) for sample in fitting]
+
+    def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
+        """Run the epochs; whether they were all run."""
+        recipe = self._recipe
+        per_epoch = -(-len(samples) // recipe.batch_size)
+        total = max(1, round(per_epoch * recipe.epochs))
+        updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
+        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        done = 0
+        if checkpoint:
+            done = checkpoint.state()["updates"]
+            updater.restore(checkpoint.tensors())
+        self._folder.forget_after(done)
+        self._reporter.begin("update", total, done)
+        while done < total and not stop.requested:
+            epoch, place = divmod(done, per_epoch)
+            order = list(range(len(samples)))
+            random.Random(derive_seed("epoch", recipe.seed, epoch)).shuffle(order)
+            picked = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
+            metrics = updater.update([samples[i] for i in picked], negative_log_likelihood)
+            done += 1
+            self._folder.append_metrics({"step": done, **metrics})
+            self._reporter.advance(f"loss {metrics['loss']:.3f}")
+            if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
+                save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), {"updates": done})
+        self._reporter.end()
+        return done == total
+
+
+def _names(parameters: dict[str, Any]) -> list[str]:
+    return list(parameters.get("properties", {}))
