@@ -1,4 +1,4 @@
-"""Runs inside the sandbox, after ``wire.py``: where answers go, and how an exception is described."""
+"""Runs inside the sandbox, after ``tagged_json.py``: where answers go, and how an exception is described."""
 
 import json
 import os
