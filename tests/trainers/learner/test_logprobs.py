@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from envgym_trainers.batch import Batch, collate
-from envgym_trainers.learner.logprobs import has_plain_head, token_logprobs
+from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.models.head import has_plain_head
 
 VOCABULARY = 97
 TEMPERATURE = 0.7

@@ -12,8 +12,8 @@ from envgym.errors import UserError
 from envgym_trainers.engine.cache import SlotCache
 from envgym_trainers.engine.sampling import choose
 from envgym_trainers.engine.sequences import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
-from envgym_trainers.learner.logprobs import has_plain_head
 from envgym_trainers.models.attention import attention_mask
+from envgym_trainers.models.head import has_plain_head
 
 __all__ = ["Scheduler"]
 

@@ -8,8 +8,7 @@ chunks of the gathered positions, and nothing that autograd keeps ends in V.
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,12 @@ from torch.utils.checkpoint import checkpoint
 
 from envgym_trainers.batch import Batch
 from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
+from envgym_trainers.models.head import backbone_and_head, has_plain_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["has_plain_head", "token_logprobs"]
-
-_plain: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+__all__ = ["token_logprobs"]
 
 
 def token_logprobs(
@@ -69,7 +67,7 @@ def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tenso
     """
     if not has_plain_head(model):
         return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
-    backbone, head = _parts(model)
+    backbone, head = backbone_and_head(model)
     width = model.config.get_text_config().hidden_size
     packed = pack(batch, width) if shares_prefixes(model, backbone) else None
     if packed is not None:
@@ -91,40 +89,3 @@ def _score(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float)
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """Put ``values`` [n] where ``mask`` [B, T] is True, 0 elsewhere."""
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
-
-
-def has_plain_head(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are its output embedding applied to its backbone's last hidden state.
-
-    Asked of the model itself, on two tokens and once per model, because the settings that say otherwise go by
-    a different name in each family (``final_logit_softcapping``, ``logit_scale``, ``logits_scaling``,
-    ``lm_head_multiplier``, …). Training modes are left as they were.
-    """
-    known = _plain.get(model)
-    if known is None:
-        known = _plain[model] = _compare(model)
-    return known
-
-
-def _parts(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
-    """Backbone and output embedding, or identity where the model has none."""
-    # transformers leaves both accessors untyped.
-    untyped: Any = model
-    head = untyped.get_output_embeddings()
-    return untyped.get_decoder(), nn.Identity() if head is None else head
-
-
-@torch.no_grad()
-def _compare(model: PreTrainedModel) -> bool:
-    backbone, head = _parts(model)
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        ids = torch.tensor([[0, 1]], device=model.device)
-        whole = model(input_ids=ids, use_cache=False).logits
-        parts = head(backbone(input_ids=ids, use_cache=False)[0])
-    finally:
-        for module, training in modes:
-            module.training = training
-    return torch.equal(whole, parts)
