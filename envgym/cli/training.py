@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from envgym.cli.options import Settings
-from envgym.config import read_recipe, validate_settings
+from envgym.config import read_recipe
 from envgym.errors import RecipeError, UserError
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter, duration
@@ -75,5 +75,4 @@ def _stage(path: Path, overrides: list[str]) -> Stage:
     name = values.get("stage", Stage.Config().stage)
     if not isinstance(name, str):
         raise RecipeError(f"{path.name}: stage: must be one of {', '.join(stages.plugins())} (got {name!r:.80})")
-    validate_settings(stages.load(name).Config, values, path.name)
-    return stages.make(name, values)
+    return stages.make(name, values, source=path.name)

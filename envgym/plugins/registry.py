@@ -163,33 +163,28 @@ class Registry(Generic[P]):
             raise PluginError(f"{where} does not fit the {self.kind} contract: {wrong}; is it of another version?")
         return found
 
-    def make(self, name: str, settings: Mapping[str, Any] | None = None, /, **context: Any) -> P:
+    def make(
+        self, name: str, settings: Mapping[str, Any] | None = None, /, *, source: str = "", **context: Any
+    ) -> P:
         """Load a plugin and make one from ``settings``.
 
         Args:
             name: as for ``find``.
             settings: fields of the plugin's ``Config``.
+            source: where the settings stand, for messages; the plugin's name by default.
             context: what this kind's constructor takes besides.
-
-        Raises:
-            UserError: see ``load``; also an unknown or wrong setting.
-        """
-        kind = self.load(name)
-        values = dict(settings or {})
-        self.validate(name, values)
-        if taken := context.keys() & values.keys():
-            raise RecipeError(f"{self.kind} {name!r}: {', '.join(sorted(taken))} is not a setting")
-        return kind(**context, **values)
-
-    def validate(self, name: str, settings: Mapping[str, Any]) -> Plugin.Config:
-        """Validate ``settings`` against the plugin's ``Config``, without making the plugin.
 
         Raises:
             UserError: see ``load``; also an unknown or wrong setting.
         """
         from envgym.config import validate_settings
 
-        return validate_settings(self.load(name).Config, dict(settings), f"{self.kind} {name!r}")
+        kind = self.load(name)
+        values = dict(settings or {})
+        validate_settings(kind.Config, values, source or f"{self.kind} {name!r}")
+        if taken := context.keys() & values.keys():
+            raise RecipeError(f"{self.kind} {name!r}: {', '.join(sorted(taken))} is not a setting")
+        return kind(**context, **values)
 
     def _clash(self, first: PluginSpec, second: PluginSpec) -> str:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 __all__ = ["mismatch"]
@@ -9,6 +10,7 @@ __all__ = ["mismatch"]
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+@functools.cache
 def mismatch(found: type, base: type) -> str:
     """Say which method of ``found`` cannot be called the way ``base`` declares it, or ``""``.
 
