@@ -33,14 +33,14 @@ def validate_settings(model: type[Model], values: dict[str, Any], owner: str) ->
         return model.model_validate(values)
     except pydantic.ValidationError as error:
         faults = error.errors()
-        # A list all of whose items are wrong is reported as too short as well.
+        # pydantic also reports a list whose items are all invalid as too short; the inner faults say more.
         inner = {fault["loc"][:-1] for fault in faults}
         told = [_explain(model, f) for f in faults if f["type"] != "too_short" or f["loc"] not in inner]
         raise RecipeError(f"{owner}: " + "\n  and ".join(told)) from None
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The values of a TOML recipe with ``a.b=c`` overrides, not validated.
+    """Return the values of a TOML recipe with ``a.b=c`` overrides, not validated.
 
     Raises:
         RecipeError: the file is missing or not TOML, or an override is malformed.
@@ -70,7 +70,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
             parsed = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
             parsed = {}
-        # Dates and what spreads over more than the one key were not meant as TOML.
+        # A date, or text that spans several keys, is meant as plain text.
         whole = parsed.keys() == {"value"} and isinstance(parsed["value"], bool | int | float | str | list | dict)
         values[key.strip()] = parsed["value"] if whole else text
     return values
@@ -105,7 +105,7 @@ def _item(place: Any, name: str, dotted: str) -> Any:
 def _explain(model: type[pydantic.BaseModel], error: Any) -> str:
     path = [str(p) for p in error["loc"]]
     where = ".".join(path)
-    if error["type"] == "value_error":  # a validator's own words
+    if error["type"] == "value_error":  # raised by a validator of ours: its message is complete
         return f"{where}: {error['ctx']['error']}".removeprefix(": ")
     if error["type"] == "missing":
         return f"{where}: is missing"

@@ -2,13 +2,13 @@
 
 EnvgymError
 ├── UserError                the caller asked for something impossible; the message says what is allowed
-│   ├── UnknownNameError     no plugin, split, tool or setting of that name
+│   ├── UnknownNameError     no plugin, split, tool or setting has that name
 │   ├── PluginError          a plugin that cannot be imported, does not fit its kind, or is offered twice
 │   ├── RecipeError          a recipe that does not validate
 │   └── DataError            a file that is missing or a row that is malformed
 └── EpisodeError             an episode could not be finished: missing data, never a reward
     ├── PolicyError          the policy could not produce a completion
-    ├── ToolError            a tool failed for reasons that are not the caller's
+    ├── ToolError            a tool failed through no fault of its caller
     ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
     ├── EnvironmentFailure   the environment's own code raised
     └── VerifierError        the verifier could not decide
@@ -39,7 +39,7 @@ __all__ = [
 
 
 class EnvgymError(Exception):
-    """Base of every error envgym raises on purpose."""
+    """Base of every error that envgym raises deliberately."""
 
 
 class UserError(EnvgymError):
@@ -47,7 +47,7 @@ class UserError(EnvgymError):
 
 
 class UnknownNameError(UserError):
-    """A name that nothing answers to.
+    """A name that is not known.
 
     Args:
         kind: what was looked up, e.g. ``"environment"``.
@@ -87,7 +87,7 @@ class PolicyError(EpisodeError):
 
 
 class ToolError(EpisodeError):
-    """A tool failed for reasons that are not its caller's."""
+    """A tool failed through no fault of its caller."""
 
 
 class SandboxError(EpisodeError):

@@ -9,11 +9,11 @@ __all__ = ["derive_rng", "derive_seed"]
 
 
 def derive_seed(*names: object) -> int:
-    """A seed in [0, 2**63) that depends on every name and on nothing else (no process salt)."""
+    """Return a seed in [0, 2**63) that depends on the names alone, not on the process's hash salt."""
     digest = hashlib.blake2b(repr(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def derive_rng(*names: object) -> random.Random:
-    """A generator seeded by ``derive_seed``."""
+    """Return a generator seeded by ``derive_seed``."""
     return random.Random(derive_seed(*names))

@@ -25,13 +25,13 @@ class ConversationTooLong(Exception):
 
 
 class ChatEndpoint:
-    """Asks for completions, again where a second attempt may help.
+    """Requests completions, and retries where another attempt may help.
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
     Args:
         url: base address, e.g. ``http://127.0.0.1:8000/v1``.
-        failure: what an outage is to the caller: the policy's or the verifier's.
+        failure: error that an outage raises: the policy's or the verifier's.
         timeout: seconds for one request.
         pause: seconds before the first retry; each further one waits twice as long.
 
@@ -54,7 +54,7 @@ class ChatEndpoint:
         await self._client.aclose()
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The first choice of the server's answer to ``body``.
+        """Return the first choice of the server's answer to ``body``.
 
         Raises:
             ConversationTooLong: the server says so.

@@ -27,7 +27,7 @@ SplitName = Annotated[str, typer.Option(help="train or held_out")]
 
 
 def entry_of(env: str, settings: list[str] | None) -> MixEntry:
-    """The environment that the arguments ``ENV`` and ``--set`` describe.
+    """Return the mix entry that the arguments ``ENV`` and ``--set`` describe.
 
     Raises:
         UserError: no such environment, or a pair without ``=``.

@@ -69,5 +69,5 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
 def _exists(name: str) -> bool:
     try:
         return Path(name).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # not even the name of a file
+    except (OSError, RuntimeError, ValueError):  # no valid file name
         return False

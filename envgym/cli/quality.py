@@ -45,7 +45,7 @@ def check_command(
         stack.callback(lambda: run_sync(services.close()))
         made = stack.enter_context(contextlib.closing(entry.make(services)))
         for split in SPLITS:
-            made.task_list(split)  # what it needs and has not is no fault of the environment
+            made.task_list(split)  # missing data or packages are no fault of the environment
         subject = Subject(make=lambda: entry.make(services), env=made, episodes=episodes)
         for check in CHECKS:
             faults = found[check.name] = check.faults(subject)

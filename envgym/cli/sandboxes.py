@@ -1,4 +1,4 @@
-"""``envgym sandbox``: what this machine can isolate, and how fast."""
+"""``envgym sandbox``: check and time the isolation that this machine offers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FOLDERS = (".", "/tmp", "/dev/shm")
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    group = typer.Typer(help="What this machine can isolate, and how fast.", no_args_is_help=True)
+    group = typer.Typer(help="Check and time the isolation that this machine offers.", no_args_is_help=True)
     group.command("doctor")(doctor_command)
     group.command("build")(build_command)
     group.command("clean")(clean_command)
@@ -52,7 +52,7 @@ def doctor_command(as_json: JsonFlag = False) -> None:
 
 
 def build_command(name: Name = "docker", set_: Settings = None) -> None:
-    """Make what the sandboxes of a backend need: for docker, the image of this machine's interpreter.
+    """Prepare what the sandboxes of a backend share: for docker, the image of this machine's interpreter.
 
     It is made on first use as well. --set packages='["numpy", "pandas"]' says which of the packages installed
     here programs may import.
@@ -98,7 +98,7 @@ async def _prepared(name: str, settings: dict[str, Any]) -> str:
 
 
 async def _examine(name: str) -> dict[str, Any]:
-    """Whether it works, and what a program finds inside or why it does not."""
+    """Return whether the backend works, with what a program finds inside or the reason why not."""
     kind: type[Backend] = sandboxes.load(name)
     row: dict[str, Any] = {"isolated": kind.isolated, "works": False}
     if (reason := kind.unavailable()) is not None:

@@ -35,20 +35,20 @@ class Interval:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON; NaN becomes null there."""
+        """Return the fields for JSON, where NaN becomes null."""
         values = asdict(self)
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean of one score per problem."""
+    """Return the mean of one score per problem with its interval."""
     if values and all(v in (0.0, 1.0) for v in values):
         return _wilson(sum(values), len(values))
     return mean_of_means([values])
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Mean of ``after - before``, problem by problem.
+    """Return the mean of ``after - before``, paired by problem, with its interval.
 
     Raises:
         ValueError: the lengths differ.
@@ -57,7 +57,7 @@ def paired_gain(before: Sequence[float], after: Sequence[float]) -> Interval:
 
 
 def mean_of_means(strata: Sequence[Sequence[float]]) -> Interval:
-    """Mean over environments of the mean over problems; problems are resampled within their environment."""
+    """Return the mean over environments of the mean over problems; resample problems within each environment."""
     present = [np.asarray(values, dtype=np.float64) for values in strata if len(values)]
     n = sum(len(values) for values in present)
     if not present:
@@ -72,7 +72,7 @@ def mean_of_means(strata: Sequence[Sequence[float]]) -> Interval:
 
 
 def _resampled_means(values: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means of resamples, in blocks that fit into memory whatever the number of problems. [R]"""
+    """Return the means of resamples, [R], drawn in blocks so that memory stays bounded."""
     rows = max(1, _BLOCK // len(values))
     shapes = [(min(rows, _RESAMPLES - start), len(values)) for start in range(0, _RESAMPLES, rows)]
     return np.concatenate([values[rng.integers(len(values), size=shape)].mean(axis=1) for shape in shapes])

@@ -80,7 +80,7 @@ async def evaluate(
 
 
 def distinct(tasks: Iterable[Task], limit: int) -> list[Task]:
-    """The first ``limit`` tasks with different ids: a procedural sequence draws some more than once."""
+    """Return the first ``limit`` tasks with different ids: a procedural sequence draws some more than once."""
     found: dict[str, Task] = {}
     for task in tasks:
         found.setdefault(task.id, task)

@@ -1,1 +1,1 @@
-"""Policies: who acts in an episode."""
+"""Policies, which act in episodes."""

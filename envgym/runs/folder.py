@@ -1,4 +1,4 @@
-"""A run's folder: what a run leaves behind, readable after a crash at any instant.
+"""A run's folder: its recipe, metrics, trajectories and checkpoints, readable after a crash at any instant.
 
 ``recipe.toml`` · ``versions.json`` · ``metrics.jsonl`` · ``trajectories/step-*.jsonl`` · ``checkpoints/`` ·
 ``summary.json`` · ``report.html``
@@ -37,7 +37,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
-    """Rows of a JSONL file, none if there is no file; a last line that a crash cut short is left out.
+    """Yield the rows of a JSONL file, none if there is no file; skip a last line that a crash cut short.
 
     Raises:
         DataError: a whole line cannot be read; file and row are named.
@@ -54,14 +54,14 @@ def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
 
 
 def _append(path: Path, lines: Iterable[str]) -> None:
-    """Add whole lines, after removing what a crash left of the last one."""
+    """Append whole lines, after removing the rest of a line that a crash cut short."""
     with path.open("ab+") as file:
         file.truncate(_whole_lines(file))
         file.writelines(line.encode() + b"\n" for line in lines)
 
 
 def _whole_lines(file: BinaryIO) -> int:
-    """Bytes up to the end of the last whole line."""
+    """Return the offset after the last whole line, in bytes."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLOCK)
@@ -81,7 +81,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: pydantic.BaseModel, seed: int) -> RunFolder:
-        """Begin a new run.
+        """Make the folder of a new run.
 
         Raises:
             UserError: the folder already holds a run, or cannot be made.
@@ -104,7 +104,7 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """Open a run that was begun.
+        """Open the folder of a run that was begun.
 
         Raises:
             UserError: there is no run in that folder.
@@ -115,16 +115,16 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints go."""
+        """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one row to ``metrics.jsonl``; a number that is not finite becomes null."""
+        """Append one row to ``metrics.jsonl``; a number that is not finite becomes null."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         _append(self.path / "metrics.jsonl", [json.dumps(finite)])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every row of ``metrics.jsonl``.
+        """Return every row of ``metrics.jsonl``.
 
         Raises:
             DataError: a row in the middle is damaged.
@@ -132,11 +132,11 @@ class RunFolder:
         return list(read_jsonl(self.path / "metrics.jsonl", json.loads))
 
     def append_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> None:
-        """Keep the trajectories of one step."""
+        """Append the trajectories of one step."""
         _append(self._trajectories_of(step), map(to_json, trajectories))
 
     def trajectories(self, step: int) -> list[Trajectory]:
-        """The trajectories of one step; a last one that a crash cut short is left out.
+        """Return the trajectories of one step; skip a last one that a crash cut short.
 
         Raises:
             DataError: one in the middle is damaged.
@@ -159,7 +159,7 @@ class RunFolder:
         return whole
 
     def summary(self) -> dict[str, Any] | None:
-        """What ``write_summary`` wrote, or ``None`` for a run that has not finished."""
+        """Return what ``write_summary`` wrote, or ``None`` for a run that has not finished."""
         path = self.path / "summary.json"
         if not path.is_file():
             return None

@@ -17,14 +17,14 @@ _QUIET_SECONDS = 5.0
 
 
 def duration(seconds: float) -> str:
-    """``m:ss``, or ``h:mm:ss`` from an hour on."""
+    """Format seconds as ``m:ss``, or ``h:mm:ss`` from an hour on."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Reporter:
-    """Says what is going on. One at a time per process; use as a context manager.
+    """Reports progress. Use one per process at a time, as a context manager.
 
     Args:
         live: draw a bar; by default at a terminal, unless ``NO_COLOR`` is set.
@@ -80,7 +80,7 @@ class Reporter:
             self.say(f"{self._name} {self._done}/{self._total} | {note}")
 
     def eta(self) -> float:
-        """Seconds that the rest of the phase takes at the rate so far."""
+        """Estimate the seconds left in the phase from the rate so far."""
         made = max(1, self._done - self._first)
         return (time.monotonic() - self._started) / made * (self._total - self._done)
 

@@ -67,7 +67,7 @@ def _chart(name: str, points: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def _samples(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A few trajectories of the last step that was recorded, of each environment the best and the worst."""
+    """Return a few trajectories of the last recorded step: the best and the worst of each environment."""
     if not rows:
         return []
     by_env: dict[str, list[Any]] = {}

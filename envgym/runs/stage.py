@@ -1,4 +1,4 @@
-"""Training stages: what ``envgym train`` runs for a recipe."""
+"""Training stages: the part that ``envgym train`` runs for a recipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stage(Plugin, abc.ABC):
     """One kind of training. Its ``Config`` is the whole recipe."""
 
     class Config(Plugin.Config):
-        """What every recipe has."""
+        """Keys of every recipe."""
 
         stage: str = pydantic.Field(default="rl", description="a stage's name, or package.module:Class")
         seed: int = pydantic.Field(default=0, ge=0, description="fixes every draw of the run")

@@ -8,14 +8,14 @@ __all__ = ["interval_text", "summary_table"]
 
 
 def interval_text(interval: dict[str, Any] | None) -> str:
-    """``0.512 [0.430, 0.594]``, or ``-`` where nothing was measured."""
+    """Format an interval as ``0.512 [0.430, 0.594]``, or ``-`` where nothing was measured."""
     if not interval or interval["mean"] is None:
         return "-"
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 def summary_table(summary: dict[str, Any]) -> str:
-    """Held-out reward per environment and overall: before, after and paired gain, with 95% intervals."""
+    """Return the table of held-out rewards, per environment and overall: before, after, paired gain, intervals."""
     rows = [("held-out reward", "before", "after", "gain", "n")]
     overall = {"overall": summary["overall"]} if "overall" in summary else {}
     for label, record in (summary["environments"] | overall).items():

@@ -1,1 +1,1 @@
-"""Sandboxes: where untrusted code runs."""
+"""Sandboxes, which run untrusted code."""

@@ -1,4 +1,4 @@
-"""How fast a sandbox backend is, measured through its interface."""
+"""Time a sandbox backend through its interface."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SandboxFigures:
 
 
 async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
-    """How long one call takes."""
+    """Return the duration of one call, in milliseconds."""
     started = time.perf_counter()
     await work()
     return 1e3 * (time.perf_counter() - started)

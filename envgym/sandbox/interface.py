@@ -1,4 +1,4 @@
-"""Where untrusted code runs: the interface that every backend implements.
+"""Sandboxes run untrusted code: the interface that every backend implements.
 
 A backend opens sandboxes; a sandbox executes programs and holds files until it is closed. Whatever a program
 does to itself is the *program's* outcome and comes back as a ``Status``. Only a failure that is not the
@@ -35,7 +35,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one sandbox may use. A backend that cannot enforce one of these refuses to open."""
+    """Resources of one sandbox. A backend that cannot enforce one of these limits refuses to open."""
 
     wall_seconds: float = 10.0
     """Deadline of one execution, in seconds."""
@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecResult:
-    """What one execution left behind."""
+    """Result of one execution."""
 
     status: Status
     exit_code: int | None
@@ -163,15 +163,15 @@ class Backend(Plugin, abc.ABC):
     @classmethod
     @abc.abstractmethod
     def unavailable(cls) -> str | None:
-        """Why this machine cannot run the backend and what to do about it, or ``None`` if it can."""
+        """Return why this machine cannot run the backend and what to do about it, or ``None`` if it can."""
 
     @classmethod
     def clean(cls) -> int:
-        """Remove what dead processes left behind on this machine; return how many sandboxes that were."""
+        """Remove the sandboxes that dead processes left on this machine, and return their number."""
         return 0
 
     async def prepare(self) -> str:
-        """Make what all its sandboxes need, which ``open`` does otherwise; return what that is, e.g. an image.
+        """Prepare what the sandboxes share, e.g. an image, and return its name; ``open`` does so on demand.
 
         Raises:
             UserError: this machine or the backend's settings do not allow it; the message says what to do.

@@ -1,4 +1,4 @@
-"""What holds in a sandbox, found out by a program inside."""
+"""A program that reports, from inside a sandbox, which limits and rights are in effect."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(json.dumps({
 
 
 def probe(folders: Collection[str]) -> str:
-    """A Linux program that prints one JSON object: its user, rights, limits, network and folders.
+    """Return the source of a Linux program that prints one JSON object: user, rights, limits, network, folders.
 
     Limits of control groups are the words that the kernel writes, or null where there is no such file.
 

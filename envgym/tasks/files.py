@@ -52,12 +52,12 @@ def load_split(
 
 
 def row_id(where: str, split: Split) -> str:
-    """A task id that names split, file and row: two files may share a name."""
+    """Return a task id that names split, file and row: two files may share a name."""
     return f"{split}/{where.replace(', row ', '/')}"
 
 
 def text_of(where: str, row: dict[str, Any], column: str) -> str:
-    """The text or number in a column, as text without surrounding space.
+    """Return the text or number in a column, as text without surrounding space.
 
     Raises:
         DataError: it is something else, or blank.

@@ -15,7 +15,7 @@ HUB = "hf:"
 
 
 def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
-    """A title for error messages, and the numbered rows of ``PATH@CONFIG#SPLIT``.
+    """Return a title for error messages, and the numbered rows of ``PATH@CONFIG#SPLIT``.
 
     No code of a data set is run: ``datasets`` 4 and later load data files only.
 
@@ -28,7 +28,7 @@ def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
         raise DataError(f"{HUB}{name} needs the package datasets: pip install 'envgym[datasets]'") from None
     rest, _, split = name.partition("#")
     path, _, config = rest.partition("@")
-    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # else a hub is asked, at length
+    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # the hub would be asked
         raise DataError(f"{HUB}{name}: no such folder")
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

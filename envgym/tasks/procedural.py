@@ -16,7 +16,7 @@ __all__ = ["SPLITS", "ProceduralTasks", "check_split", "split_of", "stable_id"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")
 """Every split."""
 _MAX_REDRAWS = 2000
-_HELD_OUT_SHARE = 5  # one in five of all possible problems is held out
+_HELD_OUT_SHARE = 5  # of all possible problems
 
 
 def check_split(split: str) -> Split:
@@ -72,10 +72,10 @@ class ProceduralTasks(Sequence[Task]):
 
 
 def split_of(task: Task) -> Split:
-    """The split that the task's content belongs to: one problem in five is held out."""
+    """Return the split of the task's content: one problem in five is held out."""
     return "held_out" if int(content_hash(task)[:8], 16) % _HELD_OUT_SHARE == 0 else "train"
 
 
 def stable_id(*parts: str) -> str:
-    """A short id that depends on the parts alone."""
+    """Return a short id that depends on the parts alone."""
     return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:12]

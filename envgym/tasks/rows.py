@@ -26,7 +26,7 @@ def data_path(name: str) -> Path:
     folder = os.environ.get("ENVGYM_DATA")
     tried = [Path(name), *([Path(folder) / name] if folder else [])]
     for path in tried:
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # not even the name of a file
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no valid file name
             if path.expanduser().is_file():
                 return path.expanduser()
     places = ", ".join(f"{p!s:.200}" for p in tried)
@@ -95,7 +95,7 @@ def _decode(where: str, text: str) -> Any:
 
 
 def changed_at(name: str) -> int:
-    """When the file of ``read_rows(name)`` changed last, in nanoseconds; 0 for a data set, which does not change.
+    """Return when the file of ``read_rows(name)`` last changed, in nanoseconds; 0 for a data set.
 
     Raises:
         DataError: there is no such file.

@@ -1,4 +1,4 @@
-"""Control rewards: what training does when the reward says little or nothing about the task (arXiv 2506.10947).
+"""Control rewards: train on rewards that say little or nothing about the task (arXiv 2506.10947).
 
 Evaluation never sees a control; it replaces the reward of training alone, the unshaped success that dynamic
 sampling looks at included. What a run still gains under one is not due to the reward.
@@ -22,7 +22,7 @@ _LABEL = "control/wrong_label"
 
 
 class RewardSettings(Section):
-    """What training is rewarded for."""
+    """The reward that training sees."""
 
     control: Literal["none", "random", "format", "wrong_label"] = pydantic.Field(
         default="none",
@@ -38,7 +38,7 @@ class RewardSettings(Section):
 
 
 def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
-    """Reward and unshaped success of a trajectory under a control; NaN both where it is missing data.
+    """Return reward and unshaped success of a trajectory under a control; both are NaN where it is missing data.
 
     Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1.
     """
@@ -68,7 +68,7 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
 
 
 async def mislabel(env: ChatEnv, trajectory: Trajectory, other: Task) -> None:
-    """Keep with the trajectory what it would score if ``other``'s reference were its own task's.
+    """Store with the trajectory the score that it gets when ``other``'s reference replaces its own task's.
 
     Raises:
         EpisodeError: the verifier failed.

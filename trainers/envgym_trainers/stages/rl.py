@@ -71,7 +71,7 @@ class _Run:
         self._seconds = 0.0
 
     async def run(self) -> dict[str, Any] | None:
-        """Run to the end, or until asked to stop; goes on from the newest checkpoint in the folder.
+        """Run to the end or until asked to stop, resuming from the newest checkpoint in the folder.
 
         Returns:
             the summary, or ``None`` if the run was stopped before its end.

@@ -20,7 +20,7 @@ class StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._previous[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread
+            except ValueError:  # Python allows handlers in the main thread only
                 return self
         return self
 
