@@ -10,12 +10,15 @@ import enum
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+import pydantic_core
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 __all__ = [
+    "SCHEMA",
     "Message",
     "Observation",
     "Outcome",
@@ -29,6 +32,7 @@ __all__ = [
     "Trajectory",
     "Turn",
     "TurnTokens",
+    "check_schema",
     "content_hash",
     "from_json",
     "to_json",
@@ -37,6 +41,9 @@ __all__ = [
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "held_out"]
 T = TypeVar("T")
+
+SCHEMA = 1
+"""Version of the form of everything that is written: raised when a field goes or changes its meaning."""
 
 _CONFIG = ConfigDict(ser_json_inf_nan="strings")
 """A number that JSON cannot write is written as text, ``"NaN"``, and read back as the number."""
@@ -240,20 +247,35 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def to_json(record: Any) -> str:
-    """Serialise any record of this module to one line of JSON."""
+    """Serialise any record of this module to one line of JSON, with the version of its form first."""
     kind: Any = type(record)
-    return _adapter(kind).dump_json(record, exclude_defaults=True).decode()
+    fields = _adapter(kind).dump_json(record, exclude_defaults=True).decode()
+    return f'{{"schema":{SCHEMA}{"" if fields == "{}" else ","}{fields[1:]}'
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
-    """Read a record of type ``kind``.
+    """Read a record of type ``kind``. One without a version was written before there were any, and reads alike.
 
     Raises:
-        pydantic.ValidationError: the text is not such a record.
+        ValueError: the text is not such a record (``pydantic.ValidationError``), or a newer envgym wrote it.
     """
+    values: Any = pydantic_core.from_json(text)
+    if isinstance(values, dict):
+        check_schema(values)
     wanted: Any = kind
-    record: T = _adapter(wanted).validate_json(text)
+    record: T = _adapter(wanted).validate_python(values)
     return record
+
+
+def check_schema(values: Mapping[str, Any]) -> None:
+    """Refuse values that a newer version of envgym wrote.
+
+    Raises:
+        ValueError: ``values["schema"]`` is not a version that this one can read.
+    """
+    version = values.get("schema", SCHEMA)
+    if not isinstance(version, int) or version > SCHEMA:
+        raise ValueError(f"schema {version!r:.20} is newer than {SCHEMA}, which this envgym reads: upgrade envgym")
 
 
 def content_hash(task: Task) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 
 __all__ = ["mismatch"]
@@ -10,7 +9,6 @@ __all__ = ["mismatch"]
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-@functools.cache
 def mismatch(found: type, base: type) -> str:
     """Say which method of ``found`` cannot be called the way ``base`` declares it, or ``""``.
 

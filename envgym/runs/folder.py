@@ -20,9 +20,9 @@ import pydantic
 import tomli_w
 
 from envgym.errors import DataError, UserError
-from envgym.records import Trajectory, from_json, to_json
+from envgym.records import SCHEMA, Trajectory, check_schema, from_json, to_json
 
-__all__ = ["RunFolder", "read_jsonl", "write_atomic"]
+__all__ = ["RunFolder", "read_json", "read_jsonl", "write_atomic"]
 
 T = TypeVar("T")
 _BLOCK = 2**16
@@ -51,6 +51,18 @@ def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
                     yield decode(line.decode("utf-8"))
                 except ValueError as error:
                     raise DataError(f"{path}, row {number}: cannot be read ({error!s:.200})") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that a run wrote; the version of its form is checked and left out.
+
+    Raises:
+        DataError: it cannot be read, or a newer envgym wrote it; the file is named.
+    """
+    try:
+        return _versioned(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error!s:.200})") from None
 
 
 def _append(path: Path, lines: Iterable[str]) -> None:
@@ -121,7 +133,7 @@ class RunFolder:
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``; a number that is not finite becomes null."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        _append(self.path / "metrics.jsonl", [json.dumps(finite)])
+        _append(self.path / "metrics.jsonl", [_metrics_line(finite)])
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return every row of ``metrics.jsonl``.
@@ -129,7 +141,7 @@ class RunFolder:
         Raises:
             DataError: a row in the middle is damaged.
         """
-        return list(read_jsonl(self.path / "metrics.jsonl", json.loads))
+        return list(read_jsonl(self.path / "metrics.jsonl", _versioned))
 
     def append_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> None:
         """Append the trajectories of one step."""
@@ -146,7 +158,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drop metrics and trajectories of steps after ``step``: a resumed run makes them again."""
         kept = [row for row in self.metrics() if row.get("step", 0) <= step]
-        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        write_atomic(self.path / "metrics.jsonl", "".join(_metrics_line(row) + "\n" for row in kept))
         for path in (self.path / "trajectories").glob("step-*.jsonl"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -154,7 +166,7 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write ``summary.json`` with the versions added, and return it."""
         versions = json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
-        whole = {**summary, "versions": versions}
+        whole = {"schema": SCHEMA, **summary, "versions": versions}
         write_atomic(self.path / "summary.json", json.dumps(whole, indent=2) + "\n")
         return whole
 
@@ -163,11 +175,21 @@ class RunFolder:
         path = self.path / "summary.json"
         if not path.is_file():
             return None
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return summary
+        return read_json(path)
 
     def _trajectories_of(self, step: int) -> Path:
         return self.path / "trajectories" / f"step-{step:06d}.jsonl"
+
+
+def _metrics_line(row: dict[str, Any]) -> str:
+    return json.dumps({"schema": SCHEMA, **row})
+
+
+def _versioned(text: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(text)
+    check_schema(values)
+    values.pop("schema", None)
+    return values
 
 
 def _versions(seed: int) -> dict[str, Any]:
@@ -178,6 +200,7 @@ def _versions(seed: int) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     return {
+        "schema": SCHEMA,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),

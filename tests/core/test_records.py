@@ -7,13 +7,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.records import (
+    SCHEMA,
     Message,
+    Observation,
     Outcome,
     OutcomeKind,
     Score,
@@ -119,8 +120,22 @@ def test_numbers_that_json_cannot_write_come_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"id": 1}', '{"id":"a","split":"test","messages":[]}'])
 def test_text_that_is_no_record_is_refused(text: str) -> None:
-    with pytest.raises(pydantic.ValidationError):
+    with pytest.raises(ValueError, match="JSON|valid|EOF|dictionary|missing"):
         from_json(Task, text)
+
+
+@pytest.mark.parametrize("record", [a_task(), Observation(), Message(role="user", content="hi")])
+def test_every_record_says_the_version_of_its_form(record: Any) -> None:
+    written = to_json(record)
+    assert json.loads(written)["schema"] == SCHEMA
+    unversioned = json.dumps({k: v for k, v in json.loads(written).items() if k != "schema"})
+    assert from_json(type(record), written) == from_json(type(record), unversioned) == record
+
+
+@pytest.mark.parametrize("version", ["99", '"1"', "null", "[1]"])
+def test_a_record_of_a_newer_form_is_refused(version: str) -> None:
+    with pytest.raises(ValueError, match="newer than 1, which this envgym reads: upgrade envgym"):
+        from_json(Observation, f'{{"schema":{version}}}')
 
 
 def test_a_task_is_hashable_though_its_metadata_is_not() -> None:

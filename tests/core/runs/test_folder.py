@@ -101,6 +101,21 @@ def test_metrics_are_strict_json(folder: RunFolder) -> None:
     assert folder.metrics() == [{"step": 1, "loss": None, "norm": None, "name": "é"}]
 
 
+def test_what_a_newer_version_wrote_is_refused_by_file_and_row(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1})
+    text = (folder.path / "metrics.jsonl").read_text()
+    assert json.loads(text) == {"schema": 1, "step": 1}
+    (folder.path / "metrics.jsonl").write_text(text + text.replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(DataError, match=r"metrics.jsonl, row 2: .*schema 2 is newer"):
+        folder.metrics()
+    folder.write_summary({"steps": 1})
+    assert folder.summary() is not None
+    path = folder.path / "summary.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(DataError, match=r"summary.json: cannot be read \(schema 2 is newer"):
+        folder.summary()
+
+
 def test_trajectories_come_back_by_step(folder: RunFolder) -> None:
     made = [played("a"), played("b\u2028\n", failed=True)]
     folder.append_trajectories(3, made)

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from envgym.records import SCHEMA
+from envgym.runs.folder import read_json
 from envgym_trainers.models.language_model import LanguageModel
 
 __all__ = ["Checkpoint", "latest_checkpoint", "save_checkpoint"]
@@ -31,8 +33,7 @@ class Checkpoint:
 
     def state(self) -> dict[str, Any]:
         """What the stage saved about itself."""
-        state: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        return state
+        return read_json(self.folder / "state.json")
 
     def tensors(self) -> dict[str, Any]:
         """What ``Updater.state`` gave."""
@@ -64,7 +65,7 @@ def save_checkpoint(
     draft.mkdir(parents=True)
     language_model.save(draft / "model")
     torch.save(tensors, draft / "tensors.pt")
-    (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    (draft / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     draft.replace(final)
     for old in (*_complete(folder)[:-_KEPT], *folder.glob(f"*{_DRAFT}")):
