@@ -165,9 +165,8 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write ``summary.json`` with the versions added, and return it."""
-        versions = json.loads((self.path / "versions.json").read_text(encoding="utf-8"))
-        whole = {"schema": SCHEMA, **summary, "versions": versions}
-        write_atomic(self.path / "summary.json", json.dumps(whole, indent=2) + "\n")
+        whole = {**summary, "versions": read_json(self.path / "versions.json")}
+        write_atomic(self.path / "summary.json", json.dumps({"schema": SCHEMA, **whole}, indent=2) + "\n")
         return whole
 
     def summary(self) -> dict[str, Any] | None:
