@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say
 from envgym.env.run_sync import run_sync
 from envgym.policies.interface import Policy
-from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
 from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, from_json, to_json
 
 __all__ = ["CHECKS", "Check", "Subject"]
@@ -45,7 +45,7 @@ class Check:
 def _gold(subject: Subject) -> Iterator[str]:
     highest = subject.env.reward_range[1]
     for task in subject.tasks():
-        played, fault = subject.play(GoldPolicy(), task)
+        played, fault = subject.play(Expert(), task)
         if fault:
             yield fault
         elif played.score is not None and (played.score.value, played.score.accuracy) != (highest, 1):
@@ -112,7 +112,7 @@ def _observation(subject: Subject) -> Iterator[str]:
 
 def _replay(subject: Subject) -> Iterator[str]:
     task = next(subject.tasks())
-    for policy in (GoldPolicy(), RandomPolicy()):
+    for policy in (Expert(), RandomPolicy()):
         name = type(policy).__name__
         (first, fault), (again, _) = (subject.play(policy, task, seed=1) for _ in range(2))
         if fault:
@@ -165,7 +165,7 @@ def _cancelling(subject: Subject) -> Iterator[str]:
     for after in _CANCELLED_AFTER:
         if fault := subject.cancel(task, after):
             yield fault
-        elif fault := subject.play(GoldPolicy(), task)[1]:
+        elif fault := subject.play(Expert(), task)[1]:
             yield f"after an episode that was cancelled: {fault}"
 
 

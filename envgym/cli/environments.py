@@ -9,14 +9,24 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.cli.options import (
+    EnvironmentId,
+    JsonFlag,
+    JudgeAddress,
+    PolicyName,
+    PolicySettings,
+    Sandbox,
+    Settings,
+    SplitName,
+    entry_of,
+)
 from envgym.config import parse_overrides
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments
 from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.policies.interface import Policy
+from envgym.policies.scripted import Player
+from envgym.policies.selection import make_player
 from envgym.records import Trajectory, to_json
 from envgym.rollout.episode import rollout
 from envgym.rollout.mix import MixEntry
@@ -90,7 +100,7 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
-    player = open_policy(policy, parse_overrides(policy_set or []))
+    player = make_player(policy, parse_overrides(policy_set or []))
     trajectory = asyncio.run(
         _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
     )
@@ -113,7 +123,7 @@ def _print(trajectory: Trajectory) -> None:
 
 
 async def _play(
-    entry: MixEntry, player: Policy, split: str, index: int, seed: int, shared: Services
+    entry: MixEntry, player: Player, split: str, index: int, seed: int, shared: Services
 ) -> Trajectory:
     async with shared as services:
         made = entry.make(services)
