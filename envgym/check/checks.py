@@ -12,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 from pydantic import JsonValue
 
 from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say
+from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
 from envgym.policies.interface import Policy
 from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
@@ -125,6 +126,22 @@ def _replay(subject: Subject) -> Iterator[str]:
             yield f"task {task.id}: the stored trajectory of {name} is scored {rescored}, not {first.score}"
 
 
+def _group(subject: Subject) -> Iterator[str]:
+    env = subject.env
+    if type(env).score_group is ChatEnv.score_group:
+        return
+    task = next(subject.tasks())
+    played = [subject.play(policy, task)[0] for policy in (Expert(), EmptyPolicy(), RandomPolicy())]
+    finished = [trajectory for trajectory in played if not trajectory.failed]
+    scores = run_sync(env.rescore_group(finished))
+    low, high = env.reward_range
+    for score in scores:
+        if not (low <= score.value <= high and 0 <= score.accuracy <= 1):
+            yield f"task {task.id}: reward {score.value}, accuracy {score.accuracy}; declared are {low} to {high}"
+    if run_sync(env.rescore_group(finished[::-1]))[::-1] != scores:
+        yield f"task {task.id}: the scores of a group depend on the order of its members"
+
+
 def _splits(subject: Subject) -> Iterator[str]:
     train, held_out = (subject.env.task_list(split)[:_COMPARED] for split in ("train", "held_out"))
     marked = {task.split for task in train}, {task.split for task in held_out}
@@ -210,6 +227,11 @@ CHECKS = (
         name="replay and re-scoring give the same score",
         find=_replay,
         mend="score from the trajectory alone; what else scoring needs belongs into Trajectory.artifacts",
+    ),
+    Check(
+        name="a group's scores follow its members",
+        find=_group,
+        mend="score_group returns one score within reward_range for each trajectory, whatever their order",
     ),
     Check(
         name="train and held-out share nothing",

@@ -21,11 +21,12 @@ from typing import Any, ClassVar, Literal, Self
 import gymnasium
 import pydantic
 
+from envgym.env.declarations import check_declaration
+from envgym.env.episode_services import EpisodeHost, EpisodeServices
 from envgym.env.episode_state import EpisodeState, StepResult
-from envgym.env.overrides import refuse_overrides
 from envgym.env.run_sync import run_sync
 from envgym.env.scoring import checked_group, checked_score
-from envgym.env.services import EpisodeHost, EpisodeServices, Services
+from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool, collect_tools, run_calls
 from envgym.errors import DataError, UserError
@@ -85,7 +86,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        refuse_overrides(cls, ChatEnv)
+        check_declaration(cls, ChatEnv)
 
     def __init__(
         self, *, split: str = "train", services: Services | EpisodeServices | None = None, **settings: Any
@@ -114,20 +115,19 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
     def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
         """Score a finished trajectory, from its messages, task, artifacts and nested episodes alone.
 
-        An episode that it plays itself, through ``self.services``, is there in a rollout and not when a stored
-        trajectory is scored again: play it in ``respond``, or read ``trajectory.nested`` where it is filled.
+        Stored trajectories are scored again; whatever is there only during the episode belongs into ``conclude``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define score(trajectory)")
 
     def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
         """Score the trajectories of one task against each other: ranks, or a judge's preferences.
 
-        Called in training, once all of a group's episodes are over; by default each keeps its score. Evaluation
-        and re-scoring never call it: there is no group whose like another policy's could be compared with.
+        Called in training, once a group's episodes are over; by default each keeps its score. Evaluation and
+        re-scoring never call it: a rank within one policy's group says nothing about another policy.
 
         Args:
-            trajectories: those that did not fail, scored by ``score``; in no particular order. No episode is
-                under way, so ``self.services`` offers the judge and sandboxes, but plays no role.
+            trajectories: those that did not fail, in no particular order. No episode is under way, so
+                ``self.services`` offers the judge and sandboxes, but plays no role.
 
         Returns:
             one score for each, in the order given.
@@ -151,6 +151,9 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         messages, metrics = await run_calls(self.tools, action.tool_calls)
         return Reply(messages=messages, metrics=metrics)
 
+    async def conclude(self) -> None:
+        """Do what the score waits for, such as nested episodes, once the episode is over, however it ended."""
+
     def make_tools(self) -> dict[str, Tool]:
         """Return the tools on offer under ``self.config``: by default, every method that ``@tool`` marked."""
         return collect_tools(self)
@@ -173,7 +176,9 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         Raises:
             gymnasium.error.ResetNeeded: no episode was begun.
         """
-        return self.__state().trajectory
+        if self.__episode is None:
+            raise gymnasium.error.ResetNeeded("no episode was begun: call reset() first")
+        return self.__episode.trajectory
 
     @property
     def running(self) -> bool:
@@ -188,10 +193,8 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             UserError: another rollout plays it.
         """
         if self.__reserved:
-            raise UserError(
-                f"this {type(self).__name__} already plays an episode: make an instance for each that runs at "
-                "once, or name the environment by its id"
-            )
+            name = type(self).__name__
+            raise UserError(f"this {name} already plays an episode: make an instance for each, or give its id")
         self.__reserved = True
         try:
             yield
@@ -310,20 +313,16 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             task = tasks[int(self.np_random.integers(len(tasks)))]
         return Trajectory(env=type(self).__name__, task=task, seed=-1 if seed is None else seed)
 
-    def __state(self) -> EpisodeState:
-        if self.__episode is None:
-            raise gymnasium.error.ResetNeeded("no episode was begun: call reset() first")
-        return self.__episode
-
     def __under_way(self) -> EpisodeState:
-        if not self.__running:
+        if self.__episode is None or not self.__running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), and again after an episode ends")
-        return self.__state()
+        return self.__episode
 
     async def __conclude(self, outcome: Outcome, turn: Turn | None) -> StepResult:
         episode = self.__under_way()
         episode.end(outcome)
         try:
+            await self.conclude()
             score = await self.rescore(episode.trajectory)
         finally:
             await self.end_episode()

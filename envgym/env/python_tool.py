@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envgym.env.services import EpisodeServices
+from envgym.env.episode_services import EpisodeServices
 from envgym.env.tools import ToolInputError
 from envgym.sandbox.interface import Limits, Sandbox, Status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from envgym.env.services import EpisodeServices
+from envgym.env.episode_services import EpisodeServices
 from envgym.sandbox.interface import Limits, Sandbox
 from envgym.verifiers.code_tests import Recording
 
