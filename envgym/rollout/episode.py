@@ -123,9 +123,6 @@ class _Episode:
                 finally:
                     leak = await self._clean_up()
             failure = failure or leak
-        except BaseException as error:
-            self.record.outcome = Outcome.failed(error)
-            raise
         finally:
             self.record.seconds = time.monotonic() - started
         if failure is not None:
@@ -145,7 +142,11 @@ class _Episode:
         playing = asyncio.create_task(self._play_nested(env, record))
         self._nested.add(playing)
         playing.add_done_callback(self._nested.discard)
-        await playing
+        try:
+            await playing
+        except BaseException as error:
+            record.outcome = Outcome.failed(error)
+            raise
         return record
 
     async def _play_nested(self, env: ChatEnv | str, record: Trajectory) -> None:
