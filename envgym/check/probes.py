@@ -10,12 +10,11 @@ from typing import Any
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
-from envgym.policies.interface import Completion, Policy, PolicySession
-from envgym.policies.scripted import GoldPolicy
-from envgym.records import Message, Observation, Task, ToolCall, Trajectory
+from envgym.policies.scripted import Expert, Player, Script
+from envgym.records import Message, Task, ToolCall, Trajectory
 from envgym.rollout.episode import rollout
 
-__all__ = ["BAD_CALLS", "GARBAGE", "Say", "Subject", "say"]
+__all__ = ["BAD_CALLS", "GARBAGE", "Subject", "say"]
 
 GARBAGE = (
     "",
@@ -61,7 +60,7 @@ class Subject:
         for split in ("train", "held_out"):
             yield from self.env.task_list(split)[: self.episodes]
 
-    def play(self, policy: Policy, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
+    def play(self, policy: Player, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
         """Play one episode; with it what is wrong whatever the policy did, or ``""``."""
         name = type(self.env).__name__
         played = run_sync(rollout(self.env, policy, task, name=name, seed=seed, deadline=_DEADLINE))
@@ -76,7 +75,7 @@ class Subject:
     def cancel(self, task: Task, after: float) -> str:
         """Cancel an episode of the expert ``after`` seconds; what is wrong with how it ends, or ``""``."""
         name = type(self.env).__name__
-        return run_sync(_cancelled(rollout(self.env, GoldPolicy(), task, name=name, seed=0), after))
+        return run_sync(_cancelled(rollout(self.env, Expert(), task, name=name, seed=0), after))
 
 
 async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> str:
@@ -91,26 +90,6 @@ async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> 
     return f"a cancelled episode raised {playing.exception()!r}"
 
 
-class Say(Policy):
-    """Says one message, then nothing."""
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
-        """Begin an episode."""
-        return _Saying([self._message])
-
-
-class _Saying(PolicySession):
-    def __init__(self, actions: list[Message]) -> None:
-        self._actions = actions
-
-    async def act(self, observation: Observation) -> Completion:
-        empty = Message(role="assistant", content="")
-        return Completion(message=self._actions.pop(0) if self._actions else empty)
-
-
-def say(text: str, *calls: ToolCall) -> Say:
-    """A policy that says ``text`` with ``calls``, and then nothing."""
-    return Say(Message(role="assistant", content=text, tool_calls=calls))
+def say(text: str, *calls: ToolCall) -> Script:
+    """Return a policy that says ``text`` with ``calls``, and then nothing."""
+    return Script(Message(role="assistant", content=text, tool_calls=calls))

@@ -9,14 +9,24 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.cli.options import (
+    EnvironmentId,
+    JsonFlag,
+    JudgeAddress,
+    PolicyName,
+    PolicySettings,
+    Sandbox,
+    Settings,
+    SplitName,
+    entry_of,
+)
 from envgym.config import parse_overrides
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments
 from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.policies.interface import Policy
+from envgym.policies.scripted import Player
+from envgym.policies.selection import make_player
 from envgym.records import Trajectory, to_json
 from envgym.rollout.episode import rollout
 from envgym.rollout.mix import MixEntry
@@ -64,6 +74,7 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
             "tools": tools,
             "reward_range": kind.reward_range,
             "needs_sandbox": kind.needs_sandbox,
+            "roles": kind.roles,
         }
         print(json.dumps(record, indent=2, default=str))
         return
@@ -75,6 +86,8 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
         print(f"  {tool}: {text}")
     print(f"\nrewards: {kind.reward_range[0]:g} to {kind.reward_range[1]:g}")
     print(f"needs a sandbox: {'yes' if kind.needs_sandbox else 'no'}")
+    if kind.roles:
+        print(f"roles: {', '.join(kind.roles)}")
 
 
 def rollout_command(
@@ -90,7 +103,7 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
-    player = open_policy(policy, parse_overrides(policy_set or []))
+    player = make_player(policy, parse_overrides(policy_set or []))
     trajectory = asyncio.run(
         _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
     )
@@ -110,10 +123,13 @@ def _print(trajectory: Trajectory) -> None:
     if trajectory.score is not None:
         parts = ", ".join(f"{k} {v:g}" for k, v in trajectory.score.components.items())
         print(f"reward: {trajectory.reward:g}  ({parts})")
+    for nested in trajectory.nested:
+        print(f"\n-- {nested.role} in {nested.env}")
+        _print(nested)
 
 
 async def _play(
-    entry: MixEntry, player: Policy, split: str, index: int, seed: int, shared: Services
+    entry: MixEntry, player: Player, split: str, index: int, seed: int, shared: Services
 ) -> Trajectory:
     async with shared as services:
         made = entry.make(services)

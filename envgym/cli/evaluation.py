@@ -10,12 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from envgym.cli.options import JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.cli.options import (
+    JsonFlag,
+    JudgeAddress,
+    PolicyName,
+    PolicySettings,
+    Sandbox,
+    Settings,
+    SplitName,
+    entry_of,
+)
 from envgym.config import parse_overrides
 from envgym.env.services import Services
 from envgym.errors import UserError
 from envgym.evaluate import EnvScores, distinct, evaluate, mean_interval
+from envgym.policies.selection import make_player
 from envgym.records import Split, Trajectory
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
@@ -63,7 +72,7 @@ def eval_command(
 
     async def work() -> dict[str, EnvScores]:
         async with Services(sandbox, judge=judge) as services:
-            player = open_policy(policy, parse_overrides(policy_set or []), sampling)
+            player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envgym.env.services import Services
+from envgym.env.episode_services import EpisodeServices
 from envgym.env.tools import ToolInputError
 from envgym.sandbox.interface import Limits, Sandbox, Status
 
@@ -12,13 +12,16 @@ __all__ = ["PythonSession"]
 class PythonSession:
     """Runs the Python that a model writes; names survive from call to call until the episode closes it.
 
+    Make one in ``__init__``, have a ``@tool(concurrent=False)`` method await ``run``, and ``finish`` await
+    ``close``.
+
     Args:
-        services: open the sandbox.
+        services: the environment's own, ``self.services``; they open the sandbox.
         limits: of the sandbox; ``wall_seconds`` is the deadline of each call.
-        error_chars: longest account of what went wrong.
+        error_chars: characters of an error message at most.
     """
 
-    def __init__(self, services: Services, limits: Limits, *, error_chars: int) -> None:
+    def __init__(self, services: EpisodeServices, limits: Limits, *, error_chars: int) -> None:
         self._services = services
         self._limits = limits
         self._error_chars = error_chars

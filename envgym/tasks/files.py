@@ -52,7 +52,7 @@ def load_split(
 
 
 def row_id(where: str, split: Split) -> str:
-    """Return a task id that names split, file and row: two files may share a name."""
+    """Make a task id that names split, file and row: the two files of ``load_split`` may share a name."""
     return f"{split}/{where.replace(', row ', '/')}"
 
 
@@ -60,7 +60,7 @@ def text_of(where: str, row: dict[str, Any], column: str) -> str:
     """Return the text or number in a column, as text without surrounding space.
 
     Raises:
-        DataError: it is something else, or blank.
+        DataError: the column holds something else, or is blank.
     """
     value = row[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():

@@ -12,7 +12,6 @@ import pydantic
 from envgym.env.chat_env import ChatEnv
 from envgym.env.rubric import Reward, Rubric
 from envgym.env.tools import ToolInputError, tool
-from envgym.errors import EnvironmentFailure
 from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
 from envgym.tasks.procedural import ProceduralTasks, stable_id
 
@@ -83,7 +82,7 @@ class Ledger(ChatEnv):
         if not 0 < amount <= self._find(source):
             raise ToolInputError(f"{source} has {self._find(source)}; an amount must be positive and covered")
         payment = _Transfer(source=source, target=target, amount=amount)
-        payments = self._record().artifacts.setdefault("payments", [])
+        payments = self.trajectory.artifacts.setdefault("payments", [])
         if isinstance(payments, list):
             payments.append(payment.model_dump())
         return "done"
@@ -106,15 +105,10 @@ class Ledger(ChatEnv):
         ]
 
     def _find(self, account: str) -> int:
-        books = _books(self._record())
+        books = _books(self.trajectory)
         if account not in books:
             raise ToolInputError(f"no account of {account[:40]!r}; there are: {', '.join(books)}")
         return books[account]
-
-    def _record(self) -> Trajectory:
-        if self.trajectory is None:
-            raise EnvironmentFailure("a tool was called before reset()")
-        return self.trajectory
 
 
 def _call(name: str, **arguments: str | int) -> Message:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
 from transformers import PreTrainedTokenizerBase
 
 from envgym.chat.tool_formats import HermesFormat, ToolFormat
-from envgym.env.chat_env import ChatEnv
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, Task, TurnTokens
+from envgym.records import Message, Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
 from envgym_trainers.chat.conversation import Conversation, stop_ids
 from envgym_trainers.engine.in_process import Engine
@@ -76,9 +76,9 @@ class EnginePolicy(Policy):
         )
         return engine, cls(engine, tokenizer, max_tokens=max_tokens, temperature=temperature)
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _EngineSession(self, env, seed)
+        return _EngineSession(self, tools, seed)
 
     async def close(self) -> None:
         """Stop the engine."""
@@ -114,11 +114,10 @@ class ModelPolicy(EnginePolicy):
 
 
 class _EngineSession(PolicySession):
-    def __init__(self, policy: EnginePolicy, env: ChatEnv, seed: int) -> None:
+    def __init__(self, policy: EnginePolicy, tools: Sequence[ToolSpec], seed: int) -> None:
         self._policy = policy
         self._session = policy.engine.open()
-        specs = [tool.spec for tool in env.tools.values()]
-        self._conversation = Conversation(policy.tokenizer, specs, policy.tool_format)
+        self._conversation = Conversation(policy.tokenizer, tools, policy.tool_format)
         self._seed = seed
         self._turn = 0
 
