@@ -166,8 +166,10 @@ async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_don
     changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
     _shake(changed.model)
     old = copy.deepcopy(model)
-    call = asyncio.ensure_future(engine.open().sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
-    await asyncio.sleep(0.1)
+    session: Any = engine.open()
+    call = asyncio.ensure_future(session.sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
+    while len(session._row.sampled) < 5:
+        await asyncio.sleep(0)
     await engine.update_weights(changed, 5)
     assert not call.done()
     sampled = await call
