@@ -15,7 +15,6 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import Device, place
 from envgym_trainers.testing import EngineContract
 
-
 _DEVICES: tuple[Device, ...] = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
