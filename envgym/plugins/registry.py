@@ -177,14 +177,18 @@ class Registry(Generic[P]):
         Raises:
             UserError: see ``load``; also an unknown or wrong setting.
         """
-        from envgym.config import validate_settings
-
         kind = self.load(name)
         values = dict(settings or {})
-        validate_settings(kind.Config, values, source or f"{self.kind} {name!r}")
+        self.validate(name, values, source)
         if taken := context.keys() & values.keys():
             raise RecipeError(f"{self.kind} {name!r}: {', '.join(sorted(taken))} is not a setting")
         return kind(**context, **values)
+
+    def validate(self, name: str, settings: Mapping[str, Any], source: str = "") -> None:
+        """Check ``settings`` against the plugin's ``Config`` without making the plugin; see ``make``."""
+        from envgym.config import validate_settings
+
+        validate_settings(self.load(name).Config, dict(settings), source or f"{self.kind} {name!r}")
 
     def _clash(self, first: PluginSpec, second: PluginSpec) -> str:
         return (

@@ -6,11 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
+from envgym.chat.tool_formats import HermesFormat
 from envgym.env.chat_env import ChatEnv, Reply
+from envgym.policies.interface import policies
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.episode import rollout
 from envgym_trainers.chat.policy import EnginePolicy, ModelPolicy
+from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.models.language_model import LanguageModel
 
@@ -28,22 +32,29 @@ class Chatter(ChatEnv):
         return Score(value=0.5, accuracy=0.5)
 
 
+class _EveryIdEnds(LanguageModel):
+    stop_ids = tuple(range(300))
+
+
+class _NoIdEnds(LanguageModel):
+    stop_ids = ()
+
+
 @pytest.fixture
 def play(make_language_model: Callable[[], LanguageModel]) -> Any:
     """``await play(max_tokens=…, max_turns=…, context=…)``: an episode of ``Chatter`` where every id may end."""
 
     async def run(*, max_tokens: int, max_turns: int, context: int, ends: bool) -> Trajectory:
         language_model = make_language_model()
-        small = LanguageModel(model=language_model.model, tokenizer=language_model.tokenizer, context=context)
-        engine, policy = EnginePolicy.over(small, slots=2, max_tokens=max_tokens, temperature=1.0)
-        everything = range(len(small.tokenizer))
-        policy.stops = tuple(everything) if ends else ()
-        engine._scheduler.stop_ids = frozenset(policy.stops)
+        kind = _EveryIdEnds if ends else _NoIdEnds
+        small = kind(model=language_model.model, tokenizer=language_model.tokenizer, context=context)
+        engine = InProcessEngine(language_model=small, concurrency=2)
+        policy = EnginePolicy(engine=engine, language_model=small, max_tokens=max_tokens)
         env = Chatter(max_turns=max_turns)
         try:
             return await rollout(env, policy, env.task_list("train")[0], name="chatter", seed=1)
         finally:
-            await policy.close()
+            await engine.close()
 
     return run
 
@@ -93,3 +104,51 @@ async def test_a_model_from_a_folder_plays(model_folder: Any) -> None:
         await policy.close()
         await policy.close()
     assert first.turns[0].tokens == second.turns[0].tokens, "greedy decoding does not depend on the seed"
+
+
+class Shout(HermesFormat):
+    """Reads every text as a shout."""
+
+    def parse(self, text: str) -> Message:
+        return Message(role="assistant", content="SHOUT")
+
+
+class Narrow(InProcessEngine):
+    """Holds very little."""
+
+    class Config(InProcessEngine.Config):
+        held: int
+
+    config: Config
+
+    @property
+    def capacity(self) -> int:
+        return self.config.held
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome", "said"),
+    [
+        ({}, "tokens", None),
+        ({"tool_format": f"{__name__}:Shout"}, "tokens", "SHOUT"),
+        ({"engine": {"name": f"{__name__}:Narrow", "held": 4}}, "context", None),
+        ({"dtype": "bfloat16", "device": "cpu"}, "tokens", None),
+    ],
+    ids=["defaults", "tool_format", "engine", "placement"],
+)
+async def test_settings_of_a_model_policy(
+    model_folder: Any, settings: dict[str, Any], outcome: str, said: str | None
+) -> None:
+    """Made by name like any policy; each setting changes the episode or the model."""
+    values = {"path": str(model_folder), "max_tokens": 1, "context": 64, "concurrency": 2, **settings}
+    policy = policies.make("model", values)
+    env = Chatter(max_turns=1)
+    try:
+        trajectory = await rollout(env, policy, env.task_list("train")[0], name="c", seed=3)
+    finally:
+        await policy.close()
+    assert trajectory.outcome.reason == outcome
+    if said is not None:
+        assert trajectory.turns[0].action.content == said
+    assert isinstance(policy, ModelPolicy)
+    assert policy.language_model.dtype == getattr(torch, settings.get("dtype", "float32"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,11 +22,14 @@ from transformers import (
 )
 
 from envgym.errors import PolicyError, UserError
-from envgym_trainers.engine.in_process import Engine, Sampled
+from envgym_trainers.engine.in_process import InProcessEngine
+from envgym_trainers.engine.interface import Sampled
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import ModelConfig, load_model
 
-Start = Callable[..., Engine]
+Start = Callable[..., InProcessEngine]
 Expected = Callable[..., list[float]]
 STOP = 7
 
@@ -119,7 +125,7 @@ async def test_changed_weights_leave_no_stale_cache(
     session = engine.open()
     first = await converse(session, [[9, 10, 11]])
     _shake(model)
-    engine.weights_changed()
+    await engine.update_weights(engine.language_model, 1)
     second = await converse(session, [[12, 13]], seed=1)
     assert (first[0][1].version, second[0][1].version) == (0, 1)
     fresh = expected_logprobs(model, first + second)[len(first[0][1].ids) :]
@@ -131,7 +137,7 @@ async def test_weights_changed_in_the_middle_of_a_turn(
 ) -> None:
     """Tokens after the change come from the new weights; the turn is as old as its oldest token."""
     engine = start(model)
-    decode = engine._scheduler.decode
+    decode = engine._loop.scheduler.decode
     calls = 0
 
     def interrupted(rows: list[Row]) -> None:
@@ -140,10 +146,10 @@ async def test_weights_changed_in_the_middle_of_a_turn(
         decode(rows)
         if calls == 4:
             _shake(model)
-            engine.weights_changed()
+            engine._loop.version = 1
 
-    monkeypatch.setattr(engine._scheduler, "decode", interrupted)
-    monkeypatch.setattr(engine._scheduler, "stop_ids", frozenset())
+    monkeypatch.setattr(engine._loop.scheduler, "decode", interrupted)
+    monkeypatch.setattr(engine._loop.scheduler, "stop_ids", frozenset())
     sampled = await engine.open().sample([9, 10, 11], max_tokens=12, temperature=1.0, seed=0)
     fresh = expected_logprobs(model, [([9, 10, 11], sampled)])
     assert sampled.version == 0
@@ -151,19 +157,110 @@ async def test_weights_changed_in_the_middle_of_a_turn(
     assert sampled.logprobs[:5] != pytest.approx(fresh[:5], abs=1e-4)
 
 
+async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_done(
+    model: PreTrainedModel, start: Start, expected_logprobs: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every token is the old model's or the new one's, in that order; a mixture would be neither's."""
+    engine = start(model, capacity=400)
+    engine._loop.scheduler.stop_ids = frozenset()
+    changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
+    _shake(changed.model)
+    old = copy.deepcopy(model)
+    begun, loop, decode = asyncio.Event(), asyncio.get_running_loop(), engine._loop.scheduler.decode
+
+    def noticed(rows: list[Row]) -> None:
+        decode(rows)
+        loop.call_soon_threadsafe(begun.set)
+
+    monkeypatch.setattr(engine._loop.scheduler, "decode", noticed)
+    call = asyncio.ensure_future(engine.open().sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
+    await begun.wait()
+    await engine.update_weights(changed, 5)
+    assert not call.done()
+    sampled = await call
+    before, after = (expected_logprobs(m, [([9, 10], sampled)]) for m in (old, changed.model))
+    which = [abs(found - a) < 1e-4 for found, a in zip(sampled.logprobs, after, strict=True)]
+    since = which.index(True)
+    assert 0 < since < 390
+    assert sampled.logprobs[:since] == pytest.approx(before[:since], abs=1e-4)
+    assert sampled.logprobs[since:] == pytest.approx(after[since:], abs=1e-4)
+    assert (sampled.version, engine.version) == (0, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks the old way
+async def test_adapters_reach_an_engine_without_any(
+    model_folder: Path, converse: Any, expected_logprobs: Expected
+) -> None:
+    """A bfloat16 copy samples from what a float32 model with LoRA adapters has learnt, merged."""
+    plain = load_model(ModelConfig(path=str(model_folder), context=64, dtype="bfloat16"))
+    adapted = load_model(ModelConfig(path=str(model_folder), context=64, lora_rank=2))
+    _shake(adapted.model)
+    engine = InProcessEngine(language_model=plain, concurrency=2)
+    try:
+        await engine.update_weights(adapted, 1)
+        turns = await converse(engine.open(), [[9, 10, 11]])
+    finally:
+        await engine.close()
+    assert plain.dtype == torch.bfloat16
+    assert _reported(turns) == pytest.approx(expected_logprobs(adapted.model, turns), abs=0.1)
+    unadapted = load_model(ModelConfig(path=str(model_folder), context=64))
+    assert _reported(turns) != pytest.approx(expected_logprobs(unadapted.model, turns), abs=0.1)
+
+
+async def test_a_session_samples_once_at_a_time_and_never_after_a_cancelled_call(
+    model: PreTrainedModel, start: Start
+) -> None:
+    session = start(model).open()
+    call = asyncio.ensure_future(session.sample([9], max_tokens=50, temperature=1.0, seed=0))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="once at a time"):
+        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+    call.cancel()
+    await asyncio.wait([call])
+    with pytest.raises(RuntimeError, match="not after a call was cancelled"):
+        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+
+
+async def test_a_copy_that_fails_ends_the_engine(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the weights may be new: nothing sampled from then on could be trusted."""
+    engine = start(model)
+    changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
+    monkeypatch.setattr(
+        LanguageModel, "weights", lambda self: {k: v.to("meta") for k, v in model.state_dict().items()}
+    )
+    for _ in range(2):
+        with pytest.raises(PolicyError, match="the engine stopped"):
+            await engine.update_weights(changed, 1)
+    with pytest.raises(PolicyError, match="the engine stopped"):
+        engine.check()
+    assert engine.version == 0
+
+
+@pytest.mark.parametrize(("settings", "slots"), [({}, 6), ({"slots": 2}, 2)])
+async def test_slots_are_the_concurrency_unless_set(
+    model: PreTrainedModel, start: Start, settings: dict[str, Any], slots: int
+) -> None:
+    language_model = start(model).language_model
+    engine = InProcessEngine(language_model=language_model, concurrency=6, **settings)
+    assert engine._loop.scheduler.free_slots == slots
+    await engine.close()
+
+
 @pytest.mark.parametrize("leave", ["close", "cancel"])
 async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, start: Start, leave: str) -> None:
     """One slot: whoever comes next gets it although the first never finished."""
     engine = start(model, slots=1, capacity=4000)
-    engine._scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.stop_ids = frozenset()
     session = engine.open()
     long = asyncio.ensure_future(session.sample([9], max_tokens=3900, temperature=1.0, seed=0))
     await asyncio.sleep(0.05)
     assert not long.done()
     if leave == "cancel":
         long.cancel()
-    session.close()
-    session.close()
+    await session.close()
+    await session.close()
     sampled = await asyncio.wait_for(engine.open().sample([9], max_tokens=3, temperature=1.0, seed=0), 30)
     assert len(sampled.ids) == 3
     if leave == "close":
@@ -180,7 +277,7 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     def explode(rows: list[Row]) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(engine._scheduler, "decode", explode)
+    monkeypatch.setattr(engine._loop.scheduler, "decode", explode)
     began = time.monotonic()
     results = await asyncio.wait_for(
         asyncio.gather(
@@ -208,19 +305,19 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     session = engine.open()
     await session.sample([9, 10], max_tokens=3, temperature=1.0, seed=0)
     assert calls == [7], "one core is left to the environments"
-    session.close()
-    engine.open().close()
-    engine.close()
+    await session.close()
+    await engine.open().close()
+    await engine.close()
     assert calls == [7]
 
 
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
     engine = start(model, capacity=4000)
-    engine._scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.stop_ids = frozenset()
     waiting = asyncio.ensure_future(engine.open().sample([9], max_tokens=3900, temperature=1.0, seed=0))
     await asyncio.sleep(0.02)
-    engine.close()
-    engine.close()
+    await engine.close()
+    await engine.close()
     with pytest.raises(PolicyError, match="it was closed"):
         await asyncio.wait_for(waiting, 5)
     with pytest.raises(PolicyError, match="it was closed"):
