@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from envgym.errors import UnknownNameError
-from envgym.policies.interface import Policy, policies
+
+if TYPE_CHECKING:
+    from envgym.policies.interface import Policy
 
 __all__ = ["PolicyName", "PolicySettings", "open_policy"]
 
@@ -43,18 +45,20 @@ def open_policy(
     Raises:
         UserError: there is no such policy, it has no such setting, or it cannot be loaded.
     """
-    plugin, own = _resolve(name)
-    known = policies.load(plugin).Config.model_fields
-    chosen = {key: value for key, value in (defaults or {}).items() if key in known}
+    from envgym.policies.interface import policies
+
+    plugin, own = _resolve(name, policies.plugins())
+    fields = policies.load(plugin).Config.model_fields
+    chosen = {key: value for key, value in (defaults or {}).items() if key in fields}
     return policies.make(plugin, {**chosen, **own, **(settings or {})})
 
 
-def _resolve(name: str) -> tuple[str, dict[str, Any]]:
+def _resolve(name: str, known: Collection[str]) -> tuple[str, dict[str, Any]]:
     """Name the plugin, with the settings that the name itself holds."""
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
         return "http", {"url": url, "model": model}
-    if name in policies.plugins():
+    if name in known:
         return name, {}
     if name in _BUILTIN or _exists(name):
         return "model", {"path": name}
@@ -63,7 +67,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     hint = (
         "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    raise UnknownNameError("policy", name, (*policies.plugins(), *_BUILTIN), hint)
+    raise UnknownNameError("policy", name, (*known, *_BUILTIN), hint)
 
 
 def _exists(name: str) -> bool:

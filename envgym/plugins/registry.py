@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from envgym.errors import PluginError, RecipeError, UnknownNameError, UserError
+from envgym.optional_packages import install_command
 from envgym.plugins.signatures import mismatch
 
 if TYPE_CHECKING:
@@ -66,22 +67,26 @@ class PluginSpec:
         except ModuleNotFoundError as error:
             missing = error.name or str(error)
             raise PluginError(
-                f"{self.name!r} needs the module {missing!r}, which was not found; {self._hint(missing)}"
+                f"{self._where} needs the module {missing!r}, which was not found; {self._hint(missing)}"
             ) from error
         except UserError:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"{self.name!r} cannot be imported: {module_name} of {self.distribution} raised "
-                f"{type(error).__name__}: {error}"
+                f"{self._where} cannot be imported: it raised {type(error).__name__}: {error}"
             ) from error
+
+    @property
+    def _where(self) -> str:
+        given = self.name == self.entry_point
+        return repr(self.name) if given else f"{self.name!r} ({self.entry_point} of {self.distribution})"
 
     def _hint(self, missing: str) -> str:
         if f"{self.entry_point.partition(':')[0]}.".startswith(f"{missing}."):
             return "check the spelling, and that its package is installed or its folder on PYTHONPATH"
         if self.extras:
             return f"install its extra: pip install '{self.distribution}[{','.join(self.extras)}]'"
-        return f"install it, e.g. pip install {missing.split('.')[0]}"
+        return f"install it: {install_command(missing)}"
 
 
 class Registry(Generic[P]):

@@ -101,9 +101,11 @@ class _Worker:
 
     def _await_ready(self) -> None:
         try:
-            self._receive(_START_SECONDS)
+            reply = self._receive(_START_SECONDS)
         except WorkerTimeoutError as error:
             raise WorkerFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
+        if reply["status"] == "error":
+            raise WorkerFailedError(reply["reason"])
 
     def _send(self, request: dict[str, Any]) -> None:
         try:

@@ -18,6 +18,8 @@ import signal
 import sys
 from typing import Any, TextIO
 
+from envgym.optional_packages import install_command
+
 __all__ = ["main"]
 
 _MEMORY_BYTES = 2 * 2**30
@@ -32,12 +34,21 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "load" in request:
-            module = importlib.import_module(request["load"])
-            if hasattr(module, "warm_up"):
-                module.warm_up()
-            _ready(replies)
+            _load(request["load"], replies)
         else:
             _send(replies, _serve(request))
+
+
+def _load(name: str, replies: TextIO) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        _send(replies, {"status": "error", "reason": f"{missing} is not installed: {install_command(missing)}"})
+        return
+    if hasattr(module, "warm_up"):
+        module.warm_up()
+    _ready(replies)
 
 
 def _ready(replies: TextIO) -> None:

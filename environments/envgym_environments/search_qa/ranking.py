@@ -11,6 +11,7 @@ import numpy
 from numpy.typing import NDArray
 
 from envgym.errors import DataError
+from envgym.optional_packages import require
 from envgym_environments.search_qa.world import Document
 
 __all__ = ["Ranking", "WordRanking"]
@@ -33,11 +34,11 @@ class WordRanking(Ranking):
 
     Raises:
         DataError: no document has a word in it.
+        UserError: ``bm25s`` is not installed.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
-        import bm25s
-
+        bm25s = require("bm25s", "retriever = 'bm25'")
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         words = [_words(d.title) * _TITLE_WEIGHT + _words(d.text) for d in documents]
         if not any(words):
