@@ -10,12 +10,12 @@ from typing import Any
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
-from envgym.policies.interface import Completion, Policy, PolicySession
-from envgym.policies.scripted import GoldPolicy
-from envgym.records import Message, Observation, Task, ToolCall, Trajectory
+from envgym.policies.interface import Policy
+from envgym.policies.scripted import GoldPolicy, Script
+from envgym.records import Message, Task, ToolCall, Trajectory
 from envgym.rollout.episode import rollout
 
-__all__ = ["BAD_CALLS", "GARBAGE", "Say", "Subject", "say"]
+__all__ = ["BAD_CALLS", "GARBAGE", "Subject", "say"]
 
 GARBAGE = (
     "",
@@ -91,26 +91,6 @@ async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> 
     return f"a cancelled episode raised {playing.exception()!r}"
 
 
-class Say(Policy):
-    """Says one message, then nothing."""
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
-        """Begin an episode."""
-        return _Saying([self._message])
-
-
-class _Saying(PolicySession):
-    def __init__(self, actions: list[Message]) -> None:
-        self._actions = actions
-
-    async def act(self, observation: Observation) -> Completion:
-        empty = Message(role="assistant", content="")
-        return Completion(message=self._actions.pop(0) if self._actions else empty)
-
-
-def say(text: str, *calls: ToolCall) -> Say:
-    """A policy that says ``text`` with ``calls``, and then nothing."""
-    return Say(Message(role="assistant", content=text, tool_calls=calls))
+def say(text: str, *calls: ToolCall) -> Script:
+    """Return a policy that says ``text`` with ``calls``, and then nothing."""
+    return Script(Message(role="assistant", content=text, tool_calls=calls))

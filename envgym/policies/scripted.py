@@ -9,7 +9,7 @@ from envgym.env.spaces import ActionSpace
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.records import Message, Observation, Task
 
-__all__ = ["EmptyPolicy", "GoldPolicy", "RandomPolicy"]
+__all__ = ["EmptyPolicy", "GoldPolicy", "RandomPolicy", "Script"]
 
 
 class GoldPolicy(Policy):
@@ -34,6 +34,22 @@ class RandomPolicy(Policy):
     def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
         """Begin an episode."""
         return _Random(env, seed)
+
+
+class Script(Policy):
+    """Says the same messages in every episode, and nothing once they are used up.
+
+    Args:
+        messages: the actions, in order.
+    """
+
+    def __init__(self, *messages: Message) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+        """Begin an episode."""
+        return _Scripted(iter(self._messages))
 
 
 class _Scripted(PolicySession):

@@ -66,7 +66,7 @@ Result = Returned | Raised | Died
 def guest_source(name: str) -> str:
     """The text that runs in the sandbox: what all guests share, then the guest file ``name``."""
     folder = importlib.resources.files("envgym.verifiers.code_tests")
-    parts = ("wire.py", "guest_channel.py", name)
+    parts = ("tagged_json.py", "guest_channel.py", name)
     return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
 
 
