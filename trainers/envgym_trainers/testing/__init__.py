@@ -1,0 +1,7 @@
+"""Contract tests for plugins of the trainer, to inherit as those of ``envgym.testing``. Needs pytest."""
+
+from __future__ import annotations
+
+from envgym_trainers.testing.objectives import ObjectiveContract
+
+__all__ = ["ObjectiveContract"]
