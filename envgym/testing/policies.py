@@ -21,7 +21,10 @@ __all__ = ["PolicyContract"]
 
 _CANCELLED_AFTER = (0.0, 0.01)
 """Seconds: before a policy begins to work, and while a slow one does."""
+_PATIENCE = 10.0
+"""Seconds for a cancelled action to end."""
 _AT_ONCE = 4
+"""Sessions."""
 
 
 class _Lookup(ChatEnv):
@@ -104,7 +107,7 @@ class PolicyContract:
             acting = asyncio.create_task(_collect(session))
             await asyncio.sleep(after)
             acting.cancel()
-            await asyncio.wait({acting}, timeout=10)
+            await asyncio.wait({acting}, timeout=_PATIENCE)
             assert acting.done(), "act() goes on after it was cancelled"
             await session.close()
 

@@ -127,7 +127,5 @@ def test_a_broken_backend_is_passed_over(command: Any) -> None:
 def test_every_kind_is_checked_alike() -> None:
     with pytest.raises(PluginError, match=r"policed:Policed \(broken\) is written for version 99 of the policy"):
         policies.load("policed")
-    with pytest.raises(
-        PluginError, match=r"staged:Staged \(broken\) does not fit the stage contract: run\("
-    ):
+    with pytest.raises(PluginError, match=r"staged:Staged \(broken\) does not fit the stage contract: run\("):
         stages.load("staged")

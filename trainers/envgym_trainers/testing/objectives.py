@@ -69,10 +69,11 @@ class ObjectiveContract:
         assert torch.equal(batch.advantages, kept[1])
         assert all(value.numel() == 1 and not value.requires_grad for value in metrics.values())
 
-    def test_only_sampled_tokens_have_a_gradient(self, made: Objective) -> None:
-        """Leave prompts, tool output and padding alone, NaN there included."""
+    @pytest.mark.parametrize("outside", [-1.0, math.nan])
+    def test_only_sampled_tokens_have_a_gradient(self, made: Objective, outside: float) -> None:
+        """Leave prompts, tool output and padding alone, whatever the log-probs there are."""
         batch, logprobs = _batch(_samples())
-        values = torch.where(batch.mask, logprobs.detach(), math.nan).requires_grad_()
+        values = torch.where(batch.mask, logprobs.detach(), outside).requires_grad_()
         loss, _ = _loss(made, batch, values)
         loss.backward()
         assert values.grad is not None
