@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.cli.options import (
+    EnvironmentId,
+    JsonFlag,
+    JudgeAddress,
+    PolicyName,
+    PolicySettings,
+    Sandbox,
+    Settings,
+    SplitName,
+    entry_of,
+)
 from envgym.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,6 +87,7 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
+    from envgym.cli.policies import open_policy
     from envgym.config import parse_overrides
     from envgym.env.services import Services
     from envgym.records import to_json

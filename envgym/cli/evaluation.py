@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from envgym.cli.options import JsonFlag, JudgeAddress, Sandbox, Settings, SplitName, entry_of
-from envgym.cli.policies import PolicyName, PolicySettings, open_policy
+from envgym.cli.options import (
+    JsonFlag,
+    JudgeAddress,
+    PolicyName,
+    PolicySettings,
+    Sandbox,
+    Settings,
+    SplitName,
+    entry_of,
+)
 from envgym.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ def eval_command(
 
     Exit code 1: an environment has no score, because all of its episodes failed.
     """
+    from envgym.cli.policies import open_policy
     from envgym.config import parse_overrides
     from envgym.env.services import Services
     from envgym.rollout.collector import Collector

@@ -9,12 +9,35 @@ import typer
 if TYPE_CHECKING:
     from envgym.rollout.mix import MixEntry
 
-__all__ = ["EnvironmentId", "JsonFlag", "JudgeAddress", "Sandbox", "Settings", "SplitName", "entry_of"]
+__all__ = [
+    "EnvironmentId",
+    "JsonFlag",
+    "JudgeAddress",
+    "PolicyName",
+    "PolicySettings",
+    "Sandbox",
+    "Settings",
+    "SplitName",
+    "entry_of",
+]
 
 EnvironmentId = Annotated[str, typer.Argument(help="environment id, e.g. math_problems; see: envgym list")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 JudgeAddress = Annotated[
     str, typer.Option(metavar="URL#MODEL", help="a language model that grades, where the environment asks for one")
+]
+PolicyName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FOLDER|URL",
+        help="who acts: gold (the scripted expert), random, empty (says nothing), another policy's name or "
+        "package.module:Class, a model's or run's folder (or builtin:tiny, builtin:smollm2), or an "
+        "OpenAI-compatible server as URL#MODEL",
+    ),
+]
+PolicySettings = Annotated[
+    list[str] | None,
+    typer.Option("--policy-set", metavar="KEY=VALUE", help="a setting of the policy; may be repeated"),
 ]
 Sandbox = Annotated[
     str, typer.Option(help="sandbox backend: auto, docker, bubblewrap; auto never takes an unisolated one")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib import metadata
 from typing import Annotated, Any
@@ -89,7 +89,7 @@ def _missing(plugin: PluginSpec) -> str:
     """Say which packages of the plugin's extras are not installed, or ``""``, by package metadata alone."""
     wanted = {f"extra=='{extra}'" for extra in plugin.extras}
     missing = []
-    for requirement in metadata.requires(plugin.distribution) or () if wanted else ():
+    for requirement in _requirements(plugin.distribution) if wanted else ():
         text, _, marker = requirement.partition(";")
         package = _DISTRIBUTION.match(text)
         # A marker with further conditions may not apply to this machine.
@@ -97,6 +97,13 @@ def _missing(plugin: PluginSpec) -> str:
             missing.append(package[0])
     extras = ",".join(plugin.extras)
     return f"needs {', '.join(missing)}: pip install '{plugin.distribution}[{extras}]'" if missing else ""
+
+
+def _requirements(distribution: str) -> Sequence[str]:
+    try:
+        return metadata.requires(distribution) or ()
+    except metadata.PackageNotFoundError:  # its metadata has no name
+        return ()
 
 
 def _installed(distribution: str) -> bool:

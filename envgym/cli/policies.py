@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import Any
 
 from envgym.errors import UnknownNameError
+from envgym.policies.interface import Policy, policies
 
-if TYPE_CHECKING:
-    from envgym.policies.interface import Policy
-
-__all__ = ["PolicyName", "PolicySettings", "open_policy"]
-
-PolicyName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME|FOLDER|URL",
-        help="who acts: gold (the scripted expert), random, empty (says nothing), another policy's name or "
-        "package.module:Class, a model's or run's folder (or builtin:tiny, builtin:smollm2), or an "
-        "OpenAI-compatible server as URL#MODEL",
-    ),
-]
-PolicySettings = Annotated[
-    list[str] | None,
-    typer.Option("--policy-set", metavar="KEY=VALUE", help="a setting of the policy; may be repeated"),
-]
+__all__ = ["open_policy"]
 
 _BUILTIN = ("builtin:tiny", "builtin:smollm2")
 
@@ -45,20 +27,18 @@ def open_policy(
     Raises:
         UserError: there is no such policy, it has no such setting, or it cannot be loaded.
     """
-    from envgym.policies.interface import policies
-
-    plugin, own = _resolve(name, policies.plugins())
-    fields = policies.load(plugin).Config.model_fields
-    chosen = {key: value for key, value in (defaults or {}).items() if key in fields}
+    plugin, own = _resolve(name)
+    known = policies.load(plugin).Config.model_fields
+    chosen = {key: value for key, value in (defaults or {}).items() if key in known}
     return policies.make(plugin, {**chosen, **own, **(settings or {})})
 
 
-def _resolve(name: str, known: Collection[str]) -> tuple[str, dict[str, Any]]:
+def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     """Name the plugin, with the settings that the name itself holds."""
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
         return "http", {"url": url, "model": model}
-    if name in known:
+    if name in policies.plugins():
         return name, {}
     if name in _BUILTIN or _exists(name):
         return "model", {"path": name}
@@ -67,7 +47,7 @@ def _resolve(name: str, known: Collection[str]) -> tuple[str, dict[str, Any]]:
     hint = (
         "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    raise UnknownNameError("policy", name, (*known, *_BUILTIN), hint)
+    raise UnknownNameError("policy", name, (*policies.plugins(), *_BUILTIN), hint)
 
 
 def _exists(name: str) -> bool:

@@ -28,6 +28,7 @@ P = TypeVar("P", bound="Plugin")
 
 _VERSION = re.compile(r"(?P<base>[\w.-]+)-v(?P<version>\d+)")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
+_VALUE = re.compile(r"(?P<path>\w+(\.\w+)*:\w+)\s*(\[(?P<extras>[^\[\]]*)\])?")
 _NAMESPACE = "envgym/"
 
 
@@ -43,27 +44,22 @@ class PluginSpec:
     extras: tuple[str, ...] = ()
     """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
     problem: str = ""
-    """Why it cannot be loaded, known without importing it: the name is offered twice."""
+    """Why it cannot be loaded, known without importing it: a name offered twice, a malformed entry point."""
 
     def load(self) -> Any:
         """Import the module and return the class.
 
         Raises:
-            PluginError: the name is offered twice, the module raises, or a package that it needs is missing.
+            PluginError: ``problem`` is set, the module raises, or a package that it needs is missing.
             UserError: the module or the class does not exist.
         """
         if self.problem:
             raise PluginError(self.problem)
         module_name, _, attribute = self.entry_point.partition(":")
-        module = self._import(module_name)
-        if not hasattr(module, attribute):
-            own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
-            raise UnknownNameError(f"name in {module_name}:", attribute, own)
-        return getattr(module, attribute)
-
-    def _import(self, module_name: str) -> Any:
         try:
-            return importlib.import_module(module_name)
+            module = importlib.import_module(module_name)
+            if hasattr(module, attribute):  # which may import, too: a package can do so on first use
+                return getattr(module, attribute)
         except ModuleNotFoundError as error:
             missing = error.name or str(error)
             raise PluginError(
@@ -75,6 +71,8 @@ class PluginSpec:
             raise PluginError(
                 f"{self._where} cannot be imported: it raised {type(error).__name__}: {error}"
             ) from error
+        own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
+        raise UnknownNameError(f"name in {module_name}:", attribute, own)
 
     @property
     def _where(self) -> str:
@@ -159,7 +157,8 @@ class Registry(Generic[P]):
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise PluginError(f"{where} is not {article} {self.kind}: it must subclass {self._base.entry_point}")
         if found.contract != base.contract:
-            older = "upgrade the plugin" if found.contract < base.contract else "upgrade envgym"
+            is_older = isinstance(found.contract, int) and found.contract < base.contract
+            older = "upgrade the plugin" if is_older else "upgrade envgym"
             raise PluginError(
                 f"{where} is written for version {found.contract} of the {self.kind} contract, and this envgym "
                 f"has version {base.contract}: {older}"
@@ -230,11 +229,20 @@ def _installed(group: str) -> tuple[PluginSpec, ...]:
             if (point.name, point.value) in seen:
                 continue
             seen.add((point.name, point.value))
-            yield PluginSpec(
-                name=point.name,
-                entry_point=f"{point.module}:{point.attr}",
-                distribution=point.dist.name if point.dist else "an unnamed distribution",
-                extras=tuple(point.extras),
-            )
+            yield _spec(point)
 
     return tuple(read())
+
+
+def _spec(point: metadata.EntryPoint) -> PluginSpec:
+    # The entry point's own properties raise where its value is malformed, and would end every import of envgym.
+    distribution = (point.dist and point.dist.name) or "an unnamed distribution"
+    match = _VALUE.fullmatch(point.value)
+    if match is None:
+        problem = (
+            f"{point.name!r} of {distribution} reads {point.value!r:.200}; an entry point must read "
+            "'package.module:Class' or 'package.module:Class [extra]'"
+        )
+        return PluginSpec(name=point.name, entry_point=point.value, distribution=distribution, problem=problem)
+    extras = tuple(re.findall(r"[\w.-]+", match["extras"] or ""))
+    return PluginSpec(name=point.name, entry_point=match["path"], distribution=distribution, extras=extras)

@@ -34,6 +34,7 @@ MODULES = {
     "leaves.py": "import sys\nsys.exit(3)\n",
     "typo.py": "def f(:\n",
     "needy.py": "import no_such_package.part\n",
+    "lazy.py": "def __getattr__(name):\n    raise OSError('asleep')\n",
     "plain.py": "class Plain:\n    pass\n",
     "sandy.py": "raise RuntimeError('no sand')\n",
     "policed.py": "from envgym import Policy\nclass Policed(Policy):\n    contract = 99\n"
@@ -50,6 +51,8 @@ EXPLAINED = {
     "typo-v1": r"'typo-v1' \(typo:Typo of broken\) cannot be imported: it raised SyntaxError: .*typo.py, line 1",
     "needy-v1": r"'needy-v1' \(needy:Needy of broken\) needs the module 'no_such_package', .*"
     r"pip install 'broken\[much\]'",
+    "lazy-v1": r"'lazy-v1' \(lazy:Lazy of broken\) cannot be imported: it raised OSError: asleep",
+    "odd-v1": r"'odd-v1' of broken reads 'odd module:Odd\(\)'; an entry point must read 'package.module:Class'",
     "plain-v1": r"plain:Plain \(broken\) is not an environment: it must subclass envgym.env.chat_env:ChatEnv",
     "twin-v1": r"environment 'twin-v1' is offered twice: by .*broken \(plain:Plain\).*; rename or uninstall one",
 }
@@ -59,7 +62,8 @@ EXTRAS = {"needy-v1": " [much]"}
 @pytest.fixture(scope="module", autouse=True)
 def _broken(install: Any) -> None:
     points = {name: f"{name[:-3]}:{name[:-3].title()}{EXTRAS.get(name, '')}" for name in EXPLAINED}
-    points |= {"good-v1": "good:Good", "twin-v1": "plain:Plain"}
+    points |= {"good-v1": "good:Good", "twin-v1": "plain:Plain", "odd-v1": "odd module:Odd()"}
+    points |= {"no version!": "good:Good"}  # an id that Gymnasium refuses
     install("twin", {"envgym.environments": {"twin-v1": "good:Good"}})
     install(
         "broken",
@@ -83,7 +87,7 @@ def test_what_is_wrong_is_explained_with_distribution_and_entry_point(name: str)
 def test_listing_shows_everything_and_what_metadata_tells_of_problems(command: Any) -> None:
     rows = {row["id"]: row["problem"] for row in json.loads(command("list", "--json").stdout)}
     assert rows.keys() >= {*EXPLAINED, "good-v1", "math_problems-v1"}
-    assert {name for name, problem in rows.items() if problem} == {"twin-v1", "needy-v1"}
+    assert {name for name, problem in rows.items() if problem} == {"twin-v1", "needy-v1", "odd-v1"}
     assert rows["needy-v1"] == "needs unheard-of: pip install 'broken[much]'"
     text = command("list")
     assert text.returncode == 0
@@ -107,7 +111,7 @@ def test_a_command_that_asks_for_one_says_why_not(command: Any, name: str) -> No
     assert re.fullmatch(f"error: .*{EXPLAINED[name]}.*\n", done.stderr)
 
 
-@pytest.mark.parametrize("name", ["good", "math_problems"])
+@pytest.mark.parametrize("name", ["good", "no version!", "math_problems"])
 def test_every_other_plugin_still_works(command: Any, name: str) -> None:
     done = command("rollout", name, "--policy", "gold")
     assert done.returncode == 0, done.stderr
