@@ -185,24 +185,28 @@ class SandboxContract:
 class IsolatedSandboxContract(SandboxContract):
     """Test that a hostile program is contained, besides what ``SandboxContract`` asks.
 
-    These are samples, not a proof: see docs/sandbox-security.md for what a backend should stand up to.
+    These are samples, not a proof, and bounded: a backend that contains nothing does not bring the host down.
+    See docs/sandbox-security.md for what a backend should stand up to.
     """
 
     def test_memory_is_limited(self, sandbox: Sandbox) -> None:
         """End a program that takes all it can get."""
-        result = _run(sandbox, "blocks = []\nwhile True: blocks.append(bytearray(b'x' * 2**20))")
+        result = _run(sandbox, "blocks = [bytearray(b'x' * 2**20) for _ in range(1024)]")
         assert result.status is Status.OOM, result
 
     def test_the_disk_is_limited(self, sandbox: Sandbox) -> None:
         """Refuse to write more than the limit."""
-        code = "for n in range(10**4):\n    with open(str(n), 'wb') as file: file.write(b'x' * 2**20)"
+        code = "for n in range(64):\n    with open(str(n), 'wb') as file: file.write(b'x' * 2**20)"
         assert _run(sandbox, code).status is Status.DISK_FULL
 
     def test_processes_are_limited_and_end_with_the_program(self, sandbox: Sandbox) -> None:
-        """Contain a fork bomb."""
-        result = _run(sandbox, "import os\nwhile True: os.fork()", wall_seconds=2.0)
-        assert result.status is not Status.OK
-        assert _run(sandbox, "print(1)").text == "1\n"
+        """Refuse to fork without end, and leave room for the next program's processes."""
+        result = _run(
+            sandbox, "import os, time\nfor _ in range(200):\n    if os.fork() == 0: time.sleep(5); os._exit(0)"
+        )
+        assert result.status in (Status.PIDS_LIMIT, Status.NONZERO), result
+        few = "import os\nfor _ in range(20):\n    if os.fork() == 0: os._exit(0)"
+        assert _run(sandbox, few).status is Status.OK
 
     def test_there_is_no_network(self, sandbox: Sandbox) -> None:
         """Fail at once to reach an address outside."""
