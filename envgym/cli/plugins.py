@@ -27,6 +27,7 @@ class Kind(StrEnum):
     SANDBOXES = "sandboxes"
     POLICIES = "policies"
     TOOL_FORMATS = "tool_formats"
+    ENGINES = "engines"
     OBJECTIVES = "objectives"
     STAGES = "stages"
 
@@ -36,6 +37,7 @@ _REGISTRIES: Mapping[Kind, tuple[str, str]] = {
     Kind.SANDBOXES: ("sandbox", "envgym.sandbox.selection:sandboxes"),
     Kind.POLICIES: ("policy", "envgym.policies.interface:policies"),
     Kind.TOOL_FORMATS: ("tool format", "envgym.chat.tool_formats:tool_formats"),
+    Kind.ENGINES: ("engine", "envgym_trainers.engine.interface:engines"),
     Kind.OBJECTIVES: ("objective", "envgym_trainers.objectives.base:objectives"),
     Kind.STAGES: ("stage", "envgym.runs.stage:stages"),
 }

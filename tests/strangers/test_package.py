@@ -138,11 +138,12 @@ def test_a_recipe_trains_with_its_environment_objective_and_sandbox(command: Any
 
 def test_a_recipe_runs_its_stage(command: Any, site: Path) -> None:
     (site / "measure.toml").write_text(
-        'stage = "measure"\npolicy = "gold"\ntasks = 3\nsandbox = "unsafe_local"\n[[mix]]\nenv = "letters-v1"\n'
+        'stage = "measure"\npolicy = "guesser"\ntasks = 3\nsandbox = "unsafe_local"\n[[mix]]\nenv = "letters-v1"\n'
     )
     done = command("train", "measure.toml", "--out", "measured", "--set", "tasks=5")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].split() == ["letters", "-", "1.000", "[0.566,", "1.000]", "-", "5"]
+    row = done.stdout.splitlines()[1].split()
+    assert (row[:2], row[-2:]) == (["letters", "-"], ["-", "5"])
     assert (site / "measured" / "report.html").is_file()
     wrong = command("train", "measure.toml", "--set", "taks=5")
     assert (wrong.returncode, "did you mean 'tasks'" in wrong.stderr) == (2, True)
