@@ -15,7 +15,8 @@ import typer
 
 from envgym.cli.options import JsonFlag
 from envgym.errors import UserError
-from envgym.plugins.registry import PluginSpec, Registry
+from envgym.plugins.registry import Registry
+from envgym.plugins.spec import PluginSpec
 
 __all__ = ["add_to"]
 

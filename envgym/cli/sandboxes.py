@@ -118,7 +118,7 @@ async def _examine(name: str) -> dict[str, Any]:
     try:
         kind: type[Backend] = sandboxes.load(name)
     except UserError as error:
-        return {"isolated": False, "works": False, "reason": str(error)}
+        return {"isolated": None, "works": False, "reason": str(error)}
     row: dict[str, Any] = {"isolated": kind.isolated, "works": False}
     if (reason := kind.unavailable()) is not None:
         return {**row, "reason": reason}
@@ -163,6 +163,9 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(name: str, row: dict[str, Any]) -> Iterator[str]:
+    if row["isolated"] is None:
+        yield f"{name}: cannot be loaded\n  {row['reason']}"
+        return
     kind = "isolated" if row["isolated"] else "NOT isolated, only by name"
     if not row["works"]:
         yield f"{name}: does not work here ({kind})\n  {row['reason']}"

@@ -14,7 +14,8 @@ from envgym import list_envs, make, register
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments, register_in_gymnasium
 from envgym.errors import PluginError, UnknownNameError, UserError
-from envgym.plugins.registry import Registry, _installed, short_name
+from envgym.plugins.registry import Registry, short_name
+from envgym.plugins.spec import installed_plugins
 from envgym.sandbox.selection import sandboxes
 
 
@@ -40,10 +41,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(entry_points)
         importlib.invalidate_caches()
-        _installed.cache_clear()
+        installed_plugins.cache_clear()
 
     yield put
-    _installed.cache_clear()
+    installed_plugins.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["toys:Adder", "adder-v1", "adder", "envgym/adder-v1", "envgym/adder"])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from envgym.env.registration import register_in_gymnasium
-from envgym.plugins.registry import _installed
+from envgym.plugins.spec import installed_plugins
 
 PACKAGE = Path(__file__).parent / "package"
 Install = Callable[..., None]
@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
             del sys.modules[name]
-    _installed.cache_clear()
+    installed_plugins.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def install(site: Path) -> Install:
         for path, text in (modules or {}).items():
             (site / path).write_text(text)
         importlib.invalidate_caches()
-        _installed.cache_clear()
+        installed_plugins.cache_clear()
 
     return put
 
