@@ -19,6 +19,7 @@ import envgym
 import envgym_environments
 import envgym_sandboxes
 import envgym_trainers
+from envgym.errors import UserError
 from envgym.optional_packages import EXTRAS, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -147,8 +148,11 @@ def test_computer_algebra_that_is_missing_is_no_verdict_and_says_what_to_install
     assert _python(str(bare), program).stdout == "False mpmath is not installed: pip install 'envgym[math]'\n"
 
 
-def test_an_optional_package_is_returned_where_it_is_installed() -> None:
-    assert require("numpy", "counting").__name__ == "numpy"
+def test_an_optional_package_is_imported_or_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert require("numpy", "counting") is sys.modules["numpy"]
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UserError, match=r"^model.lora_rank needs the package peft: pip install 'envgym\[lora\]'$"):
+        require("peft", "model.lora_rank")
 
 
 def _envgym(interpreter: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
