@@ -10,6 +10,7 @@ from envgym.config import Section
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
+from envgym_trainers.engine.interface import EngineChoice
 from envgym_trainers.models.load import ModelConfig
 
 __all__ = [
@@ -76,6 +77,7 @@ class StageRecipe(Stage.Config):
     sandbox: SandboxConfig = SandboxConfig()
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()
+    engine: EngineChoice = EngineChoice()
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -11,12 +11,12 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from envgym.chat.tool_formats import HermesFormat
-from envgym.errors import UserError
 from envgym.records import Message, Task, ToolCall, ToolSpec, Trajectory, Turn
-from envgym_trainers.chat.conversation import Conversation, stop_ids
+from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.tiny import make_tokenizer
+from envgym_trainers.models.turn_ends import turn_ends
 from envgym_trainers.stages.sft import write_tokens
 
 _CHATML = (
@@ -64,7 +64,7 @@ def _play(
     conversation: Conversation, tokenizer: PreTrainedTokenizerFast, exchange: list[tuple[list[Message], str]]
 ) -> tuple[list[int], list[bool]]:
     """Ids of the whole conversation where every completion is written as the tokenizer would, and the forks."""
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     ids: list[int] = []
     forks = []
     for messages, answer in exchange:
@@ -110,7 +110,7 @@ def test_a_template_that_drops_reasoning_forks() -> None:
     """The second turn's prompt is the whole rewritten conversation, and trains as a sample of its own."""
     tokenizer = _chatml(_THINKING)
     conversation = _open(tokenizer)
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     first, fork = conversation.prompt([_user("12 + 7?")])
     assert not fork
     conversation.sampled([*conversation.encode("<think>12, 7</think>19"), stops[0]], stops)
@@ -152,7 +152,7 @@ def test_environment_text_cannot_spell_a_special_token(hostile: str) -> None:
 def test_special_tokens_that_the_model_sampled_stay(tokenizer: PreTrainedTokenizerFast) -> None:
     """A model may write nonsense; its ids are kept and the next turn continues them."""
     conversation = _open(tokenizer)
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     conversation.prompt([_user("hi")])
     nonsense = [*conversation.encode("<|user|>no<|file|>"), 260, stops[0]]
     conversation.sampled(nonsense, stops)
@@ -163,7 +163,7 @@ def test_special_tokens_that_the_model_sampled_stay(tokenizer: PreTrainedTokeniz
 def test_half_a_character_does_not_break_the_conversation(tokenizer: PreTrainedTokenizerFast) -> None:
     """A lone byte of a multi-byte character decodes to U+FFFD: in the text alone, the ids are as sampled."""
     conversation = _open(tokenizer)
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     conversation.prompt([_user("hi")])
     half = conversation.encode("é")[:1]
     assert conversation.sampled([*half, stops[0]], stops) == "\ufffd"
@@ -172,24 +172,11 @@ def test_half_a_character_does_not_break_the_conversation(tokenizer: PreTrainedT
 
 
 def test_only_a_stop_id_at_the_end_is_taken_off(tokenizer: PreTrainedTokenizerFast) -> None:
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     for ids, text in (([*tokenizer.encode("ab"), stops[0]], "ab"), (tokenizer.encode("ab"), "ab"), ([], "")):
         conversation = _open(tokenizer)
         conversation.prompt([_user("hi")])
         assert conversation.sampled(ids, stops) == text
-
-
-def test_stop_ids_come_from_the_template_and_from_eos() -> None:
-    tokenizer = _chatml(_CHATML)
-    tokenizer.eos_token = "<|end|>"
-    assert tokenizer.convert_ids_to_tokens(list(stop_ids(tokenizer))) == ["<|im_end|>", "<|end|>"]
-
-
-def test_a_tokenizer_without_any_end_is_refused() -> None:
-    tokenizer = _chatml("{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}")
-    tokenizer.eos_token = None
-    with pytest.raises(UserError, match="no token that ends a turn"):
-        stop_ids(tokenizer)
 
 
 @pytest.mark.parametrize("opening", [[], [Message(role="system", content="Be brief.")]])
@@ -203,7 +190,7 @@ def test_tools_reach_a_model_whose_template_ignores_them(opening: list[Message])
     assert "<tool_call>" in text
     assert text.count("<|im_start|>system") == 1
     assert all(message.content in text for message in opening)
-    stops = stop_ids(tokenizer)
+    stops = turn_ends(tokenizer)
     conversation.sampled([*conversation.encode("ok"), stops[0]], stops)
     ids, fork = conversation.prompt([_user("more")])
     assert not fork

@@ -11,6 +11,7 @@ from envgym.env.chat_env import ChatEnv, Reply
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.episode import rollout
 from envgym_trainers.chat.policy import EnginePolicy, ModelPolicy
+from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.models.language_model import LanguageModel
 
@@ -28,22 +29,29 @@ class Chatter(ChatEnv):
         return Score(value=0.5, accuracy=0.5)
 
 
+class _EveryIdEnds(LanguageModel):
+    stop_ids = tuple(range(300))
+
+
+class _NoIdEnds(LanguageModel):
+    stop_ids = ()
+
+
 @pytest.fixture
 def play(make_language_model: Callable[[], LanguageModel]) -> Any:
     """``await play(max_tokens=…, max_turns=…, context=…)``: an episode of ``Chatter`` where every id may end."""
 
     async def run(*, max_tokens: int, max_turns: int, context: int, ends: bool) -> Trajectory:
         language_model = make_language_model()
-        small = LanguageModel(model=language_model.model, tokenizer=language_model.tokenizer, context=context)
-        engine, policy = EnginePolicy.over(small, slots=2, max_tokens=max_tokens, temperature=1.0)
-        everything = range(len(small.tokenizer))
-        policy.stops = tuple(everything) if ends else ()
-        engine._scheduler.stop_ids = frozenset(policy.stops)
+        kind = _EveryIdEnds if ends else _NoIdEnds
+        small = kind(model=language_model.model, tokenizer=language_model.tokenizer, context=context)
+        engine = InProcessEngine(language_model=small, concurrency=2)
+        policy = EnginePolicy(engine=engine, language_model=small, max_tokens=max_tokens)
         env = Chatter(max_turns=max_turns)
         try:
             return await rollout(env, policy, env.task_list("train")[0], name="chatter", seed=1)
         finally:
-            await policy.close()
+            await engine.close()
 
     return run
 

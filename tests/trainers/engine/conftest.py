@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -23,7 +23,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from envgym_trainers.engine.in_process import Engine, EngineSession, Sampled
+from envgym_trainers.engine.in_process import InProcessEngine
+from envgym_trainers.engine.interface import EngineSession, Sampled
+from envgym_trainers.models.language_model import LanguageModel
 
 CAPACITY = 64
 STOP = 7
@@ -80,14 +82,21 @@ def model() -> PreTrainedModel:
     return _make("llama with grouped heads")
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., Engine]]:
-    """``start(model, slots=…)``: an engine that is closed at the end."""
-    with contextlib.ExitStack() as stack:
+class _NoTokenizer(LanguageModel):
+    """A model alone: an engine needs no more of a tokenizer than the ids that end a turn."""
 
-        def run(model: PreTrainedModel, *, slots: int = 4, capacity: int = CAPACITY) -> Engine:
-            engine = Engine(model, slots=slots, capacity=capacity, stop_ids=frozenset({STOP}))
-            stack.callback(engine.close)
+    stop_ids = (STOP,)
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., InProcessEngine]]:
+    """``start(model, slots=…)``: an engine that is closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def run(model: PreTrainedModel, *, slots: int = 4, capacity: int = CAPACITY) -> InProcessEngine:
+            language_model = _NoTokenizer(model=model, tokenizer=None, context=capacity)
+            engine = InProcessEngine(language_model=language_model, concurrency=slots)
+            stack.push_async_callback(engine.close)
             return engine
 
         yield run

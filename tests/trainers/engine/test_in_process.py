@@ -19,11 +19,12 @@ from transformers import (
 )
 
 from envgym.errors import PolicyError, UserError
-from envgym_trainers.engine.in_process import Engine, Sampled
+from envgym_trainers.engine.in_process import InProcessEngine
+from envgym_trainers.engine.interface import Sampled
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
 
-Start = Callable[..., Engine]
+Start = Callable[..., InProcessEngine]
 Expected = Callable[..., list[float]]
 STOP = 7
 
@@ -119,7 +120,7 @@ async def test_changed_weights_leave_no_stale_cache(
     session = engine.open()
     first = await converse(session, [[9, 10, 11]])
     _shake(model)
-    engine.weights_changed()
+    await engine.update_weights(engine.language_model, 1)
     second = await converse(session, [[12, 13]], seed=1)
     assert (first[0][1].version, second[0][1].version) == (0, 1)
     fresh = expected_logprobs(model, first + second)[len(first[0][1].ids) :]
@@ -131,7 +132,7 @@ async def test_weights_changed_in_the_middle_of_a_turn(
 ) -> None:
     """Tokens after the change come from the new weights; the turn is as old as its oldest token."""
     engine = start(model)
-    decode = engine._scheduler.decode
+    decode = engine._loop.scheduler.decode
     calls = 0
 
     def interrupted(rows: list[Row]) -> None:
@@ -140,10 +141,10 @@ async def test_weights_changed_in_the_middle_of_a_turn(
         decode(rows)
         if calls == 4:
             _shake(model)
-            engine.weights_changed()
+            engine._loop.version = 1
 
-    monkeypatch.setattr(engine._scheduler, "decode", interrupted)
-    monkeypatch.setattr(engine._scheduler, "stop_ids", frozenset())
+    monkeypatch.setattr(engine._loop.scheduler, "decode", interrupted)
+    monkeypatch.setattr(engine._loop.scheduler, "stop_ids", frozenset())
     sampled = await engine.open().sample([9, 10, 11], max_tokens=12, temperature=1.0, seed=0)
     fresh = expected_logprobs(model, [([9, 10, 11], sampled)])
     assert sampled.version == 0
@@ -155,15 +156,15 @@ async def test_weights_changed_in_the_middle_of_a_turn(
 async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, start: Start, leave: str) -> None:
     """One slot: whoever comes next gets it although the first never finished."""
     engine = start(model, slots=1, capacity=4000)
-    engine._scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.stop_ids = frozenset()
     session = engine.open()
     long = asyncio.ensure_future(session.sample([9], max_tokens=3900, temperature=1.0, seed=0))
     await asyncio.sleep(0.05)
     assert not long.done()
     if leave == "cancel":
         long.cancel()
-    session.close()
-    session.close()
+    await session.close()
+    await session.close()
     sampled = await asyncio.wait_for(engine.open().sample([9], max_tokens=3, temperature=1.0, seed=0), 30)
     assert len(sampled.ids) == 3
     if leave == "close":
@@ -180,7 +181,7 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     def explode(rows: list[Row]) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(engine._scheduler, "decode", explode)
+    monkeypatch.setattr(engine._loop.scheduler, "decode", explode)
     began = time.monotonic()
     results = await asyncio.wait_for(
         asyncio.gather(
@@ -208,19 +209,19 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     session = engine.open()
     await session.sample([9, 10], max_tokens=3, temperature=1.0, seed=0)
     assert calls == [7], "one core is left to the environments"
-    session.close()
-    engine.open().close()
-    engine.close()
+    await session.close()
+    await engine.open().close()
+    await engine.close()
     assert calls == [7]
 
 
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
     engine = start(model, capacity=4000)
-    engine._scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.stop_ids = frozenset()
     waiting = asyncio.ensure_future(engine.open().sample([9], max_tokens=3900, temperature=1.0, seed=0))
     await asyncio.sleep(0.02)
-    engine.close()
-    engine.close()
+    await engine.close()
+    await engine.close()
     with pytest.raises(PolicyError, match="it was closed"):
         await asyncio.wait_for(waiting, 5)
     with pytest.raises(PolicyError, match="it was closed"):

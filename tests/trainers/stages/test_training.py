@@ -16,7 +16,7 @@ from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.collector import TooManyFailures
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
-from envgym_trainers.engine.in_process import Engine
+from envgym_trainers.engine.loop import SamplingLoop
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import ReinforcementStage
 
@@ -140,14 +140,14 @@ async def test_a_broken_environment_stops_the_run_and_says_why(train: Train) -> 
 
 async def test_a_dead_engine_ends_the_run_at_once(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after as many failures as there were successes before, and with nothing measured from it."""
-    collect = Engine.submit
+    real = SamplingLoop.sample
 
-    async def submit(engine: Engine, row: Any) -> Any:
-        if engine.version == 2:
-            monkeypatch.setattr(engine._scheduler, "extend", None)
-        return await collect(engine, row)
+    async def sample(loop: SamplingLoop, row: Any) -> Any:
+        if loop.version == 2:
+            monkeypatch.setattr(loop.scheduler, "extend", None)
+        return await real(loop, row)
 
-    monkeypatch.setattr(Engine, "submit", submit)
+    monkeypatch.setattr(SamplingLoop, "sample", sample)
     with pytest.raises(PolicyError, match="the engine stopped"):
         await asyncio.wait_for(train(Letter, _GRPO), 60)
 

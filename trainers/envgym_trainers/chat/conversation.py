@@ -8,10 +8,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from envgym.chat.tool_formats import ToolFormat
-from envgym.errors import UserError
 from envgym.records import Message, ToolSpec
+from envgym_trainers.models.turn_ends import special_tokens
 
-__all__ = ["Conversation", "stop_ids"]
+__all__ = ["Conversation"]
 
 
 class Conversation:
@@ -27,7 +27,7 @@ class Conversation:
         self, tokenizer: PreTrainedTokenizerBase, tools: Sequence[ToolSpec], tool_format: ToolFormat
     ) -> None:
         self._tokenizer = tokenizer
-        self._specials = _special_tokens(tokenizer)
+        self._specials = special_tokens(tokenizer)
         self._tools: Any = [_as_openai(spec) for spec in tools] or None
         self._described = tool_format.describe(tools) if tools else ""
         self._history: list[dict[str, str]] = []
@@ -37,7 +37,7 @@ class Conversation:
         """Text of the stop token that ended the last turn, or ``""``."""
 
     def prompt(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
-        """Ids to append before the next completion.
+        """Render ``messages`` to the ids that stand before the next completion.
 
         Returns:
             the ids, and whether they replace the conversation instead of continuing it.
@@ -64,7 +64,7 @@ class Conversation:
         return text
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of template or model text; special tokens are recognised in it."""
+        """Return the token ids of template or model text; special tokens are recognised in it."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -91,34 +91,6 @@ class Conversation:
             while token in content:
                 content = content.replace(token, token[0] + " " + token[1:] if len(token) > 1 else "")
         return content
-
-
-def stop_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end a turn: what the template puts after an assistant, then the end-of-sequence token.
-
-    Raises:
-        UserError: there is neither, so no turn would ever end.
-    """
-    marker = "\u2063content\u2063"
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": marker}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    closing: list[int] = tokenizer.encode(text.partition(marker)[2], add_special_tokens=False)
-    special = {tokenizer.convert_tokens_to_ids(token) for token in _special_tokens(tokenizer)}
-    stops = [i for i in closing[:1] if i in special]
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
-        stops.append(int(tokenizer.eos_token_id))
-    if not stops:
-        raise UserError(
-            "the tokenizer has no token that ends a turn: it needs an eos_token, or a chat template that closes "
-            "an assistant's message with a special token"
-        )
-    return tuple(stops)
-
-
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Every token that text must not be able to spell: the named ones, and those that are only marked special."""
-    marked = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return sorted({*tokenizer.all_special_tokens, *marked})
 
 
 def _as_openai(spec: ToolSpec) -> dict[str, Any]:

@@ -1,21 +1,21 @@
-"""Policies backed by a model in this process."""
+"""Policies that sample from an engine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
-from transformers import PreTrainedTokenizerBase
 
-from envgym.chat.tool_formats import HermesFormat, ToolFormat
 from envgym.env.chat_env import ChatEnv
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, Task, TurnTokens
+from envgym.records import Message, Observation, Task, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
-from envgym_trainers.chat.conversation import Conversation, stop_ids
-from envgym_trainers.engine.in_process import Engine
+from envgym_trainers.chat.conversation import Conversation
+from envgym_trainers.engine.interface import Engine, EngineChoice
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
+from envgym_trainers.models.placement import Device, Dtype
 
 __all__ = ["EnginePolicy", "ModelPolicy"]
 
@@ -24,121 +24,101 @@ _MIN_ROOM = 4
 
 
 class EnginePolicy(Policy):
-    """Samples completions from an engine.
+    """Samples completions from an engine, which stays the caller's to close.
 
     Args:
         engine: samples.
-        tokenizer: renders conversations; it needs a chat template.
-        max_tokens: sampled tokens per turn at most.
-        temperature: of sampling; 0 is greedy.
-        tool_format: how the model writes tool calls.
+        language_model: renders conversations and reads tool calls; the engine runs it, or a copy of it.
+        settings: fields of ``Config``.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        tool_format: ToolFormat | None = None,
-    ) -> None:
-        super().__init__()
-        self._set_up(engine, tokenizer, max_tokens=max_tokens, temperature=temperature, tool_format=tool_format)
+    class Config(Policy.Config):
+        """How completions are sampled."""
 
-    def _set_up(
-        self,
-        engine: Engine,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        max_tokens: int,
-        temperature: float,
-        tool_format: ToolFormat | None = None,
-    ) -> None:
+        temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
+        max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")
+
+    config: Config
+
+    def __init__(self, *, engine: Engine, language_model: LanguageModel, **settings: Any) -> None:
+        super().__init__(**settings)
         self.engine = engine
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
-        self.temperature = temperature
-        self.tool_format = tool_format or HermesFormat()
-        self.stops = stop_ids(tokenizer)
-
-    @classmethod
-    def over(
-        cls, language_model: LanguageModel, *, slots: int, max_tokens: int, temperature: float
-    ) -> tuple[Engine, EnginePolicy]:
-        """An engine with ``slots`` conversations for ``language_model``, and the policy that uses it."""
-        tokenizer = language_model.tokenizer
-        engine = Engine(
-            language_model.model,
-            slots=slots,
-            capacity=language_model.context,
-            stop_ids=frozenset(stop_ids(tokenizer)),
-        )
-        return engine, cls(engine, tokenizer, max_tokens=max_tokens, temperature=temperature)
+        self.language_model = language_model
 
     def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
         """Begin an episode."""
-        return _EngineSession(self, env, seed)
-
-    async def close(self) -> None:
-        """Stop the engine."""
-        self.engine.close()
+        return _EngineSession(self, [tool.spec for tool in env.tools.values()], seed)
 
 
-class ModelPolicy(EnginePolicy):
-    """A model from a folder, for evaluation: loads it and samples from it.
+class ModelPolicy(Policy):
+    """Loads a model from a folder and samples from it, for evaluation.
 
     Raises:
         UserError: the model cannot be loaded.
     """
 
     class Config(EnginePolicy.Config):
-        """The model, and how it is sampled."""
+        """The model, the engine that runs it, and how completions are sampled."""
 
         path: str = pydantic.Field(description="as model.path; a run's folder stands for its newest checkpoint")
-        temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
-        max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")
         context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
         concurrency: int = pydantic.Field(default=64, ge=1, description="conversations sampled at once")
+        device: Device = pydantic.Field(default="auto", description="as model.device")
+        dtype: Dtype = pydantic.Field(default="float32", description="as model.dtype")
+        tool_format: str = pydantic.Field(default="hermes", description="as model.tool_format")
+        engine: EngineChoice = pydantic.Field(default=EngineChoice(), description="as the recipe's [engine]")
 
     config: Config
 
     def __init__(self, **settings: Any) -> None:
-        Policy.__init__(self, **settings)
+        super().__init__(**settings)
         c = self.config
-        language_model = load_model(ModelConfig(path=c.path, context=c.context))
-        engine, policy = EnginePolicy.over(
-            language_model, slots=c.concurrency, max_tokens=c.max_tokens, temperature=c.temperature
+        language_model = load_model(
+            ModelConfig(path=c.path, context=c.context, device=c.device, dtype=c.dtype, tool_format=c.tool_format)
         )
-        self._set_up(engine, policy.tokenizer, max_tokens=c.max_tokens, temperature=c.temperature)
+        self._engine = c.engine.make(language_model=language_model, concurrency=c.concurrency)
+        self._policy = EnginePolicy(
+            engine=self._engine,
+            language_model=language_model,
+            temperature=c.temperature,
+            max_tokens=c.max_tokens,
+        )
+
+    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+        """Begin an episode."""
+        return self._policy.open(env, task, seed)
+
+    async def close(self) -> None:
+        """Stop the engine. Safe to call twice."""
+        await self._engine.close()
 
 
 class _EngineSession(PolicySession):
-    def __init__(self, policy: EnginePolicy, env: ChatEnv, seed: int) -> None:
-        self._policy = policy
+    def __init__(self, policy: EnginePolicy, tools: Sequence[ToolSpec], seed: int) -> None:
+        self._config = policy.config
+        self._capacity = policy.engine.capacity
         self._session = policy.engine.open()
-        specs = [tool.spec for tool in env.tools.values()]
-        self._conversation = Conversation(policy.tokenizer, specs, policy.tool_format)
+        self._format = policy.language_model.tool_format
+        self._stops = policy.language_model.stop_ids
+        self._conversation = Conversation(policy.language_model.tokenizer, tools, self._format)
         self._seed = seed
         self._turn = 0
 
     async def act(self, observation: Observation) -> Completion:
-        policy = self._policy
         prompt_ids, fork = self._conversation.prompt(observation.messages)
         if fork:
             self._session.rewrite()
-        room = policy.engine.capacity - self._session.length - len(prompt_ids)
+        room = self._capacity - self._session.length - len(prompt_ids)
         if room < _MIN_ROOM:
             raise ContextFull
         self._turn += 1
         sampled = await self._session.sample(
             prompt_ids,
-            max_tokens=min(policy.max_tokens, room),
-            temperature=policy.temperature,
+            max_tokens=min(self._config.max_tokens, room),
+            temperature=self._config.temperature,
             seed=derive_seed("sampling", self._seed, self._turn),
         )
-        text = self._conversation.sampled(sampled.ids, policy.stops)
-        message = policy.tool_format.parse(text)
+        message = self._format.parse(self._conversation.sampled(sampled.ids, self._stops))
         if not sampled.ended:
             message = Message(role="assistant", content=message.content, tool_calls=message.tool_calls, cut=True)
         tokens = TurnTokens(
@@ -151,4 +131,4 @@ class _EngineSession(PolicySession):
         return Completion(message=message, tokens=tokens)
 
     async def close(self) -> None:
-        self._session.close()
+        await self._session.close()

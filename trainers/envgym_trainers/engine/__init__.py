@@ -1,1 +1,1 @@
-"""The in-process engine: samples for many conversations at once with any full-attention causal LM."""
+"""Engines: they sample tokens for many conversations at once."""

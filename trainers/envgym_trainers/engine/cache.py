@@ -90,7 +90,7 @@ def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """One layer's storage; where to write and what to read is the owner's."""
+    """One layer's storage; the owner says where to write and what to read."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -126,13 +126,13 @@ class _SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the visible keys."""
+        """Return length and offset of the visible keys."""
         return self._owner.visible, 0
 
     def get_seq_length(self) -> int:
-        """Length of the longest row in the current batch."""
+        """Return the length of the longest row in the current batch."""
         return self._owner.visible
 
     def get_max_length(self) -> int:
-        """Tokens that a row can hold."""
+        """Return the tokens that a row can hold."""
         return self._owner.capacity

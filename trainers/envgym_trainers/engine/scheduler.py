@@ -26,6 +26,11 @@ _IDLE_SHARE = 1.25
 class Scheduler:
     """Extends and decodes rows in batches against one slot cache.
 
+    A row is run in two ways. ``extend`` runs all of its new tokens, in passes over rows of like length, and lets
+    rows with a common beginning share its keys. ``decode`` runs one token of every active row; those hold the
+    lowest slots, so that the cache is read as one view and no key is copied. Rows differ in length everywhere:
+    positions and the mask say what is whose, and padding writes to a spare cell that nothing reads.
+
     Args:
         model: a causal LM in evaluation mode.
         slots: conversations that can hold a cache row at once.
@@ -68,6 +73,7 @@ class Scheduler:
         instructions and tools of an environment.
         """
         groups = together(rows)
+        # Pioneers first: once one row of an opening is cached, the others of the second pass can borrow it.
         for some in pioneers(groups):
             self._borrow(some)
             for batch in passes(some):
@@ -96,6 +102,7 @@ class Scheduler:
             row = group[0]
             if row.cached:
                 continue
+            # One token at least is left to run: the row samples from its logits.
             found = [d for d in donors.get(opening(row), []) if d.version == row.version][:_DONORS]
             lengths = [min(common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
             if lengths and max(lengths) >= SHARED_TOKENS:
@@ -148,7 +155,7 @@ class Scheduler:
                     holder.slot = slot
 
     def _run(self, new: list[list[int]], rows: list[Row]) -> torch.Tensor:
-        """Write the tokens ``new`` of each row behind its cached ones; logits after the last of each. [B, V]"""
+        """Write the tokens ``new`` of each row behind its cached ones; return the logits after them, [B, V]."""
         width = max(map(len, new))
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         positions = torch.full((len(rows), width), self.capacity)
@@ -170,7 +177,7 @@ class Scheduler:
         contiguous: bool,
         wanted: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
+        """Return logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
         positions = positions.to(self.device)
         seen = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
         arguments: dict[str, Any] = {

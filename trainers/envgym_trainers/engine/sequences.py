@@ -41,7 +41,7 @@ class Row:
 
 
 def together(rows: Iterable[Row]) -> list[list[Row]]:
-    """Groups of rows that hold the same tokens; what is run for one holds for all.
+    """Group rows that hold the same tokens; what is run for one holds for all.
 
     Besides the prompt of a group that is its conversations that went on alike, as those of a sure policy do. To
     compare all ids costs a thousandth of running them.
@@ -53,7 +53,7 @@ def together(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]:
-    """One new group of each opening that several share, to be run first; and all the others."""
+    """Split off one new group of each opening that several share, to be run first; the others follow."""
     alike: dict[tuple[int, ...], list[list[Row]]] = {}
     for group in groups:
         if not group[0].cached and len(group[0].ids) >= SHARED_TOKENS:
@@ -63,12 +63,15 @@ def pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]
 
 
 def opening(row: Row) -> tuple[int, ...]:
-    """The first ``SHARED_TOKENS`` ids: rows that differ in them have too little in common to copy."""
+    """Return the first ``SHARED_TOKENS`` ids: rows that differ in them have too little in common to copy."""
     return tuple(row.ids[:SHARED_TOKENS])
 
 
 def common(first: list[int], second: list[int]) -> int:
-    """How many tokens two rows have in common from the start on."""
+    """Count the tokens that two rows have in common from the start on.
+
+    By halves, because comparing slices of lists is a loop in C and comparing ids one by one is not.
+    """
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
@@ -77,7 +80,7 @@ def common(first: list[int], second: list[int]) -> int:
 
 
 def passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
-    """Batches of groups with about as many new tokens each, the longest first, within the token limit."""
+    """Yield batches of groups with about as many new tokens each, the longest first, within the token limit."""
     batch: list[list[Row]] = []
     width = tokens = 0
     for group in sorted(groups, key=lambda g: len(g[0].ids) - g[0].cached, reverse=True):

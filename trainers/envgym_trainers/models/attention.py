@@ -12,7 +12,7 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 
 
 def attention_mask(model: PreTrainedModel, visible: torch.Tensor) -> torch.Tensor:
-    """What to give the model as ``attention_mask``.
+    """Return the mask in the form that the model reads as ``attention_mask``.
 
     Args:
         model: any; its attention says which kind of mask it reads.
@@ -29,11 +29,11 @@ def attention_mask(model: PreTrainedModel, visible: torch.Tensor) -> torch.Tenso
 
 
 def partial_attention(config: PreTrainedConfig) -> dict[str, int]:
-    """What keeps layers from attending to the whole past; empty where every layer attends to everything.
+    """Find layers that do not attend to the whole past; empty where every layer attends to everything.
 
     Returns:
-        how many tokens such layers look back, by the name of the setting that says so; 0 by the kind of layer
-        where that has no attention at all.
+        tokens that such layers look back, by the name of the setting that says so; 0 by the kind of layer where
+        that has no attention at all.
     """
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [])

@@ -30,18 +30,18 @@ class Checkpoint:
         return self.folder / "model"
 
     def state(self) -> dict[str, Any]:
-        """What the stage saved about itself."""
+        """Return the stage's own state, as it was saved."""
         state: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
         return state
 
     def tensors(self) -> dict[str, Any]:
-        """What ``Updater.state`` gave."""
+        """Return what ``Updater.state`` gave, on the CPU: whoever restores it knows the device."""
         tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
         return tensors
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest complete checkpoint in ``folder``, or ``None``."""
+    """Return the newest complete checkpoint in ``folder``, or ``None``."""
     found = _complete(folder)
     return Checkpoint(folder=found[-1]) if found else None
 
@@ -72,7 +72,7 @@ def save_checkpoint(
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Checkpoints in the order of their steps; drafts, which a kill can leave behind, have a name of their own."""
+    """List checkpoints in the order of their steps; drafts, which a kill can leave, have a name of their own."""
     return sorted(
         (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
         key=lambda path: int(path.name.removeprefix("step-")),

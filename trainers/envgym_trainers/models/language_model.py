@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,32 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from envgym.chat.tool_formats import HermesFormat, ToolFormat
+from envgym_trainers.models.turn_ends import turn_ends
+
 __all__ = ["LanguageModel"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A model with the tokenizer that goes with it."""
+    """A model with everything that goes with its weights: engines, policies and learners need no more."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     context: int
+    """Tokens of a whole conversation at most."""
+    tool_format: ToolFormat = dataclasses.field(default_factory=HermesFormat)
+    """How the model writes tool calls."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and every tensor that meets them must be."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.model.dtype
 
     @property
     def pad_id(self) -> int:
@@ -27,19 +44,33 @@ class LanguageModel:
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a turn, the one that the chat template writes first.
+
+        Raises:
+            UserError: the tokenizer has none.
+        """
+        return turn_ends(self.tokenizer)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the weights by name, adapters merged; what is not merged shares memory with the model."""
+        model: Any = self.model
+        return _merged(model.get_base_model()) if hasattr(model, "peft_config") else model.state_dict()
+
     def save(self, folder: Path) -> None:
         """Write what ``load_model`` reads: weights (safetensors; adapters merged), configuration, tokenizer."""
         transformers_logging.disable_progress_bar()
         model: Any = self.model
         if hasattr(model, "peft_config"):
-            model.get_base_model().save_pretrained(folder, state_dict=_merged(model.get_base_model()))
+            model.get_base_model().save_pretrained(folder, state_dict=self.weights())
         else:
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
 def _merged(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The base model's weights with the adapters added, which stay apart in ``model`` itself.
+    """Return the base model's weights with the adapters added, which stay apart in ``model`` itself.
 
     Merging in place and taking it back would leave rounding in the base weights at every checkpoint.
     """

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from importlib import resources, util
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pydantic
-import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from envgym.chat.tool_formats import tool_formats
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
 from envgym.optional_packages import install_command, require
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 
 __all__ = ["ModelConfig", "NewModelConfig", "load_model"]
 
 _BUILTIN = "builtin:"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class NewModelConfig(Section):
@@ -39,7 +39,11 @@ class ModelConfig(Section):
     path: str = pydantic.Field(
         default="builtin:tiny", description="a folder, a .gguf file, builtin:tiny or builtin:smollm2"
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Device = pydantic.Field(default="auto", description="where weights are; auto is cuda if there is one")
+    dtype: Dtype = pydantic.Field(default="float32", description="type of the weights")
+    tool_format: str = pydantic.Field(
+        default="hermes", description="how the model writes tool calls: a format's name, or package.module:Class"
+    )
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
     new: NewModelConfig | None = pydantic.Field(
@@ -57,8 +61,11 @@ def load_model(config: ModelConfig) -> LanguageModel:
     """Load a model for training or sampling; nothing is fetched from a network.
 
     Raises:
-        UserError: no such folder or file, a package that it needs is missing, or it has no chat template.
+        UserError: no such folder, file, device or tool format, a package that it needs is missing, or it has no
+            chat template.
     """
+    resolve_device(config.device)  # before minutes are spent on reading
+    tool_format = tool_formats.make(config.tool_format)
     folder, file = _locate(config.path)
     transformers_logging.disable_progress_bar()
     # Code that a model's folder brings along is never run.
@@ -67,7 +74,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
         options["gguf_file"] = file
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[config.dtype], **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[config.dtype], **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
@@ -77,15 +84,17 @@ def load_model(config: ModelConfig) -> LanguageModel:
         raise UserError(f"model {config.path!r}: its tokenizer has {len(tokenizer)} tokens, the model {known}")
     if file:
         _make_trainable(model)
+    place(model, config.device, config.dtype)
     model.requires_grad_(config.lora_rank == 0)
     if config.lora_rank:
         model = _with_lora(model, config.lora_rank)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.context
-    return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=min(config.context, limit))
+    context = min(config.context, limit)
+    return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=context, tool_format=tool_format)
 
 
 def _locate(path: str) -> tuple[str, str | None]:
-    """Folder, and the GGUF file in it if that is what the path means."""
+    """Return the folder, and the GGUF file in it if the path means one."""
     if path.startswith(_BUILTIN):
         return _builtin(path.removeprefix(_BUILTIN))
     place = Path(path).expanduser()
@@ -114,7 +123,7 @@ def _builtin(name: str) -> tuple[str, str | None]:
 
 
 def _make_trainable(model: Any) -> None:
-    """The weights read from a GGUF file are ordinary tensors; only flags say that they are quantized."""
+    """Drop the flags that say that weights read from a GGUF file are quantized; they are ordinary tensors."""
     for flag in ("is_quantized", "hf_quantizer", "quantization_method"):
         if hasattr(model, flag):
             setattr(model, flag, None)

@@ -65,7 +65,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
 
 
 def new_model(config: NewModelConfig, texts: Iterable[str], context: int) -> LanguageModel:
-    """A Llama with random weights (torch's global seed) and a tokenizer for ``texts``.
+    """Make a Llama on the CPU in float32, random by torch's global seed, and a tokenizer for ``texts``.
 
     Raises:
         RecipeError: the hidden size cannot be split among the heads.

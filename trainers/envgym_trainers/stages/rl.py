@@ -96,7 +96,7 @@ class _Run:
                 learner = Learner(recipe, self._objective, setup.language_model)
                 if checkpoint:
                     self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
-                    setup.engine.version = self._step
+                    await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 before = await measure(setup, self._folder, "before", self._reporter)
                 await self._train(setup, source, learner, stop)
@@ -114,21 +114,24 @@ class _Run:
         self._reporter.begin("step", self._recipe.steps, self._step)
         while not self._finished and not stop.requested:
             started = time.monotonic()
-            tokens = setup.engine.tokens
+            earlier = setup.engine.statistics()
             collected = await source.collect()
             setup.engine.check()
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
-            setup.engine.weights_changed()
             self._step += 1
+            await setup.engine.update_weights(setup.language_model, self._step)
             now = time.monotonic()
             self._seconds += now - started
+            work = setup.engine.statistics()
+            tokens = work.sampled_tokens - earlier.sampled_tokens
             timing = {
                 "seconds": now - started,
                 "sampling_seconds": sampled - started,
                 "learning_seconds": now - sampled,
-                "sampled_tokens": setup.engine.tokens - tokens,
-                "tokens_per_second": (setup.engine.tokens - tokens) / (sampled - started),
+                "sampled_tokens": tokens,
+                "tokens_per_second": tokens / (sampled - started),
+                "completion_tokens_mean": tokens / max(1, work.completions - earlier.completions),
             }
             self._record(collected, metrics, timing)
             if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:

@@ -1,4 +1,4 @@
-"""What every stage sets up: services, the environments that can run here, model, engine, collector."""
+"""Set up what every stage needs: services, the environments that can run here, model, engine, collector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 from envgym.runs.progress import Reporter
 from envgym_trainers.chat.policy import EnginePolicy
-from envgym_trainers.engine.in_process import Engine
+from envgym_trainers.engine.interface import Engine
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.recipe import StageRecipe
 
@@ -26,7 +26,7 @@ __all__ = ["EnvironmentSet", "TrainingSetup", "open_collector", "open_environmen
 
 @dataclass(slots=True, kw_only=True)
 class EnvironmentSet:
-    """What is there before any model is."""
+    """The environments of a run, found before there is any model."""
 
     services: Services
     entries: Sequence[MixEntry]
@@ -70,14 +70,20 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
 async def open_setup(
     recipe: StageRecipe, environments: EnvironmentSet, language_model: LanguageModel
 ) -> AsyncIterator[TrainingSetup]:
-    """Put an engine behind the model, and a collector in front of the environments."""
-    engine, policy = EnginePolicy.over(
-        language_model,
-        slots=recipe.sampling.concurrency,
-        max_tokens=recipe.sampling.max_tokens,
-        temperature=recipe.sampling.temperature,
-    )
+    """Put the recipe's engine behind the model, and a collector in front of the environments.
+
+    Raises:
+        UserError: the engine cannot run this model.
+    """
+    sampling = recipe.sampling
+    engine = recipe.engine.make(language_model=language_model, concurrency=sampling.concurrency)
     try:
+        policy = EnginePolicy(
+            engine=engine,
+            language_model=language_model,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+        )
         async with open_collector(recipe, environments, policy) as collector:
             yield TrainingSetup(
                 recipe=recipe,
@@ -87,14 +93,14 @@ async def open_setup(
                 collector=collector,
             )
     finally:
-        engine.close()
+        await engine.close()
 
 
 @contextlib.asynccontextmanager
 async def open_collector(
     recipe: StageRecipe, environments: EnvironmentSet, policy: Policy
 ) -> AsyncIterator[Collector]:
-    """A collector that plays ``policy`` under the recipe's limits."""
+    """Open a collector that plays ``policy`` under the recipe's limits."""
     sampling = recipe.sampling
     collector = Collector(
         environments.entries,
@@ -113,7 +119,7 @@ async def open_collector(
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:
-    """Entries that can run here. Only ``sandbox = "auto"`` may leave one out; a named backend must work."""
+    """Return the entries that can run. Only ``sandbox = "auto"`` may leave one out; a named backend must work."""
     kept: list[MixEntry] = []
     left_out: dict[str, str] = {}
     for entry in recipe.mix:

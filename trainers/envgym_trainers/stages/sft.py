@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from envgym.chat.tool_formats import HermesFormat, ToolFormat
+from envgym.chat.tool_formats import tool_formats
 from envgym.errors import DataError
 from envgym.evaluate import mean_interval
 from envgym.policies.scripted import GoldPolicy
@@ -22,12 +22,13 @@ from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
 from envgym.seeding import derive_seed
 from envgym_trainers.batch import Batch, Sample
-from envgym_trainers.chat.conversation import Conversation, stop_ids
+from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.optimizer import Updater
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
+from envgym_trainers.models.placement import place
 from envgym_trainers.models.tiny import new_model
 from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
@@ -50,14 +51,11 @@ def negative_log_likelihood(
     return token_mean(-logprobs, batch.mask, totals), {"entropy": token_mean(entropy, batch.mask, totals)}
 
 
-def write_tokens(
-    trajectory: Trajectory, language_model: LanguageModel, tool_format: ToolFormat | None = None
-) -> None:
+def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
     """Give every turn the tokens with which the model would have to write its action, in place."""
-    tokenizer = language_model.tokenizer
-    writer = tool_format or HermesFormat()
-    conversation = Conversation(tokenizer, trajectory.tools, writer)
-    stops = stop_ids(tokenizer)
+    writer = language_model.tool_format
+    conversation = Conversation(language_model.tokenizer, trajectory.tools, writer)
+    stops = language_model.stop_ids
     for turn in trajectory.turns:
         prompt_ids, fork = conversation.prompt(turn.messages)
         ids = [*conversation.encode(writer.render(turn.action)), stops[0]]
@@ -68,7 +66,7 @@ def write_tokens(
 
 
 def with_noise(sample: Sample, share: float, vocabulary: int, generator: torch.Generator) -> Sample:
-    """The sample with about ``share`` of the expert's tokens replaced by uniformly random ones.
+    """Replace about ``share`` of the expert's tokens by uniformly random ones.
 
     The model then gives every token at least ``share / vocabulary`` and, after a slip, goes on as the expert
     would: it keeps exploring, which is what reinforcement learning starts from.
@@ -131,7 +129,7 @@ class _Run:
                 )
 
     async def _gold(self, environments: EnvironmentSet) -> list[Trajectory]:
-        """Gold trajectories of training tasks.
+        """Play gold trajectories of training tasks.
 
         Raises:
             DataError: experts failed so many of their own tasks that an environment must be broken.
@@ -174,13 +172,15 @@ class _Run:
             return load_model(config.model_copy(update={"path": str(checkpoint.model)}))
         if config.new is None:
             return load_model(config)
-        writer = HermesFormat()
+        writer = tool_formats.make(config.tool_format)
         texts = [writer.render(m) if m.role == "assistant" else m.content for t in gold for m in t.messages]
         texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in gold for spec in t.tools]
-        return new_model(config.new, texts, config.context)
+        made = new_model(config.new, texts, config.context)
+        place(made.model, config.device, config.dtype)
+        return dataclasses.replace(made, tool_format=writer)
 
     def _samples(self, gold: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
-        """What to train on; what the model could never be shown whole is left out.
+        """Return the samples to train on; what the model could never be shown whole is left out.
 
         Raises:
             DataError: nothing fits the model's context.
@@ -202,7 +202,7 @@ class _Run:
         return [with_noise(sample, self._recipe.noise, vocabulary, generator) for sample in fitting]
 
     def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
-        """Run the epochs; whether they were all run."""
+        """Run the epochs, and tell if all of them were run."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
         total = max(1, round(per_epoch * recipe.epochs))

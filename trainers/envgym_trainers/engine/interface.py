@@ -1,0 +1,176 @@
+"""Engines: what samples tokens for policies, behind an interface that says nothing of where the model runs.
+
+An engine in this process and a client of an inference server fit alike: ids go in, ids and log-probs come out,
+weights are sent with their version, and a conversation is a session whose cache the engine may keep.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pydantic
+
+from envgym.config import Section
+from envgym.plugins.base import Plugin
+from envgym.plugins.registry import Registry
+from envgym_trainers.models.language_model import LanguageModel
+
+__all__ = ["Engine", "EngineChoice", "EngineSession", "EngineStatistics", "Sampled", "engines"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """One completion of N tokens."""
+
+    ids: list[int]
+    """[N], the id that ended the turn included."""
+    logprobs: list[float]
+    """[N]: log-prob of each id under the distribution it was drawn from, temperature included, in nats."""
+    ended: bool
+    """The last id ends the turn; otherwise the token budget did."""
+    version: int
+    """The oldest weights that sampled one of ``ids``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatistics:
+    """Work done since the engine was made."""
+
+    sampled_tokens: int
+    completions: int
+    """Calls of ``sample`` that were answered."""
+
+
+class EngineSession(abc.ABC):
+    """One conversation. It keeps its ids, and the engine may keep their cache, from turn to turn.
+
+    One call at a time. A session whose call was cancelled or failed can only be closed.
+    """
+
+    @property
+    @abc.abstractmethod
+    def length(self) -> int:
+        """Tokens that the conversation holds, sampled ones included."""
+
+    @abc.abstractmethod
+    def rewrite(self) -> None:
+        """Forget the conversation: the next ``sample`` brings the whole prompt."""
+
+    @abc.abstractmethod
+    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
+        """Append ``new_ids`` and sample until an id ends the turn, or up to ``max_tokens``.
+
+        Every engine guarantees that log-probs are those of the distribution sampled from, as a plain forward pass
+        over the whole conversation gives them; that a cache made by older weights is never read; and that to
+        cancel the call frees what it held. Equal seeds give equal draws where the engine's arithmetic does not
+        depend on what else is in its batch.
+
+        Args:
+            new_ids: what stands between the conversation so far and the completion. [P]
+            max_tokens: of the completion.
+            temperature: of sampling; 0 takes the most likely id and reports its log-prob at temperature 1.
+            seed: of the draws.
+
+        Raises:
+            PolicyError: the engine stopped or was closed; the episode is missing data.
+            ValueError: nothing to start from, no token asked for, or more than the engine's capacity. The session
+                is as it was.
+            RuntimeError: the session is sampling already, or its last call was cancelled or failed.
+        """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Free the conversation; a call that still samples gets a ``PolicyError``. Safe to call twice."""
+
+
+class Engine(Plugin, abc.ABC):
+    """Samples completions of one language model for many conversations.
+
+    It begins at version 0 with the weights of ``language_model``.
+
+    Args:
+        language_model: the model to sample from. An engine that runs this very object must not change it.
+        concurrency: conversations that sample at once; more may be open, and none may starve.
+        settings: fields of ``Config``.
+
+    Raises:
+        UserError: the engine cannot run such a model, or what it needs is missing.
+    """
+
+    def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.language_model = language_model
+        self.concurrency = concurrency
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a conversation can hold."""
+        return self.language_model.context
+
+    @property
+    @abc.abstractmethod
+    def version(self) -> int:
+        """Version of the weights that the next token is sampled from."""
+
+    @abc.abstractmethod
+    def open(self) -> EngineSession:
+        """Begin a conversation."""
+
+    @abc.abstractmethod
+    async def update_weights(self, language_model: LanguageModel, version: int) -> None:
+        """Sample from the weights of ``language_model`` from now on, and call them ``version``.
+
+        When this returns, whatever is sampled next comes from the new weights: conversations in flight go on with
+        them, caches that older weights made are dropped or run again. Where the engine runs ``language_model``
+        itself, the caller has changed it already while nothing was sampled.
+
+        Raises:
+            PolicyError: the engine stopped.
+            UserError: these are not weights of the engine's model.
+        """
+
+    @abc.abstractmethod
+    def statistics(self) -> EngineStatistics:
+        """Count the work done so far."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Notice an engine that died: every episode from then on would be missing data.
+
+        Raises:
+            PolicyError: the engine stopped; the message says why.
+        """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Stop; whoever still waits gets a ``PolicyError``. Safe to call twice."""
+
+
+engines: Registry[Engine] = Registry("engine", "envgym.engines", "envgym_trainers.engine.interface:Engine")
+"""Every engine that is installed or registered."""
+
+
+class EngineChoice(Section):
+    """An engine's name with its settings beside it; ``engine = "in_process"`` is short for the name alone."""
+
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+
+    name: str = pydantic.Field(default="in_process", description="an engine's name, or package.module:Class")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @pydantic.model_validator(mode="after")
+    def _settings_fit(self) -> Self:
+        engines.validate(self.name, self.model_extra or {})
+        return self
+
+    def make(self, *, language_model: LanguageModel, concurrency: int) -> Engine:
+        """Make the engine; arguments and errors are those of ``Engine``."""
+        return engines.make(
+            self.name, self.model_extra or {}, language_model=language_model, concurrency=concurrency
+        )
