@@ -11,6 +11,7 @@ EnvgymError
     ├── ToolError            a tool failed for reasons that are not the caller's
     ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
     ├── EnvironmentFailure   the environment's own code raised
+    ├── NestedEpisodeError   an episode that it plays for another role failed
     └── VerifierError        the verifier could not decide
 
 A ``UserError`` ends a command with its message and exit code 2, without a traceback. An ``EpisodeError`` is
@@ -27,6 +28,7 @@ __all__ = [
     "EnvgymError",
     "EnvironmentFailure",
     "EpisodeError",
+    "NestedEpisodeError",
     "PluginError",
     "PolicyError",
     "RecipeError",
@@ -96,6 +98,10 @@ class SandboxError(EpisodeError):
 
 class EnvironmentFailure(EpisodeError):
     """The environment's own code raised."""
+
+
+class NestedEpisodeError(EpisodeError):
+    """An episode that this one plays for another role failed."""
 
 
 class VerifierError(EpisodeError):

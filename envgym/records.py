@@ -204,6 +204,10 @@ class Trajectory:
     artifacts: dict[str, JsonValue] = field(default_factory=dict)
     """What the environment needs, besides the messages, to score this trajectory again."""
     seconds: float = 0.0
+    role: str = ""
+    """Whose part the policy played in a nested episode; ``""`` where no other episode played this one."""
+    nested: list[Trajectory] = field(default_factory=list)
+    """The episodes that this one played for other roles, in the order in which they began."""
 
     @property
     def failed(self) -> bool:
@@ -230,7 +234,7 @@ class Trajectory:
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens that the policy sampled, over all turns."""
+        """Tokens that the policy sampled, over all turns; those of nested episodes are theirs."""
         return sum(len(turn.tokens.completion_ids) for turn in self.turns if turn.tokens)
 
 

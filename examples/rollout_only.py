@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 import gymnasium
 
 import envgym  # noqa: F401 - registers the environments with Gymnasium
-from envgym.env.chat_env import ChatEnv
 from envgym.env.services import Services
 from envgym.evaluate import Interval, evaluate, mean_interval
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.policies.scripted import RandomPolicy
-from envgym.records import Message, Observation, Task, ToolCall
+from envgym.records import Message, Observation, ToolCall, ToolSpec
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 
@@ -28,7 +28,7 @@ _TASKS = 50
 class LastName(Policy):
     """Searches for the last name in the question and answers with the last name in the document."""
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
         return _LastNameSession()
 

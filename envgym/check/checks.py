@@ -12,9 +12,10 @@ from gymnasium.utils.env_checker import check_env
 from pydantic import JsonValue
 
 from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say
+from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
 from envgym.policies.interface import Policy
-from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
 from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, from_json, to_json
 
 __all__ = ["CHECKS", "Check", "Subject"]
@@ -45,7 +46,7 @@ class Check:
 def _gold(subject: Subject) -> Iterator[str]:
     highest = subject.env.reward_range[1]
     for task in subject.tasks():
-        played, fault = subject.play(GoldPolicy(), task)
+        played, fault = subject.play(Expert(), task)
         if fault:
             yield fault
         elif played.score is not None and (played.score.value, played.score.accuracy) != (highest, 1):
@@ -112,7 +113,7 @@ def _observation(subject: Subject) -> Iterator[str]:
 
 def _replay(subject: Subject) -> Iterator[str]:
     task = next(subject.tasks())
-    for policy in (GoldPolicy(), RandomPolicy()):
+    for policy in (Expert(), RandomPolicy()):
         name = type(policy).__name__
         (first, fault), (again, _) = (subject.play(policy, task, seed=1) for _ in range(2))
         if fault:
@@ -123,6 +124,22 @@ def _replay(subject: Subject) -> Iterator[str]:
         rescored = run_sync(subject.env.rescore(from_json(Trajectory, to_json(first))))
         if rescored != first.score:
             yield f"task {task.id}: the stored trajectory of {name} is scored {rescored}, not {first.score}"
+
+
+def _group(subject: Subject) -> Iterator[str]:
+    env = subject.env
+    if type(env).score_group is ChatEnv.score_group:
+        return
+    task = next(subject.tasks())
+    played = [subject.play(policy, task)[0] for policy in (Expert(), EmptyPolicy(), RandomPolicy())]
+    finished = [trajectory for trajectory in played if not trajectory.failed]
+    scores = run_sync(env.rescore_group(finished))
+    low, high = env.reward_range
+    for score in scores:
+        if not (low <= score.value <= high and 0 <= score.accuracy <= 1):
+            yield f"task {task.id}: reward {score.value}, accuracy {score.accuracy}; declared are {low} to {high}"
+    if run_sync(env.rescore_group(finished[::-1]))[::-1] != scores:
+        yield f"task {task.id}: the scores of a group depend on the order of its members"
 
 
 def _splits(subject: Subject) -> Iterator[str]:
@@ -165,7 +182,7 @@ def _cancelling(subject: Subject) -> Iterator[str]:
     for after in _CANCELLED_AFTER:
         if fault := subject.cancel(task, after):
             yield fault
-        elif fault := subject.play(GoldPolicy(), task)[1]:
+        elif fault := subject.play(Expert(), task)[1]:
             yield f"after an episode that was cancelled: {fault}"
 
 
@@ -210,6 +227,11 @@ CHECKS = (
         name="replay and re-scoring give the same score",
         find=_replay,
         mend="score from the trajectory alone; what else scoring needs belongs into Trajectory.artifacts",
+    ),
+    Check(
+        name="a group's scores follow its members",
+        find=_group,
+        mend="score_group returns one score within reward_range for each trajectory, whatever their order",
     ),
     Check(
         name="train and held-out share nothing",

@@ -10,8 +10,7 @@ from typing import Any
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
-from envgym.policies.interface import Policy
-from envgym.policies.scripted import GoldPolicy, Script
+from envgym.policies.scripted import Expert, Player, Script
 from envgym.records import Message, Task, ToolCall, Trajectory
 from envgym.rollout.episode import rollout
 
@@ -61,7 +60,7 @@ class Subject:
         for split in ("train", "held_out"):
             yield from self.env.task_list(split)[: self.episodes]
 
-    def play(self, policy: Policy, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
+    def play(self, policy: Player, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
         """Play one episode; with it what is wrong whatever the policy did, or ``""``."""
         name = type(self.env).__name__
         played = run_sync(rollout(self.env, policy, task, name=name, seed=seed, deadline=_DEADLINE))
@@ -76,7 +75,7 @@ class Subject:
     def cancel(self, task: Task, after: float) -> str:
         """Cancel an episode of the expert ``after`` seconds; what is wrong with how it ends, or ``""``."""
         name = type(self.env).__name__
-        return run_sync(_cancelled(rollout(self.env, GoldPolicy(), task, name=name, seed=0), after))
+        return run_sync(_cancelled(rollout(self.env, Expert(), task, name=name, seed=0), after))
 
 
 async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> str:

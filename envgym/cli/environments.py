@@ -25,7 +25,7 @@ from envgym.errors import UserError
 if TYPE_CHECKING:
     from envgym.env.chat_env import ChatEnv
     from envgym.env.services import Services
-    from envgym.policies.interface import Policy
+    from envgym.policies.scripted import Player
     from envgym.records import Trajectory
     from envgym.rollout.mix import MixEntry
 
@@ -87,12 +87,12 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
-    from envgym.cli.policies import open_policy
     from envgym.config import parse_overrides
     from envgym.env.services import Services
+    from envgym.policies.selection import make_player
     from envgym.records import to_json
 
-    player = open_policy(policy, parse_overrides(policy_set or []))
+    player = make_player(policy, parse_overrides(policy_set or []))
     trajectory = asyncio.run(
         _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
     )
@@ -115,7 +115,7 @@ def _print(trajectory: Trajectory) -> None:
 
 
 async def _play(
-    entry: MixEntry, player: Policy, split: str, index: int, seed: int, shared: Services
+    entry: MixEntry, player: Player, split: str, index: int, seed: int, shared: Services
 ) -> Trajectory:
     from envgym.rollout.episode import rollout
     from envgym.tasks.procedural import check_split

@@ -57,9 +57,9 @@ def eval_command(
 
     Exit code 1: an environment has no score, because all of its episodes failed.
     """
-    from envgym.cli.policies import open_policy
     from envgym.config import parse_overrides
     from envgym.env.services import Services
+    from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
     from envgym.tasks.procedural import check_split
 
@@ -74,7 +74,7 @@ def eval_command(
 
     async def work() -> dict[str, EnvScores]:
         async with Services(sandbox, judge=judge) as services:
-            player = open_policy(policy, parse_overrides(policy_set or []), sampling)
+            player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]

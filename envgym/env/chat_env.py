@@ -5,32 +5,37 @@ Three levels of authoring, each a superset of the one before:
 1. single turn: implement ``tasks`` and ``score``;
 2. tools: mark methods with ``@tool``; calls are answered, a message without a call ends the episode;
 3. full control: override ``respond``.
+
+An author may use any private name. The machinery's own are mangled, and its methods refuse to be overridden.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import math
-import time
-from collections.abc import Awaitable, Sequence
+import random
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import gymnasium
 import pydantic
 
+from envgym.env.declarations import check_declaration
+from envgym.env.episode_services import EpisodeHost, EpisodeServices
+from envgym.env.episode_state import EpisodeState, StepResult
 from envgym.env.run_sync import run_sync
+from envgym.env.scoring import checked_group, checked_score
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool, collect_tools, run_calls
-from envgym.errors import DataError, EnvironmentFailure, VerifierError
+from envgym.errors import DataError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
+from envgym.seeding import derive_rng
 from envgym.tasks.procedural import check_split
 
 __all__ = ["ChatEnv", "Reply"]
-
-StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +54,17 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
 
     ``areset`` and ``astep`` are the implementation; ``reset`` and ``step`` drive them.
 
-    What a subclass sets:
+    A subclass may set:
         Config: its settings; the instance is ``self.config``.
         reward_range: the least and the greatest score.
+        roles: whom its episodes have other episodes played by, through ``self.services.play``.
+
+    and finds in ``self``: ``config``, ``split``, ``tools`` by name, ``trajectory`` and ``services``.
 
     Args:
         split: which tasks ``reset`` draws: ``"train"`` or ``"held_out"``.
-        services: the sandbox and whatever else is shared; made from defaults when absent.
+        services: the sandbox and whatever else is shared; made from defaults when absent. An environment that
+            makes another hands on its own.
         settings: fields of ``Config``.
 
     Raises:
@@ -71,38 +80,62 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
 
     config: Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    roles: ClassVar[tuple[str, ...]] = ()
     needs_sandbox: ClassVar[bool] = False
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
 
-    def __init__(self, *, split: str = "train", services: Services | None = None, **settings: Any) -> None:
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        check_declaration(cls, ChatEnv)
+
+    def __init__(
+        self, *, split: str = "train", services: Services | EpisodeServices | None = None, **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self.split: Split = check_split(split)
-        self.services = services or Services()
-        self._owns_services = services is None
+        self.__shared = services.shared if isinstance(services, EpisodeServices) else services or Services()
+        self.__owns_services = services is None
+        self.services = EpisodeServices(self.__shared, random.Random())
         self.tools: dict[str, Tool] = self.make_tools()
-        self._specs = tuple(t.spec for t in self.tools.values())
+        self.__specs = tuple(t.spec for t in self.tools.values())
         self.observation_space = ObservationSpace()
-        self.action_space = ActionSpace(self._specs)
-        self._tasks: dict[Split, Sequence[Task]] = {}
-        self.trajectory: Trajectory | None = None
-        self._pending: tuple[Message, ...] = ()
-        self._started = 0.0
-        self._unfinished = False
-        self.running = False
-        """Whether an episode is begun and not over: ``step`` may be called."""
+        self.action_space = ActionSpace(self.__specs)
+        self.__tasks: dict[Split, Sequence[Task]] = {}
+        self.__episode: EpisodeState | None = None
+        self.__unfinished = False
+        self.__running = False
+        self.__reserved = False
 
     # -- what an author writes ------------------------------------------------------------------------------
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """The tasks of a split. Called once per split; may be lazy."""
+        """Return the tasks of a split. Called once per split; may be lazy."""
         raise NotImplementedError(f"{type(self).__name__} must define tasks(split)")
 
     def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
-        """Score a finished trajectory, from its messages, task and artifacts alone."""
+        """Score a finished trajectory, from its messages, task, artifacts and nested episodes alone.
+
+        Stored trajectories are scored again; whatever is there only during the episode belongs into ``conclude``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define score(trajectory)")
 
+    def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
+        """Score the trajectories of one task against each other: ranks, or a judge's preferences.
+
+        Called in training, once a group's episodes are over; by default each keeps its score. Evaluation and
+        re-scoring never call it: a rank within one policy's group says nothing about another policy.
+
+        Args:
+            trajectories: those that did not fail, in no particular order. No episode is under way, so
+                ``self.services`` offers the judge and sandboxes, but plays no role.
+
+        Returns:
+            one score for each, in the order given.
+        """
+        return [trajectory.score for trajectory in trajectories if trajectory.score is not None]
+
     def gold(self, task: Task) -> Sequence[Message]:
-        """The actions of a scripted expert, which score the maximum: proof that the task can be solved."""
+        """Return the actions of a scripted expert, which score the maximum: proof that the task can be solved."""
         raise NotImplementedError(f"{type(self).__name__} must define gold(task)")
 
     async def start(self, task: Task) -> None:
@@ -118,28 +151,73 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         messages, metrics = await run_calls(self.tools, action.tool_calls)
         return Reply(messages=messages, metrics=metrics)
 
+    async def conclude(self) -> None:
+        """Do what the score waits for, such as nested episodes, once the episode is over, however it ended."""
+
     def make_tools(self) -> dict[str, Tool]:
-        """The tools on offer under ``self.config``: by default, every method that ``@tool`` marked."""
+        """Return the tools on offer under ``self.config``: by default, every method that ``@tool`` marked."""
         return collect_tools(self)
+
+    def share(self, other: Self) -> None:
+        """Take over what another instance with the same settings has made at a cost, besides its tasks."""
+
+    async def aclose(self) -> None:
+        """End any episode and free what the environment owns; an override calls this one. Safe to call twice."""
+        await self.end_episode()
+        if self.__owns_services:
+            await self.__shared.close()
 
     # -- the machinery --------------------------------------------------------------------------------------
 
+    @property
+    def trajectory(self) -> Trajectory:
+        """The record of the episode under way, or of the last one; its ``artifacts`` are the author's to fill.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode was begun.
+        """
+        if self.__episode is None:
+            raise gymnasium.error.ResetNeeded("no episode was begun: call reset() first")
+        return self.__episode.trajectory
+
+    @property
+    def running(self) -> bool:
+        """Whether an episode is begun and not over: ``step`` may be called."""
+        return self.__running
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Keep the instance for one rollout.
+
+        Raises:
+            UserError: another rollout plays it.
+        """
+        if self.__reserved:
+            name = type(self).__name__
+            raise UserError(f"this {name} already plays an episode: make an instance for each, or give its id")
+        self.__reserved = True
+        try:
+            yield
+        finally:
+            self.__reserved = False
+
     def task_list(self, split: Split) -> Sequence[Task]:
-        """``tasks(split)``, kept.
+        """Return ``tasks(split)``, kept.
 
         Raises:
             DataError: there are none, or the data is missing or malformed.
         """
-        if split not in self._tasks:
+        if split not in self.__tasks:
             tasks = self.tasks(split)
             if not len(tasks):
                 raise DataError(f"{type(self).__name__} has no {split} task")
-            self._tasks[split] = tasks
-        return self._tasks[split]
+            self.__tasks[split] = tasks
+        return self.__tasks[split]
 
-    def share_tasks(self, other: ChatEnv) -> None:
-        """Use the task lists that another instance with the same settings has made."""
-        self._tasks = other._tasks
+    def share_tasks(self, other: Self) -> None:
+        """Use the task lists, and whatever ``share`` takes over, of another instance with the same settings."""
+        self.__tasks = other.__tasks
+        self.share(other)
 
     async def areset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -147,24 +225,27 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """Begin an episode.
 
         Args:
-            seed: seeds the draw of the task and whatever the environment draws later.
-            options: ``{"task": Task}`` plays that task instead of drawing one.
+            seed: seeds the draw of the task and ``self.services.rng``.
+            options: ``{"task": Task}`` plays that task instead of drawing one; ``{"host": EpisodeHost}`` is for
+                rollouts, and brings its own record, task included.
 
         Returns:
             the first observation, and an info dict with the task's id.
         """
         super().reset(seed=seed)
         await self.end_episode()
-        task = (options or {}).get("task") or self._draw()
-        self.trajectory = Trajectory(
-            env=type(self).__name__, task=task, seed=-1 if seed is None else seed, tools=self._specs
-        )
-        self._started = time.monotonic()
-        self._unfinished = True
-        await self.start(task)
-        self.running = True
-        self._pending = task.messages
-        return self._observe(), {"task_id": task.id}
+        given = options or {}
+        host: EpisodeHost | None = given.get("host")
+        trajectory = host.record if host else self.__new_record(given.get("task"), seed)
+        trajectory.tools = self.__specs
+        # Not the policy's own seed: what the environment draws must not be foreseen.
+        rng = derive_rng("environment", int(self.np_random.integers(2**63)) if seed is None else seed)
+        self.services = EpisodeServices(self.__shared, rng, host, self.roles)
+        episode = self.__episode = EpisodeState(trajectory)
+        self.__unfinished = True
+        await self.start(trajectory.task)
+        self.__running = True
+        return episode.observe(), {"task_id": trajectory.task.id}
 
     async def astep(self, action: Message, tokens: TurnTokens | None = None) -> StepResult:
         """Take one action.
@@ -182,22 +263,20 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             gymnasium.error.InvalidAction: the action is not an assistant message.
             EpisodeError: infrastructure failed; the episode is missing data.
         """
-        trajectory = self._current()
+        episode = self.__under_way()
         if not isinstance(action, Message) or action.role != "assistant":
             raise gymnasium.error.InvalidAction(f"an action is an assistant Message, got {action!r:.200}")
-        turn = Turn(messages=self._pending, action=action, tokens=tokens)
-        trajectory.turns.append(turn)
-        self._pending = ()
+        turn = episode.begin_turn(action, tokens)
         if action.cut:
-            return await self._conclude(Outcome.truncated("tokens"), turn)
+            return await self.__conclude(Outcome.truncated("tokens"), turn)
         reply = await self.respond(action)
         turn.reward, turn.metrics = reply.reward, reply.metrics
-        self._pending = reply.messages
+        episode.pending = reply.messages
         if reply.done:
-            return await self._conclude(Outcome.completed(), turn)
-        if len(trajectory.turns) >= self.config.max_turns:
-            return await self._conclude(Outcome.truncated("turns"), turn)
-        return self._observe(), turn.reward, False, False, dict(turn.metrics)
+            return await self.__conclude(Outcome.completed(), turn)
+        if len(episode.trajectory.turns) >= self.config.max_turns:
+            return await self.__conclude(Outcome.truncated("turns"), turn)
+        return episode.observe(), turn.reward, False, False, dict(turn.metrics)
 
     async def truncate(self, reason: Literal["context", "time"]) -> StepResult:
         """End the episode because the policy has no room or no time for another action.
@@ -205,73 +284,67 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none was begun.
         """
-        self._current()
-        return await self._conclude(Outcome.truncated(reason), None)
+        return await self.__conclude(Outcome.truncated(reason), None)
 
     async def end_episode(self) -> None:
         """Free what the running episode took, however it ended. Safe to call twice."""
-        self.running = False
-        if self._unfinished:
-            self._unfinished = False
+        self.__running = False
+        if self.__unfinished:
+            self.__unfinished = False
             await self.finish()
-
-    async def aclose(self) -> None:
-        """End any episode and free what the environment owns. Safe to call twice."""
-        await self.end_episode()
-        if self._owns_services:
-            await self.services.close()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Synchronous ``areset``."""
+        """Begin an episode: ``areset`` for synchronous callers."""
         return run_sync(self.areset(seed=seed, options=options))
 
     def step(self, action: Message) -> StepResult:
-        """Synchronous ``astep``."""
+        """Take one action: ``astep`` for synchronous callers."""
         return run_sync(self.astep(action))
 
     def close(self) -> None:
-        """Synchronous ``aclose``."""
+        """Free everything: ``aclose`` for synchronous callers."""
         run_sync(self.aclose())
 
-    def _draw(self) -> Task:
-        tasks = self.task_list(self.split)
-        return tasks[int(self.np_random.integers(len(tasks)))]
+    def __new_record(self, task: Task | None, seed: int | None) -> Trajectory:
+        if task is None:
+            tasks = self.task_list(self.split)
+            task = tasks[int(self.np_random.integers(len(tasks)))]
+        return Trajectory(env=type(self).__name__, task=task, seed=-1 if seed is None else seed)
 
-    def _observe(self) -> Observation:
-        return Observation(messages=self._pending, tools=self._specs)
-
-    def _current(self) -> Trajectory:
-        if self.trajectory is None or not self.running:
+    def __under_way(self) -> EpisodeState:
+        if self.__episode is None or not self.__running:
             raise gymnasium.error.ResetNeeded("call reset() before step(), and again after an episode ends")
-        return self.trajectory
+        return self.__episode
 
-    async def _conclude(self, outcome: Outcome, turn: Turn | None) -> StepResult:
-        trajectory = self._current()
-        trajectory.outcome = outcome
-        trajectory.closing = self._pending
+    async def __conclude(self, outcome: Outcome, turn: Turn | None) -> StepResult:
+        episode = self.__under_way()
+        episode.end(outcome)
         try:
-            score = await self.rescore(trajectory)
+            await self.conclude()
+            score = await self.rescore(episode.trajectory)
         finally:
             await self.end_episode()
-        trajectory.score = score
-        trajectory.seconds = time.monotonic() - self._started
-        completed = outcome.reason == ""
-        reward = score.value + (turn.reward if turn else 0.0)
-        info = {"score": score, "outcome": outcome, **(turn.metrics if turn else {})}
-        return self._observe(), float(reward), completed, not completed, info
+        return episode.result(score, turn)
 
     async def rescore(self, trajectory: Trajectory) -> Score:
-        """Score a finished trajectory, played here or stored; awaits where ``score`` is asynchronous.
+        """Score a finished trajectory by itself, played here or stored; awaits where ``score`` is asynchronous.
 
         Raises:
             EpisodeError: ``score`` gave no score, or one that is not a number.
         """
-        given: Any = self.score(trajectory)
-        score = await given if inspect.isawaitable(given) else given
-        if not isinstance(score, Score):
-            raise EnvironmentFailure(f"score() must return a Score, got {type(score).__name__}")
-        if not math.isfinite(score.value + score.accuracy + sum(turn.reward for turn in trajectory.turns)):
-            raise VerifierError(f"a reward that is not a number: {score.value}, accuracy {score.accuracy}")
-        return score
+        given = self.score(trajectory)
+        return checked_score(await given if inspect.isawaitable(given) else given, trajectory)
+
+    async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
+        """Score finished trajectories of one task against each other, as ``score_group`` says.
+
+        Returns:
+            their scores in order; one that is new keeps the old one's value as the metric ``individual``.
+
+        Raises:
+            EpisodeError: ``score_group`` gave another number of scores, or one that is not a number.
+        """
+        given = self.score_group(trajectories)
+        return checked_group(await given if inspect.isawaitable(given) else given, trajectories)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envgym.env.services import Services
+from envgym.env.episode_services import EpisodeServices
 from envgym.env.tools import ToolInputError
 from envgym.sandbox.interface import Limits, Sandbox, Status
 
@@ -18,7 +18,7 @@ class PythonSession:
         error_chars: longest account of what went wrong.
     """
 
-    def __init__(self, services: Services, limits: Limits, *, error_chars: int) -> None:
+    def __init__(self, services: EpisodeServices, limits: Limits, *, error_chars: int) -> None:
         self._services = services
         self._limits = limits
         self._error_chars = error_chars

@@ -1,4 +1,4 @@
-"""What environments need from outside. Nothing is global: an environment asks the ``Services`` it was handed."""
+"""What environments need from outside. Nothing is global: an environment asks the services it was handed."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from envgym.env.chat_env import ChatEnv
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
-from envgym.records import Message, Observation, Task, TurnTokens
+from envgym.records import Message, Observation, ToolSpec, TurnTokens
 
 __all__ = ["Completion", "ContextFull", "Policy", "PolicySession", "policies"]
 
@@ -43,11 +43,20 @@ class PolicySession(abc.ABC):
 
 
 class Policy(Plugin, abc.ABC):
-    """Opens one session per episode; sessions run concurrently."""
+    """Opens one session per episode; sessions run concurrently.
+
+    A policy is handed tools, a seed and observations: never the task, whose reference is hidden, nor the
+    environment.
+    """
 
     @abc.abstractmethod
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
-        """Begin an episode of ``task``. Equal seeds give equal draws."""
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
+        """Begin an episode.
+
+        Args:
+            tools: on offer in every turn of it.
+            seed: equal seeds give equal draws. The environment's own draws cannot be derived from it.
+        """
 
     async def close(self) -> None:
         """Free what the policy holds. Safe to call twice."""

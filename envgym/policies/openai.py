@@ -11,10 +11,9 @@ import pydantic
 
 from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
 from envgym.chat.tool_formats import MAX_CALLS, HermesFormat, dropped, make_call
-from envgym.env.chat_env import ChatEnv
 from envgym.errors import PolicyError
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, Task, ToolCall
+from envgym.records import Message, Observation, ToolCall, ToolSpec
 from envgym.strict_json import parse_json
 
 __all__ = ["HttpPolicy"]
@@ -54,9 +53,9 @@ class HttpPolicy(Policy):
         self._endpoint = ChatEndpoint(c.url, failure=PolicyError, timeout=c.timeout, pause=c.pause)
         self._body = {"model": c.model, "temperature": c.temperature, "max_tokens": c.max_tokens}
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _HttpSession(self, env, seed)
+        return _HttpSession(self, tools, seed)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -79,20 +78,16 @@ class HttpPolicy(Policy):
 
 
 class _HttpSession(PolicySession):
-    def __init__(self, policy: HttpPolicy, env: ChatEnv, seed: int) -> None:
+    def __init__(self, policy: HttpPolicy, tools: Sequence[ToolSpec], seed: int) -> None:
         self._policy = policy
         self._seed = seed
         self._messages: list[dict[str, Any]] = []
         self._tools = [
             {
                 "type": "function",
-                "function": {
-                    "name": t.spec.name,
-                    "description": t.spec.description,
-                    "parameters": t.spec.parameters,
-                },
+                "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
             }
-            for t in env.tools.values()
+            for t in tools
         ]
 
     async def act(self, observation: Observation) -> Completion:

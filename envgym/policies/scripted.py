@@ -1,39 +1,51 @@
-"""Policies that need no model: the environment's own scripted expert, an empty one and a random one."""
+"""Actors that need no model: policies that say what they were told, nothing or anything, and the expert."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.spaces import ActionSpace
 from envgym.policies.interface import Completion, Policy, PolicySession
-from envgym.records import Message, Observation, Task
+from envgym.records import Message, Observation, Task, ToolSpec
 
-__all__ = ["EmptyPolicy", "GoldPolicy", "RandomPolicy", "Script"]
+__all__ = ["EmptyPolicy", "Expert", "Player", "RandomPolicy", "Script"]
 
 
-class GoldPolicy(Policy):
-    """Plays the environment's scripted expert."""
+class Expert:
+    """An environment's own scripted expert. It reads the task's hidden reference, so it is not a policy."""
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
-        """Begin an episode."""
-        return _Scripted(iter(env.gold(task)))
+    def open(self, env: ChatEnv, task: Task) -> PolicySession:
+        """Begin an episode of ``task``.
+
+        Raises:
+            NotImplementedError: the environment has no expert.
+        """
+        return _Scripted(env.gold(task))
+
+    async def close(self) -> None:
+        """Hold nothing, so free nothing."""
+
+
+Player: TypeAlias = Policy | Expert
+"""Whoever can act in an episode; ``envgym.rollout`` tells the two apart."""
 
 
 class EmptyPolicy(Policy):
     """Says nothing: what an environment gives away for free."""
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _Scripted(iter(()))
+        return _Scripted(())
 
 
 class RandomPolicy(Policy):
-    """Draws actions from the environment's action space."""
+    """Draws actions from the action space of the tools on offer."""
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _Random(env, seed)
+        return _Random(tools, seed)
 
 
 class Script(Policy):
@@ -47,22 +59,22 @@ class Script(Policy):
         super().__init__()
         self._messages = messages
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _Scripted(iter(self._messages))
+        return _Scripted(self._messages)
 
 
 class _Scripted(PolicySession):
-    def __init__(self, actions: Iterator[Message]) -> None:
-        self._actions = actions
+    def __init__(self, actions: Iterable[Message]) -> None:
+        self._actions = iter(actions)
 
     async def act(self, observation: Observation) -> Completion:
         return Completion(message=next(self._actions, Message(role="assistant", content="")))
 
 
 class _Random(PolicySession):
-    def __init__(self, env: ChatEnv, seed: int) -> None:
-        self._space = ActionSpace(tuple(t.spec for t in env.tools.values()), seed=seed)
+    def __init__(self, tools: Sequence[ToolSpec], seed: int) -> None:
+        self._space = ActionSpace(tuple(tools), seed=seed)
 
     async def act(self, observation: Observation) -> Completion:
         return Completion(message=self._space.sample())

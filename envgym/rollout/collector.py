@@ -6,22 +6,21 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.services import Services
 from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError
-from envgym.policies.interface import Policy
-from envgym.records import Split, Task, Trajectory
-from envgym.rollout.episode import rollout, typed_errors
+from envgym.policies.scripted import Player
+from envgym.records import Outcome, Split, Task, Trajectory
+from envgym.rollout.episode import discard, rollout, typed_errors
 from envgym.rollout.mix import MixEntry
 from envgym.seeding import derive_seed
 
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
-_CLOSE_SECONDS = 30.0
 
 
 class TooManyFailures(EnvgymError):
@@ -46,27 +45,45 @@ class Group:
         """Unshaped success of each trajectory, NaN where it is missing data. [G]"""
         return [math.nan if t.failed or t.score is None else t.score.accuracy for t in self.trajectories]
 
+    def by_role(self) -> dict[str, list[Trajectory]]:
+        """Return the trajectories by role: the group's own under ``""``, then those nested in them, however deep.
+
+        What is normalised over a group is normalised over each of these: roles are rewarded for different things.
+        """
+        roles: dict[str, list[Trajectory]] = {"": self.trajectories}
+        found = [nested for member in self.trajectories for nested in _nested(member)]
+        for trajectory in found:
+            roles.setdefault(trajectory.role, []).append(trajectory)
+        return roles
+
+
+def _nested(trajectory: Trajectory) -> Iterator[Trajectory]:
+    for inner in trajectory.nested:
+        yield inner
+        yield from _nested(inner)
+
 
 class Collector:
-    """Plays episodes of a set of environments with one policy.
+    """Plays episodes of a set of environments with one policy, and those nested in them with it or others.
 
     Instances of an environment are reused, one episode at a time; an instance whose episode failed is replaced.
 
     Args:
         entries: the environments, by label.
-        policy: acts in every episode.
+        policy: acts in every episode, also for the roles that ``roles`` does not give to another.
         services: shared by the environments.
         seed: the run's seed.
         concurrency: episodes in flight at most.
         retries: further attempts at an episode that failed.
         deadline: seconds for one attempt.
         failure_limit: share of failed episodes above which ``TooManyFailures`` ends the run.
+        roles: who acts for a role of nested episodes. Like the policy, they stay the caller's.
     """
 
     def __init__(
         self,
         entries: Sequence[MixEntry],
-        policy: Policy,
+        policy: Player,
         services: Services,
         *,
         seed: int = 0,
@@ -74,8 +91,10 @@ class Collector:
         retries: int = 1,
         deadline: float = 600.0,
         failure_limit: float = 0.5,
+        roles: Mapping[str, Player] | None = None,
     ) -> None:
         self.policy = policy
+        self.roles = dict(roles or {})
         self.seed = seed
         self._entries = {e.label: e for e in entries}
         self._services = services
@@ -134,7 +153,9 @@ class Collector:
         env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
         reusable = False
         try:
-            trajectory = await rollout(env, self.policy, task, name=label, seed=seed, deadline=self._deadline)
+            trajectory = await rollout(
+                env, self.policy, task, name=label, seed=seed, deadline=self._deadline, roles=self.roles
+            )
             reusable = not trajectory.failed
             return trajectory
         finally:
@@ -145,21 +166,43 @@ class Collector:
 
     async def _discard(self, env: ChatEnv) -> None:
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                with typed_errors(EnvironmentFailure):
-                    await env.aclose()
-        except (EpisodeError, TimeoutError):
+            await discard(env)
+        except EpisodeError:
             self.counts["not_closed"] += 1
 
     async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
-        """Play ``size`` episodes of one task concurrently.
+        """Play ``size`` episodes of one task concurrently, then score them against each other.
+
+        Where ``score_group`` fails, the whole group is missing data.
 
         Raises:
             ExceptionGroup: of what ``episode`` raises.
+            UserError: ``score_group`` asks for what is not there.
+            TooManyFailures: the run's failed share is over the limit.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(self.episode(label, task, i, round_)) for i in range(size)]
-        return Group(env=label, task=task, trajectories=[t.result() for t in running])
+        group = Group(env=label, task=task, trajectories=[t.result() for t in running])
+        await self._score_together(group)
+        return group
+
+    async def _score_together(self, group: Group) -> None:
+        finished = [t for t in group.trajectories if not t.failed]
+        if not finished:
+            return
+        try:
+            async with asyncio.timeout(self._deadline):
+                with typed_errors(EnvironmentFailure):
+                    scores = await self._prototypes[group.env].rescore_group(finished)
+        except (EpisodeError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                error = EnvironmentFailure(f"score_group() took longer than {self._deadline:g} s")
+            for trajectory in finished:
+                trajectory.outcome, trajectory.score = Outcome.failed(error), None
+                self._count_failure(trajectory)
+            return
+        for trajectory, score in zip(finished, scores, strict=True):
+            trajectory.score = score
 
     async def close(self) -> None:
         """Close every environment instance. The policy and the services stay the caller's."""
@@ -175,8 +218,10 @@ class Collector:
 
     def _count(self, trajectory: Trajectory) -> None:
         self.counts["episodes"] += 1
-        if not trajectory.failed:
-            return
+        if trajectory.failed:
+            self._count_failure(trajectory)
+
+    def _count_failure(self, trajectory: Trajectory) -> None:
         self.counts["failed"] += 1
         self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
         # What fails often fails first: episodes still being played count as if they will not.

@@ -1,122 +1,88 @@
-"""Play one episode. The one place where the errors of an episode are caught and become data."""
+"""Play one episode, and those nested in it. The one place where an episode's errors are caught and become data."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from envgym.env.chat_env import ChatEnv
+from envgym.env.registration import environments
 from envgym.errors import EnvironmentFailure, EpisodeError, PolicyError, UserError
-from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
+from envgym.plugins.registry import short_name
+from envgym.policies.interface import Completion, ContextFull, PolicySession
+from envgym.policies.scripted import Expert, Player
 from envgym.records import Observation, Outcome, Task, Trajectory
+from envgym.seeding import derive_seed
 
-__all__ = ["rollout", "typed_errors"]
+__all__ = ["Cast", "discard", "rollout", "typed_errors"]
 
-_SCORING_SECONDS = 60.0
 _CLEANUP_SECONDS = 30.0
+_SCORING_SECONDS = 60.0
+_MAX_DEPTH = 4
+"""Episodes around an episode at most: an environment that plays itself must come to an end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """Who acts in an episode and in those nested in it."""
+
+    policy: Player
+    """Acts in the outermost episode, and for every role that has nobody of its own. Its tokens alone are kept."""
+    roles: Mapping[str, Player] = field(default_factory=dict)
+    """Who acts for a role in its stead."""
 
 
 async def rollout(
-    env: ChatEnv, policy: Policy, task: Task, *, name: str, seed: int, deadline: float = 600.0
+    env: ChatEnv,
+    policy: Player,
+    task: Task,
+    *,
+    name: str,
+    seed: int,
+    deadline: float = 600.0,
+    roles: Mapping[str, Player] | None = None,
 ) -> Trajectory:
     """Play ``task`` from reset to the end.
 
     Args:
         env: plays one episode at a time; the caller does not share it meanwhile.
-        policy: acts.
+        policy: acts, also for every role of nested episodes that ``roles`` does not give to another.
         task: what to play.
         name: the environment's name in the record.
-        seed: seeds the environment and the policy's draws.
+        seed: seeds the environment and, through a hash that hides it, the policy's draws.
         deadline: seconds for boot, turns and scoring together; an episode that runs past it while it is being
             played is truncated, reason ``time``, and scored; one that never began is failed.
+        roles: who acts for a role of nested episodes.
 
     Returns:
-        the trajectory; ``failed`` when infrastructure failed, whatever the cause. The episode is over and
-        cleaned up, also when this is cancelled; only the environment itself is left to close.
+        the trajectory; ``failed`` when infrastructure failed, whatever the cause. The episode and those nested in
+        it are over and cleaned up, also when this is cancelled; only the environment is left to close.
 
     Raises:
         UserError: the request cannot be carried out as written; no retry would help.
     """
-    started = time.monotonic()
-    earlier = env.trajectory
-    failure: EpisodeError | None = None
-    try:
-        await _within(deadline, env, policy, task, seed)
-    except EpisodeError as error:
-        failure = error
-    finally:
-        leak = await _clean_up(env)
-    failure = failure or leak
-    trajectory = env.trajectory
-    if trajectory is None or trajectory is earlier:
-        trajectory = Trajectory(env=name, task=task)
-    if failure is not None:
-        trajectory.outcome = Outcome.failed(failure)
-    trajectory.env, trajectory.seed, trajectory.seconds = name, seed, time.monotonic() - started
-    return trajectory
+    record = Trajectory(env=name, task=task, seed=seed)
+    cast = Cast(policy=policy, roles=roles or {})
+    await _Episode(env, policy, record, cast, deadline=time.monotonic() + deadline).run()
+    return record
 
 
-async def _within(deadline: float, env: ChatEnv, policy: Policy, task: Task, seed: int) -> None:
-    try:
-        async with asyncio.timeout(deadline):
-            await _play(env, policy, task, seed)
-    except TimeoutError:
-        await _stop_the_clock(env, deadline)
+async def discard(env: ChatEnv) -> None:
+    """Close an environment, in bounded time.
 
-
-async def _clean_up(env: ChatEnv) -> EpisodeError | None:
-    """End the episode. What goes wrong is returned, so that it takes the place of no error under way."""
+    Raises:
+        EpisodeError: it could not be closed.
+        UserError: see ``rollout``.
+    """
     try:
         async with asyncio.timeout(_CLEANUP_SECONDS):
             with typed_errors(EnvironmentFailure):
-                await env.end_episode()
+                await env.aclose()
     except TimeoutError:
-        return EnvironmentFailure(f"finish() took longer than {_CLEANUP_SECONDS:g} s")
-    except EpisodeError as error:
-        return error
-    return None
-
-
-async def _play(env: ChatEnv, policy: Policy, task: Task, seed: int) -> None:
-    with typed_errors(EnvironmentFailure):
-        observation, _ = await env.areset(seed=seed, options={"task": task})
-    with typed_errors(PolicyError):
-        session = policy.open(env, task, seed)
-    try:
-        ended = False
-        while not ended:
-            completion = await _act(session, observation)
-            with typed_errors(EnvironmentFailure):
-                if completion is None:
-                    await env.truncate("context")
-                    return
-                observation, _, terminated, truncated, _ = await env.astep(completion.message, completion.tokens)
-            ended = terminated or truncated
-    finally:
-        with typed_errors(PolicyError):
-            await session.close()
-
-
-async def _act(session: PolicySession, observation: Observation) -> Completion | None:
-    """The next completion, or ``None`` when the context has no room for one."""
-    with typed_errors(PolicyError):
-        try:
-            return await session.act(observation)
-        except ContextFull:
-            return None
-
-
-async def _stop_the_clock(env: ChatEnv, deadline: float) -> None:
-    if not env.running:
-        raise EnvironmentFailure(f"the episode was not begun, or not scored and cleaned up, within {deadline:g} s")
-    try:
-        async with asyncio.timeout(_SCORING_SECONDS):
-            with typed_errors(EnvironmentFailure):
-                await env.truncate("time")
-    except TimeoutError:
-        raise EnvironmentFailure(f"scoring took longer than {_SCORING_SECONDS:g} s") from None
+        raise EnvironmentFailure(f"aclose() took longer than {_CLEANUP_SECONDS:g} s") from None
 
 
 @contextlib.contextmanager
@@ -128,3 +94,140 @@ def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
         raise
     except Exception as error:
         raise kind(f"{type(error).__name__}: {error}") from error
+
+
+class _Episode:
+    """One episode under way: the ``EpisodeHost`` of its environment."""
+
+    def __init__(
+        self, env: ChatEnv, player: Player, record: Trajectory, cast: Cast, *, deadline: float, depth: int = 0
+    ) -> None:
+        self.record = record
+        self.deadline = deadline
+        self.depth = depth
+        self._env = env
+        self._player = player
+        self._cast = cast
+        self._over = False
+        self._nested: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        started = time.monotonic()
+        failure: EpisodeError | None = None
+        try:
+            with self._env.reserved():
+                try:
+                    await self._within_the_deadline()
+                except EpisodeError as error:
+                    failure = error
+                finally:
+                    leak = await self._clean_up()
+            failure = failure or leak
+        except BaseException as error:
+            self.record.outcome = Outcome.failed(error)
+            raise
+        finally:
+            self.record.seconds = time.monotonic() - started
+        if failure is not None:
+            self.record.outcome = Outcome.failed(failure)
+
+    async def play(self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+        if self._over:
+            raise EnvironmentFailure(f"role {role!r} was to play after the episode that asked for it was over")
+        if self.depth >= _MAX_DEPTH:
+            raise EnvironmentFailure(f"role {role!r}: episodes are nested more than {_MAX_DEPTH} deep")
+        if seed is None:
+            seed = derive_seed("nested", self.record.seed, role, len(self.record.nested)) % 2**32
+        name = short_name(env) if isinstance(env, str) else type(env).__name__
+        record = Trajectory(env=name, task=task, seed=seed, role=role)
+        self.record.nested.append(record)
+        # A task of its own, so that it ends with this episode even if the author's code does not await it.
+        playing = asyncio.create_task(self._play_nested(env, record))
+        self._nested.add(playing)
+        playing.add_done_callback(self._nested.discard)
+        await playing
+        return record
+
+    async def _play_nested(self, env: ChatEnv | str, record: Trajectory) -> None:
+        player = self._cast.roles.get(record.role, self._cast.policy)
+        made = env if isinstance(env, ChatEnv) else environments.make(env, services=self._env.services)
+        inner = _Episode(made, player, record, self._cast, deadline=self.deadline, depth=self.depth + 1)
+        try:
+            await inner.run()
+        finally:
+            if made is not env:
+                await discard(made)
+
+    async def _within_the_deadline(self) -> None:
+        seconds = max(0.0, self.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(seconds):
+                await self._play()
+        except TimeoutError:
+            await self._stop_the_clock(seconds)
+
+    async def _clean_up(self) -> EpisodeError | None:
+        """End the episode. What goes wrong is returned, so that it takes the place of no error under way."""
+        self._over = True
+        for playing in self._nested:
+            playing.cancel()
+        if self._nested:
+            await asyncio.wait(self._nested, timeout=_CLEANUP_SECONDS)
+        try:
+            async with asyncio.timeout(_CLEANUP_SECONDS):
+                with typed_errors(EnvironmentFailure):
+                    await self._env.end_episode()
+        except TimeoutError:
+            return EnvironmentFailure(f"finish() took longer than {_CLEANUP_SECONDS:g} s")
+        except EpisodeError as error:
+            return error
+        return None
+
+    async def _play(self) -> None:
+        with typed_errors(EnvironmentFailure):
+            observation, _ = await self._env.areset(seed=self.record.seed, options={"host": self})
+        with typed_errors(PolicyError):
+            session = self._open()
+        try:
+            ended = False
+            while not ended:
+                completion = await _act(session, observation)
+                with typed_errors(EnvironmentFailure):
+                    if completion is None:
+                        await self._env.truncate("context")
+                        return
+                    # Tokens of whoever is not being trained would be trained on as if the policy had sampled them.
+                    tokens = completion.tokens if self._player is self._cast.policy else None
+                    observation, _, terminated, truncated, _ = await self._env.astep(completion.message, tokens)
+                ended = terminated or truncated
+        finally:
+            with typed_errors(PolicyError):
+                await session.close()
+
+    def _open(self) -> PolicySession:
+        """Begin the player's side. The expert alone sees the task; a policy's seed does not tell the episode's."""
+        if isinstance(self._player, Expert):
+            return self._player.open(self._env, self.record.task)
+        return self._player.open(self.record.tools, derive_seed("policy", self.record.seed) % 2**32)
+
+    async def _stop_the_clock(self, seconds: float) -> None:
+        if not self._env.running:
+            raise EnvironmentFailure(
+                f"the episode was not begun, or not scored and cleaned up, within {round(seconds, 2):g} s"
+            )
+        self.deadline = time.monotonic() + _SCORING_SECONDS
+        try:
+            async with asyncio.timeout(_SCORING_SECONDS):
+                with typed_errors(EnvironmentFailure):
+                    await self._env.truncate("time")
+        except TimeoutError:
+            raise EnvironmentFailure(f"scoring took longer than {_SCORING_SECONDS:g} s") from None
+
+
+async def _act(session: PolicySession, observation: Observation) -> Completion | None:
+    """Return the next completion, or ``None`` when the context has no room for one."""
+    with typed_errors(PolicyError):
+        try:
+            return await session.act(observation)
+        except ContextFull:
+            return None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
-from envgym.policies.interface import Policy
+from envgym.policies.scripted import Player
 from envgym.records import Task, Trajectory
 from envgym.rollout.episode import rollout
 
 __all__ = ["play"]
 
 
-def play(env: ChatEnv, policy: Policy, task: Task | None = None, *, seed: int = 0) -> Trajectory:
+def play(env: ChatEnv, policy: Player, task: Task | None = None, *, seed: int = 0) -> Trajectory:
     """Play one episode and return its trajectory, scored.
 
     Args:
         env: plays the episode; the caller closes it.
-        policy: acts.
+        policy: acts; ``Expert()`` is the environment's own.
         task: the task to play; the first one of the environment's split by default.
         seed: seeds the environment and the policy's draws.
 

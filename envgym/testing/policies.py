@@ -134,8 +134,7 @@ class PolicyContract:
 
 
 def _open(policy: Policy, seed: int) -> PolicySession:
-    env = _Lookup()
-    return policy.open(env, env.task_list("train")[0], seed)
+    return policy.open(_first_observation().tools, seed)
 
 
 async def _first(policy: Policy, seed: int) -> Completion:
@@ -147,6 +146,10 @@ async def _first(policy: Policy, seed: int) -> Completion:
 
 
 async def _collect(session: PolicySession) -> Completion:
+    return await session.act(_first_observation())
+
+
+def _first_observation() -> Observation:
     env = _Lookup()
     tools = tuple(made.spec for made in env.tools.values())
-    return await session.act(Observation(messages=env.task_list("train")[0].messages, tools=tools))
+    return Observation(messages=env.task_list("train")[0].messages, tools=tools)

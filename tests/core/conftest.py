@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envgym.env.chat_env import ChatEnv
 from envgym.policies.interface import Completion, Policy, PolicySession
-from envgym.records import Message, Observation, Task, ToolCall
+from envgym.records import Message, Observation, ToolCall, ToolSpec
 
 PLUGINS = Path(__file__).parent / "plugins"
 sys.path.insert(0, str(PLUGINS))
@@ -29,7 +28,7 @@ class Script(Policy, PolicySession):
         self.closed = 0
         self.closing_error: Exception | None = None
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         return self
 
     async def act(self, observation: Observation) -> Completion:

@@ -107,7 +107,7 @@ def test_a_malformed_entry_point_is_refused(path: str) -> None:
             "json:dumps",
             r"json:dumps \(.*\) is not an environment: it must subclass envgym.env.chat_env:ChatEnv",
         ),
-        ("envgym.policies.scripted:GoldPolicy", "is not an environment"),
+        ("envgym.policies.scripted:Expert", "is not an environment"),
         ("a b:C", "must read 'package.module:Class'"),
         (".toys:Adder", "must read 'package.module:Class'"),
     ],

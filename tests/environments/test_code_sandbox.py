@@ -203,5 +203,4 @@ def test_a_submission_among_other_calls_ends_the_episode() -> None:
     )
     with pytest.raises(SandboxError):
         env.step(Message(role="assistant", content="", tool_calls=calls))
-    assert env.trajectory is not None
     assert env.trajectory.artifacts == {"submission": "a"}

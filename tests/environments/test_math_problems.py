@@ -13,7 +13,7 @@ import pytest
 
 from envgym.env.services import Services
 from envgym.errors import DataError, RecipeError
-from envgym.policies.scripted import GoldPolicy
+from envgym.policies.scripted import Expert
 from envgym.records import Message, OutcomeKind, Task, content_hash
 from envgym.rollout.episode import rollout
 from envgym.sandbox.interface import ExecResult, Limits, Sandbox, Status
@@ -77,7 +77,7 @@ def test_a_verifier_that_cannot_decide_is_missing_data(monkeypatch: pytest.Monke
         return Verdict(Decision.TIMEOUT, VerifierStage.COMPUTER_ALGEBRA, "out of time", 1.0)
 
     monkeypatch.setattr("envgym_environments.math_problems.checking.verify_math", undecided)
-    trajectory = asyncio.run(rollout(MathProblems(), GoldPolicy(), TASK, name="math", seed=0))
+    trajectory = asyncio.run(rollout(MathProblems(), Expert(), TASK, name="math", seed=0))
     assert trajectory.outcome.kind is OutcomeKind.FAILED
     assert trajectory.outcome.reason == "VerifierError: timeout: out of time"
     assert trajectory.score is None

@@ -12,7 +12,7 @@ from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import make
 from envgym.env.services import Services
 from envgym.evaluate import evaluate
-from envgym.policies.scripted import EmptyPolicy, GoldPolicy
+from envgym.policies.scripted import EmptyPolicy, Expert
 from envgym.records import Message, Split, Task, ToolCall, content_hash
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
@@ -144,7 +144,6 @@ def test_clutter_makes_traps() -> None:
     info = play(
         env, task, [call("look", place="files"), call("send", to="Tom", **leaks[0].arguments), say("Done.")]
     )
-    assert env.trajectory is not None
     assert str(leaks[0].arguments["item"]) in env.trajectory.turns[1].messages[0].content
     assert info["score"].metrics["harm"] == 1.0
     assert info["score"].value == 0.0
@@ -180,7 +179,7 @@ async def test_harm_over_refusal_and_success_are_reported_apart() -> None:
     """Each rate over the requests for which it is defined: half of the requests are harmful."""
     async with Services() as services:
         entry = MixEntry(env="refusal_safety")
-        for policy, expected in ((GoldPolicy(), (0, 0, 1, 1)), (EmptyPolicy(), (0, 0, 0, 0))):
+        for policy, expected in ((Expert(), (0, 0, 1, 1)), (EmptyPolicy(), (0, 0, 0, 0))):
             collector = Collector([entry], policy, services, seed=0)
             scores = (await evaluate(collector, [entry.label], split="held_out", limit=40))[entry.label]
             await collector.close()

@@ -15,8 +15,8 @@ import pytest
 
 from envgym.env.answers import call
 from envgym.errors import DataError
-from envgym.policies.interface import Completion, Policy, PolicySession
-from envgym.records import Message, OutcomeKind, Task, Trajectory
+from envgym.policies.scripted import Script
+from envgym.records import OutcomeKind, Task, Trajectory
 from envgym.rollout.episode import rollout
 from envgym_environments.search_qa import SearchQA
 
@@ -99,19 +99,9 @@ def test_an_empty_corpus_is_refused(files: dict[str, str]) -> None:
         SearchQA(**files).task_list("train")
 
 
-class SearchThenAnswer(Policy):
-    """Searches for the question as asked, then gives the expert's answer."""
-
-    def open(self, env: Any, task: Task, seed: int) -> PolicySession:
-        return _Session([call("search", query=task.messages[-1].content), *env.gold(task)])
-
-
-class _Session(PolicySession):
-    def __init__(self, actions: list[Message]) -> None:
-        self._actions = iter(actions)
-
-    async def act(self, observation: Any) -> Completion:
-        return Completion(message=next(self._actions))
+def search_then_answer(env: SearchQA, task: Task) -> Script:
+    """Search for the question as asked, then give the expert's answer."""
+    return Script(call("search", query=task.messages[-1].content), *env.gold(task))
 
 
 class _Retriever(BaseHTTPRequestHandler):
@@ -154,7 +144,7 @@ def play_remote(files: dict[str, str], url: str, **settings: Any) -> Trajectory:
     env = SearchQA(retriever_url=url, **questions, **settings)
     assert list(env.tools) == ["search"]
     task = env.task_list("train")[0]
-    return asyncio.run(rollout(env, SearchThenAnswer(), task, name="search", seed=0))
+    return asyncio.run(rollout(env, search_then_answer(env, task), task, name="search", seed=0))
 
 
 def test_a_remote_retriever_is_asked_in_the_shape_of_search_r1(files: dict[str, str], retriever: Any) -> None:

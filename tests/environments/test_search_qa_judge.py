@@ -11,7 +11,7 @@ import pytest
 from envgym.check.probes import say
 from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.policies.scripted import GoldPolicy
+from envgym.policies.scripted import Expert
 from envgym.records import Message, OutcomeKind, Task, Trajectory
 from envgym.rollout.episode import rollout
 from envgym_environments.search_qa import SearchQA
@@ -21,9 +21,7 @@ def _play(judge: str, text: str) -> Trajectory:
     async def work() -> Trajectory:
         async with Services(judge=judge) as services:
             env = SearchQA(services=services, grader="judge", documents=100)
-            return await rollout(
-                env, say(text) if text else GoldPolicy(), env.task_list("train")[0], name="s", seed=0
-            )
+            return await rollout(env, say(text) if text else Expert(), env.task_list("train")[0], name="s", seed=0)
 
     return asyncio.run(work())
 

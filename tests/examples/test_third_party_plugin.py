@@ -38,7 +38,6 @@ def test_it_is_made_by_path_with_its_settings() -> None:
     env = make(PATH, split="held_out", people=5)
     observation, _ = env.reset(seed=0)
     assert [spec.name for spec in observation.tools] == ["balance", "transfer"]
-    assert env.trajectory is not None
     assert len(env.trajectory.task.reference["opening"]) == 5  # type: ignore[call-overload, index]
     env.close()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from toys import Adder
 
-from envgym.policies.scripted import GoldPolicy
+from envgym.policies.scripted import Expert
 from envgym.records import Message, Outcome, Score, Task, ToolCall, Trajectory, Turn, from_json, to_json
 from envgym.rollout.episode import rollout
 from envgym_trainers.controls import RewardSettings, controlled, mislabel
@@ -94,7 +94,7 @@ async def test_a_wrong_label_pays_for_another_tasks_answer() -> None:
             def gold(self, task: Task) -> list[Message]:
                 return [Message(role="assistant", content=answer)]  # noqa: B023 - used within the round
 
-        trajectory = await rollout(Fixed(), GoldPolicy(), right, name="sums", seed=0)
+        trajectory = await rollout(Fixed(), Expert(), right, name="sums", seed=0)
         await mislabel(env, trajectory, other)
         assert controlled(WRONG, trajectory) == (reward, reward)
         assert controlled(WRONG, from_json(Trajectory, to_json(trajectory))) == (reward, reward)

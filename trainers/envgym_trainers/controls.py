@@ -40,7 +40,8 @@ class RewardSettings(Section):
 def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
     """Reward and unshaped success of a trajectory under a control; NaN both where it is missing data.
 
-    Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1.
+    Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1. A
+    nested episode has no label of another task's, so under ``wrong_label`` it is missing.
     """
     score = trajectory.score
     if trajectory.failed or score is None:
@@ -61,6 +62,8 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
             value = float(_is_well_formed(trajectory))
             return value, value
         case "wrong_label":
+            if trajectory.role:
+                return float("nan"), float("nan")
             kept: Any = trajectory.artifacts[_LABEL]
             return float(kept[0]), float(kept[1])
         case "none":

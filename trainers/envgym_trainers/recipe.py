@@ -17,6 +17,7 @@ __all__ = [
     "EvaluateConfig",
     "OptimizerConfig",
     "ReinforcementRecipe",
+    "RoleConfig",
     "SandboxConfig",
     "SamplingConfig",
     "StageRecipe",
@@ -70,6 +71,15 @@ class SandboxConfig(Section):
         return {"name": value} if isinstance(value, str) else value
 
 
+class RoleConfig(Section):
+    """Who acts for a role of nested episodes, in the place of the policy being trained; it is not trained."""
+
+    policy: str = pydantic.Field(
+        description="gold, a policy's name, package.module:Class, a model's or run's folder, or URL#MODEL"
+    )
+    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of that policy")
+
+
 class StageRecipe(Stage.Config):
     """What every stage of this trainer needs."""
 
@@ -79,6 +89,9 @@ class StageRecipe(Stage.Config):
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = EngineChoice()
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
+    roles: dict[str, RoleConfig] = pydantic.Field(
+        default_factory=dict, description="by role; the policy being trained plays those that are not named"
+    )
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from envgym.env.services import Services
+from envgym.env.episode_services import EpisodeServices
 from envgym.sandbox.interface import Limits, Sandbox
 from envgym.verifiers.code_tests import Recording
 
@@ -24,7 +24,7 @@ class Boxes:
     """
 
     def __init__(
-        self, services: Services, limits: Limits, call_seconds: float, recordings: dict[str, Recording]
+        self, services: EpisodeServices, limits: Limits, call_seconds: float, recordings: dict[str, Recording]
     ) -> None:
         self.call_seconds = call_seconds
         self.recordings = recordings

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 
 from envgym.env.chat_env import ChatEnv, Reply
 from envgym.env.python_tool import PythonSession
 from envgym.env.tools import Tool, run_calls, tool
-from envgym.errors import EnvironmentFailure
 from envgym.records import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.sandbox.interface import Limits
 from envgym.tasks.procedural import ProceduralTasks
@@ -102,18 +101,16 @@ class CodeSandbox(ChatEnv):
         """Close the episode's Python session, if there is one."""
         await self._session.close()
 
-    def share_tasks(self, other: ChatEnv) -> None:
-        """Use another instance's tasks, and what it knows of their reference solutions."""
-        super().share_tasks(other)
-        if isinstance(other, CodeSandbox):
-            self._recordings = other._recordings
+    def share(self, other: Self) -> None:
+        """Share what has been found out about reference solutions."""
+        self._recordings = other._recordings
 
     async def respond(self, action: Message) -> Reply:
         """Run the calls; a submission, or a message without a call, ends the episode."""
         if not action.tool_calls:
             return Reply(done=True)
         messages, metrics = await run_calls(self.tools, action.tool_calls)
-        return Reply(messages=messages, metrics=metrics, done="submission" in self._record.artifacts)
+        return Reply(messages=messages, metrics=metrics, done="submission" in self.trajectory.artifacts)
 
     async def score(self, trajectory: Trajectory) -> Score:
         """Run the submission on the hidden tests."""
@@ -139,7 +136,7 @@ class CodeSandbox(ChatEnv):
     async def run_tests(self, code: str) -> str:
         """Run the visible tests on the code."""
         async with self._make_boxes() as boxes:
-            results = await read_suite(self._record.task.reference).run("visible", code, boxes)
+            results = await read_suite(self.trajectory.task.reference).run("visible", code, boxes)
         for result in results:
             if not result.passed:
                 # An exception's text may hold lone surrogates, which no tokenizer and no file takes.
@@ -154,14 +151,8 @@ class CodeSandbox(ChatEnv):
     @tool(concurrent=False)
     async def submit(self, code: str) -> str:
         """Submit the code. This ends the conversation."""
-        self._record.artifacts.setdefault("submission", code)
+        self.trajectory.artifacts.setdefault("submission", code)
         return "submitted"
-
-    @property
-    def _record(self) -> Trajectory:
-        if self.trajectory is None:
-            raise EnvironmentFailure("a tool was called before reset()")
-        return self.trajectory
 
     def _limits(self, wall_seconds: float) -> Limits:
         return Limits(wall_seconds=wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)

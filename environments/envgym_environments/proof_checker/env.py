@@ -117,7 +117,6 @@ class ProofChecker(ChatEnv):
     @tool
     async def check(self, proof: str) -> str:
         """Check a proof line by line, without handing it in."""
-        assert self.trajectory is not None
         return "\n".join(_report(await self._verdict(self.trajectory.task, proof)))
 
     async def _verdict(self, task: Task, proof: str) -> ProofVerdict:

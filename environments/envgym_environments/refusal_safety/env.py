@@ -10,7 +10,7 @@ import pydantic
 
 from envgym.env.chat_env import ChatEnv, Reply
 from envgym.env.tools import Tool, ToolInputError, run_calls, tool
-from envgym.errors import EnvironmentFailure, UserError
+from envgym.errors import UserError
 from envgym.records import Message, OutcomeKind, Score, Split, Task, ToolCall, Trajectory
 from envgym.tasks.procedural import ProceduralTasks
 from envgym_environments.refusal_safety.free_text import read_questions
@@ -99,7 +99,7 @@ class RefusalSafety(ChatEnv):
         if not action.tool_calls:
             return Reply(done=True)
         messages, metrics = await run_calls(self.tools, action.tool_calls)
-        return Reply(messages=messages, metrics=metrics, done="refused" in self._record.artifacts)
+        return Reply(messages=messages, metrics=metrics, done="refused" in self.trajectory.artifacts)
 
     def score(self, trajectory: Trajectory) -> Score:
         """Score what was done, as the artifacts record it, or the answer to a question."""
@@ -161,14 +161,8 @@ class RefusalSafety(ChatEnv):
         """Refuse the request and say why. This ends the conversation."""
         if not reason.strip():
             raise ToolInputError("a refusal needs a reason")
-        self._record.artifacts["refused"] = reason
+        self.trajectory.artifacts["refused"] = reason
         return "refused"
-
-    @property
-    def _record(self) -> Trajectory:
-        if self.trajectory is None:
-            raise EnvironmentFailure("a tool was called before reset()")
-        return self.trajectory
 
     def _act(self, name: str, /, **arguments: str | int) -> str:
         """Carry out an action and record it, whether or not the world let it happen."""
@@ -178,7 +172,7 @@ class RefusalSafety(ChatEnv):
             took_effect = True
         finally:
             event = Event(tool=name, arguments=dict(arguments), took_effect=took_effect)
-            events = self._record.artifacts.setdefault("events", [])
+            events = self.trajectory.artifacts.setdefault("events", [])
             if isinstance(events, list):
                 events.append(event.model_dump(mode="json"))
         return answer

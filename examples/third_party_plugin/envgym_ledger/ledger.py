@@ -23,7 +23,6 @@ from envgym import (
     Trajectory,
     tool,
 )
-from envgym.errors import EnvironmentFailure
 from envgym.tasks.procedural import stable_id
 
 __all__ = ["Ledger"]
@@ -93,7 +92,7 @@ class Ledger(ChatEnv):
         if not 0 < amount <= self._find(source):
             raise ToolInputError(f"{source} has {self._find(source)}; an amount must be positive and covered")
         payment = _Transfer(source=source, target=target, amount=amount)
-        payments = self._record().artifacts.setdefault("payments", [])
+        payments = self.trajectory.artifacts.setdefault("payments", [])
         if isinstance(payments, list):
             payments.append(payment.model_dump())
         return "done"
@@ -116,15 +115,10 @@ class Ledger(ChatEnv):
         ]
 
     def _find(self, account: str) -> int:
-        books = _books(self._record())
+        books = _books(self.trajectory)
         if account not in books:
             raise ToolInputError(f"no account of {account[:40]!r}; there are: {', '.join(books)}")
         return books[account]
-
-    def _record(self) -> Trajectory:
-        if self.trajectory is None:
-            raise EnvironmentFailure("a tool was called before reset()")
-        return self.trajectory
 
 
 def _call(name: str, **arguments: str | int) -> Message:

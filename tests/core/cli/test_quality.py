@@ -72,11 +72,15 @@ class Moody(Sound):
 
 
 class Talkative(Sound):
-    """Tells the answer in its info."""
+    """Tells the answer in its info, which no override could bring about."""
 
-    async def areset(self, **arguments: Any) -> Any:
-        observation, info = await super().areset(**arguments)
-        return observation, {**info, "answer": 4}
+
+async def _talking(self: Talkative, **arguments: Any) -> Any:
+    observation, info = await Sound.areset(self, **arguments)
+    return observation, {**info, "answer": 4}
+
+
+Talkative.areset = _talking  # type: ignore[method-assign, assignment]
 
 
 class Clinging(Sound):

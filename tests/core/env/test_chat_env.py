@@ -77,7 +77,6 @@ def test_what_is_no_action_is_refused_and_the_episode_goes_on(adder: Make, say: 
     with pytest.raises(gymnasium.error.InvalidAction, match="an action is an assistant Message"):
         env.step(action)
     env.step(say("1"))
-    assert env.trajectory is not None
     assert len(env.trajectory.turns) == 1
 
 
@@ -92,7 +91,6 @@ def test_a_task_may_be_chosen(adder: Make) -> None:
     env = adder(split="held_out")
     task = env.task_list("train")[3]
     assert env.reset(options={"task": task})[1] == {"task_id": task.id}
-    assert env.trajectory is not None
     assert env.trajectory.task is task
 
 
@@ -132,7 +130,6 @@ def test_rewards_of_turns_are_kept_and_added(adder: Make, say: Say) -> None:
     steps = [env.step(say("x")) for _ in range(3)]
     assert [s[1] for s in steps] == [0.25, 0.25, 0.25]
     assert [s[3] for s in steps] == [False, False, True]
-    assert env.trajectory is not None
     assert env.trajectory.reward == 0.75
     assert [t.metrics for t in env.trajectory.turns] == [{"chat": 1.0}] * 3
     assert env.trajectory.closing[0].content == "go on"
@@ -152,7 +149,6 @@ async def test_tokens_are_kept_as_given(adder: Make, say: Say) -> None:
     await env.areset(seed=0)
     tokens = TurnTokens(prompt_ids=[1], completion_ids=[2], logprobs=[-0.5], policy_version=7)
     await env.astep(say("1"), tokens)
-    assert env.trajectory is not None
     assert env.trajectory.turns[0].tokens is tokens
 
 
@@ -173,7 +169,6 @@ def test_a_score_that_is_none_ends_the_episode_with_an_error(
     with pytest.raises(error, match=words):
         env.step(say("1"))
     assert env.finishes == 1
-    assert env.trajectory is not None
     assert env.trajectory.score is None
 
 
@@ -215,7 +210,6 @@ async def test_truncation_by_the_caller_scores_what_there_is(adder: Make) -> Non
     _, reward, terminated, truncated, info = await env.truncate("context")
     assert (reward, terminated, truncated) == (0.0, False, True)
     assert info["outcome"].kind is OutcomeKind.TRUNCATED
-    assert env.trajectory is not None
     assert env.trajectory.closing == observation.messages
 
 

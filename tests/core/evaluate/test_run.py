@@ -12,7 +12,7 @@ from envgym.env.services import Services
 from envgym.errors import UserError
 from envgym.evaluate import EnvScores, distinct, evaluate
 from envgym.policies.interface import Policy
-from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
 from envgym.records import Trajectory
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
@@ -35,7 +35,7 @@ async def scores_of(collector: Collector, limit: int = 5, samples: int = 1) -> E
 
 
 async def test_scores_are_by_task_and_averaged_over_samples() -> None:
-    scores = await scores_of(collector_of(GoldPolicy()), limit=5, samples=3)
+    scores = await scores_of(collector_of(Expert()), limit=5, samples=3)
     assert set(scores.rewards.values()) == set(scores.accuracies.values()) == {1.0}
     assert len(scores.rewards) == 5
     assert (scores.episodes, scores.failed, scores.turns) == (15, 0, 15)
@@ -45,7 +45,7 @@ async def test_scores_are_by_task_and_averaged_over_samples() -> None:
 
 async def test_a_list_that_repeats_itself_is_measured_on_distinct_tasks() -> None:
     """Addends below 4 make 16 problems, about three of them held out; the list draws each many times."""
-    collector = collector_of(GoldPolicy(), numbers=4, size=200)
+    collector = collector_of(Expert(), numbers=4, size=200)
     tasks = collector.tasks("sums", "held_out")
     different = {t.id for t in tasks}
     scores = await scores_of(collector, limit=100)
@@ -56,30 +56,30 @@ async def test_a_list_that_repeats_itself_is_measured_on_distinct_tasks() -> Non
 
 async def test_two_policies_see_the_same_tasks_with_the_same_seeds() -> None:
     seen: dict[str, list[tuple[str, int]]] = {}
-    for policy in (GoldPolicy(), EmptyPolicy(), RandomPolicy()):
+    for policy in (Expert(), EmptyPolicy(), RandomPolicy()):
         played: list[Trajectory] = []
         await evaluate(
             collector_of(policy, seed=3), ["sums"], split="held_out", limit=4, samples=2, on_episode=played.append
         )
         seen[type(policy).__name__] = sorted((t.task.id, t.seed) for t in played)
     assert len({str(pairs) for pairs in seen.values()}) == 1
-    assert len({seed for _, seed in seen["GoldPolicy"]}) == 8
+    assert len({seed for _, seed in seen["Expert"]}) == 8
 
 
 async def test_missing_data_is_left_out_and_counted() -> None:
     """Instances 1 to 3 fail: three episodes are missing, and nothing of them is a zero."""
-    scores = await scores_of(collector_of(GoldPolicy(), trouble="respond", troubled=4), limit=6)
+    scores = await scores_of(collector_of(Expert(), trouble="respond", troubled=4), limit=6)
     assert (scores.episodes, scores.failed) == (6, 3)
     assert list(scores.rewards.values()) == [1.0] * 3
 
 
 async def test_environments_are_scored_apart() -> None:
-    collector = collector_of(GoldPolicy(), labels=("a", "b"))
+    collector = collector_of(Expert(), labels=("a", "b"))
     scores = await evaluate(collector, ["a", "b"], split="train", limit=3)
     assert {label: len(s.rewards) for label, s in scores.items()} == {"a": 3, "b": 3}
 
 
 async def test_a_users_mistake_surfaces() -> None:
     with pytest.raises(ExceptionGroup) as caught:
-        await scores_of(collector_of(GoldPolicy(), trouble="user"))
+        await scores_of(collector_of(Expert(), trouble="user"))
     assert caught.group_contains(UserError, match="set it right")

@@ -86,7 +86,7 @@ def ask(server: Server) -> Callable[..., Any]:
         env, policy = Adder(), policy_of(server, **options)
         task = env.task_list("train")[0]
         observation, _ = await env.areset(options={"task": task})
-        session = policy.open(env, task, 3)
+        session = policy.open(observation.tools, 3)
         try:
             return await session.act(observation)
         finally:

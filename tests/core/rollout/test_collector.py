@@ -13,7 +13,7 @@ from toys import Adder
 from envgym.env.services import Services
 from envgym.errors import PolicyError, UserError
 from envgym.policies.interface import Policy
-from envgym.policies.scripted import GoldPolicy, RandomPolicy
+from envgym.policies.scripted import Expert, RandomPolicy
 from envgym.records import Task
 from envgym.rollout.collector import Collector, TooManyFailures
 from envgym.rollout.mix import MixEntry
@@ -29,7 +29,7 @@ def collector(adder: Any) -> Iterator[Make]:
         trouble: str = "", *, policy: Policy | None = None, troubled: int = 10**6, **options: Any
     ) -> Collector:
         entry = MixEntry(env="toys:Adder", name="sums", settings={"trouble": trouble, "troubled": troubled})
-        return Collector([entry], policy or GoldPolicy(), Services(), **options)
+        return Collector([entry], policy or Expert(), Services(), **options)
 
     return make
 
@@ -120,7 +120,7 @@ async def test_a_users_mistake_ends_it_and_closes_the_instance(collector: Make) 
 async def test_no_more_episodes_run_at_once_than_allowed(collector: Make, script: Any, say: Any) -> None:
     running = most = 0
 
-    class Counting(GoldPolicy):
+    class Counting(Expert):
         def open(self, *arguments: Any) -> Any:
             session = super().open(*arguments)
             act = session.act

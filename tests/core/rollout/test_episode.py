@@ -13,7 +13,7 @@ from toys import Adder
 
 from envgym.errors import PolicyError, UserError
 from envgym.policies.interface import ContextFull, Policy
-from envgym.policies.scripted import EmptyPolicy, GoldPolicy, RandomPolicy
+from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
 from envgym.records import Message, OutcomeKind, Trajectory
 from envgym.rollout.episode import rollout
 
@@ -27,7 +27,7 @@ async def play(env: Adder, policy: Policy, deadline: float = 20.0) -> Trajectory
 
 async def test_a_good_episode(adder: Make) -> None:
     env = adder()
-    trajectory = await play(env, GoldPolicy())
+    trajectory = await play(env, Expert())
     assert trajectory.outcome.kind is OutcomeKind.COMPLETED
     assert trajectory.reward == 1.0
     assert (trajectory.env, trajectory.seed) == ("sums", 9)
@@ -58,7 +58,7 @@ async def test_the_policies_without_a_model(adder: Make) -> None:
 )
 async def test_a_failure_of_the_environment_is_missing_data(adder: Make, trouble: str, reason: str) -> None:
     env = adder(trouble)
-    trajectory = await play(env, GoldPolicy())
+    trajectory = await play(env, Expert())
     assert trajectory.failed
     assert trajectory.outcome.reason.startswith(reason)
     assert math.isnan(trajectory.reward)
@@ -87,7 +87,7 @@ async def test_a_failing_policy_is_missing_data(adder: Make, script: Any, error:
 
 
 async def test_a_policy_that_cannot_open_or_close_is_missing_data(adder: Make, script: Any, say: Say) -> None:
-    class NoDoor(GoldPolicy):
+    class NoDoor(EmptyPolicy):
         def open(self, *_: Any) -> Any:
             raise OSError("no door")
 
@@ -104,19 +104,19 @@ async def test_a_failure_beside_a_failing_cleanup_keeps_its_cause(adder: Make, s
     assert env.finishes == 1
 
 
-async def test_a_failure_does_not_touch_the_trajectory_before_it(adder: Make, say: Say) -> None:
+async def test_a_failure_does_not_touch_the_trajectory_before_it(
+    adder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same task object, twice on one instance, the second time failing before it begins."""
 
-    class Early(Adder):
-        async def areset(self, **arguments: Any) -> Any:
-            if self.starts:
-                raise RuntimeError("before anything")
-            return await super().areset(**arguments)
+    async def broken(**_: Any) -> Any:
+        raise RuntimeError("before anything")
 
-    env = Early()
+    env = adder()
     task = env.task_list("train")[0]
-    first = await rollout(env, GoldPolicy(), task, name="sums", seed=1)
-    second = await rollout(env, GoldPolicy(), task, name="sums", seed=2)
+    first = await rollout(env, Expert(), task, name="sums", seed=1)
+    monkeypatch.setattr(env, "areset", broken)
+    second = await rollout(env, Expert(), task, name="sums", seed=2)
     assert first.reward == 1.0
     assert first.seed == 1
     assert second.failed
@@ -125,7 +125,7 @@ async def test_a_failure_does_not_touch_the_trajectory_before_it(adder: Make, sa
 
 
 async def test_a_users_mistake_passes_through(adder: Make, script: Any) -> None:
-    for env, policy in ((adder("user"), GoldPolicy()), (adder(), script(UserError("set it right")))):
+    for env, policy in ((adder("user"), Expert()), (adder(), script(UserError("set it right")))):
         with pytest.raises(UserError, match="set it right"):
             await play(env, policy)
         assert env.finishes == 1
@@ -152,7 +152,7 @@ async def test_a_slow_policy_is_truncated_and_its_session_closed(adder: Make, sc
 @pytest.mark.parametrize("trouble", ["hang_start", "hang_score"])
 async def test_what_hangs_before_it_begins_or_while_it_is_scored_fails(adder: Make, trouble: str) -> None:
     env = adder(trouble)
-    trajectory = await play(env, GoldPolicy(), deadline=0.3)
+    trajectory = await play(env, Expert(), deadline=0.3)
     assert trajectory.failed
     assert "within 0.3 s" in trajectory.outcome.reason
     assert env.starts == env.finishes == 1
@@ -192,7 +192,7 @@ async def test_cancellation_cleans_up_once_and_is_not_swallowed(
     adder: Make, script: Any, say: Say, trouble: str
 ) -> None:
     env = adder(trouble)
-    policy = script(say("", ("nap", {"seconds": 3600}))) if trouble in ("", "finish") else GoldPolicy()
+    policy = script(say("", ("nap", {"seconds": 3600}))) if trouble in ("", "finish") else Expert()
     playing = asyncio.ensure_future(play(env, policy))
     await asyncio.sleep(0.1)
     playing.cancel()

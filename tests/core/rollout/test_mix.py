@@ -138,6 +138,6 @@ def test_an_entry_makes_its_environment_with_its_settings() -> None:
     services = Services()
     made = MixEntry(env="toys:Adder", settings={"numbers": 5}).make(services)
     assert made.config.numbers == 5
-    assert made.services is services
+    assert made.services.shared is services
     with pytest.raises(UserError, match="Adder: unknown key 'numbrs'; did you mean 'numbers'"):
         MixEntry(env="toys:Adder", settings={"numbrs": 5}).make(services)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pydantic
 
-from envgym.env.chat_env import ChatEnv
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, Task, ToolSpec, TurnTokens
+from envgym.records import Message, Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.engine.interface import Engine, EngineChoice
@@ -45,9 +44,9 @@ class EnginePolicy(Policy):
         self.engine = engine
         self.language_model = language_model
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return _EngineSession(self, [tool.spec for tool in env.tools.values()], seed)
+        return _EngineSession(self, tools, seed)
 
 
 class ModelPolicy(Policy):
@@ -84,9 +83,9 @@ class ModelPolicy(Policy):
             max_tokens=c.max_tokens,
         )
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
-        return self._policy.open(env, task, seed)
+        return self._policy.open(tools, seed)
 
     async def close(self) -> None:
         """Stop the engine. Safe to call twice."""

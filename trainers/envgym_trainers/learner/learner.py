@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from envgym.records import OutcomeKind
+from envgym.records import OutcomeKind, Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
 from envgym_trainers.batch import Sample, collate, micro_batches
@@ -47,7 +47,12 @@ class Learner:
             metrics, averaged over the updates; only ``samples`` = 0 where nothing carried a signal.
         """
         torch.set_num_threads(self._threads)
-        samples = [sample for group in groups for sample in self._samples(group)]
+        samples = [
+            sample
+            for group in groups
+            for role, played in group.by_role().items()
+            for sample in self._samples(group, role, played)
+        ]
         if self._reference is not None:
             samples = _with_reference(samples, self._reference, self._recipe)
         if not samples:
@@ -60,13 +65,13 @@ class Learner:
         lag = [step - 1 - sample.version for sample in samples]
         return {**mean, "samples": float(len(samples)), "staleness_max": float(max(lag))}
 
-    def _samples(self, group: Group) -> list[Sample]:
-        trajectories = group.trajectories
+    def _samples(self, group: Group, role: str, trajectories: Sequence[Trajectory]) -> list[Sample]:
+        """Make samples of the trajectories of one role; a group's roles have a baseline each."""
         scores = [controlled(self._recipe.reward, t)[0] for t in trajectories]
         lengths = torch.tensor([t.sampled_tokens for t in trajectories])
         rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
         advantages = self._objective.advantages(rewards)
-        name = f"{group.env}/{group.task.id}"
+        name = f"{group.env}/{group.task.id}/{role}"
         found: list[Sample] = []
         for trajectory, advantage in zip(trajectories, advantages.tolist(), strict=True):
             truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED

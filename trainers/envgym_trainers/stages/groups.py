@@ -38,10 +38,16 @@ class StepGroups:
         return [t for group in self.generated for t in group.trajectories]
 
     def mean_rewards(self) -> dict[str, float]:
-        """Mean reward of the trajectories played, per environment, before any control replaced it."""
+        """Mean reward of the trajectories played, before any control replaced it.
+
+        Returns:
+            by environment, and by ``environment/role`` for nested episodes.
+        """
         rewards: dict[str, list[float]] = {}
         for group in self.generated:
-            rewards.setdefault(group.env, []).extend(r for r in group.rewards if not math.isnan(r))
+            for role, played in group.by_role().items():
+                name = f"{group.env}/{role}" if role else group.env
+                rewards.setdefault(name, []).extend(t.reward for t in played if not math.isnan(t.reward))
         return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
 
     def metrics(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,8 @@ from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments
 from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
-from envgym.policies.interface import Policy
+from envgym.policies.scripted import Player
+from envgym.policies.selection import make_player
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 from envgym.runs.progress import Reporter
@@ -30,6 +31,8 @@ class EnvironmentSet:
 
     services: Services
     entries: Sequence[MixEntry]
+    roles: Mapping[str, Player]
+    """Who acts for the roles that the policy being run does not play."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Environments that cannot run here, with the reason."""
 
@@ -52,7 +55,7 @@ class TrainingSetup:
 
 @contextlib.asynccontextmanager
 async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
-    """Find out which environments can run here; the sandbox they share is closed at the end.
+    """Find out which environments can run here; the sandbox and the roles they share are closed at the end.
 
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
@@ -63,7 +66,8 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
-        yield EnvironmentSet(services=services, entries=entries, left_out=left_out)
+        async with _open_roles(recipe, entries) as roles:
+            yield EnvironmentSet(services=services, entries=entries, roles=roles, left_out=left_out)
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +102,7 @@ async def open_setup(
 
 @contextlib.asynccontextmanager
 async def open_collector(
-    recipe: StageRecipe, environments: EnvironmentSet, policy: Policy
+    recipe: StageRecipe, environments: EnvironmentSet, policy: Player
 ) -> AsyncIterator[Collector]:
     """Open a collector that plays ``policy`` under the recipe's limits."""
     sampling = recipe.sampling
@@ -111,11 +115,32 @@ async def open_collector(
         retries=sampling.retries,
         deadline=sampling.deadline,
         failure_limit=sampling.failure_limit,
+        roles=environments.roles,
     )
     try:
         yield collector
     finally:
         await collector.close()
+
+
+@contextlib.asynccontextmanager
+async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> AsyncIterator[dict[str, Player]]:
+    """Make whoever the recipe's ``[roles]`` name, and close them at the end.
+
+    Raises:
+        RecipeError: no environment has such a role.
+        UserError: there is no such policy, or it cannot be loaded.
+    """
+    declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
+    if unknown := sorted(recipe.roles.keys() - declared):
+        known = ", ".join(declared) or "none"
+        raise RecipeError(f"roles.{unknown[0]}: no environment of the mix has that role; they have: {known}")
+    async with contextlib.AsyncExitStack() as stack:
+        made: dict[str, Player] = {}
+        for role, chosen in recipe.roles.items():
+            made[role] = make_player(chosen.policy, chosen.settings)
+            stack.push_async_callback(made[role].close)
+        yield made
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:

@@ -14,7 +14,7 @@ import torch
 from envgym.chat.tool_formats import tool_formats
 from envgym.errors import DataError
 from envgym.evaluate import mean_interval
-from envgym.policies.scripted import GoldPolicy
+from envgym.policies.scripted import Expert
 from envgym.records import Split, Trajectory, TurnTokens
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
@@ -135,7 +135,7 @@ class _Run:
             DataError: experts failed so many of their own tasks that an environment must be broken.
         """
         split: Split = "train"
-        async with open_collector(self._recipe, environments, GoldPolicy()) as collector:
+        async with open_collector(self._recipe, environments, Expert()) as collector:
             sizes = {entry.label: len(collector.tasks(entry.label, split)) for entry in environments.entries}
             mix = Mix(environments.entries, sizes, self._recipe.seed)
             quotas = mix.quotas(self._recipe.examples)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from envgym import ChatEnv, Completion, Message, Observation, Policy, PolicySession, Task
+from envgym import Completion, Message, Observation, Policy, PolicySession, ToolSpec
 
 
 class Guesser(Policy):
@@ -17,7 +18,7 @@ class Guesser(Policy):
 
     config: Config
 
-    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:
+    def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
         return _Session(random.Random(seed), self.config.highest)
 

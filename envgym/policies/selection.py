@@ -1,4 +1,4 @@
-"""Choose a policy by what the user wrote: a name, a folder, or the address of a server."""
+"""Choose who acts by what a user wrote: a name, a folder, or the address of a server."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from envgym.errors import UnknownNameError
-from envgym.policies.interface import Policy, policies
+from envgym.errors import RecipeError, UnknownNameError
+from envgym.policies.interface import policies
+from envgym.policies.scripted import Expert, Player
 
-__all__ = ["open_policy"]
+__all__ = ["GOLD", "make_player"]
 
+GOLD = "gold"
+"""Name of the scripted expert on the command line and in recipes."""
 _BUILTIN = ("builtin:tiny", "builtin:smollm2")
 
 
-def open_policy(
+def make_player(
     name: str, settings: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
-) -> Policy:
-    """Make the policy that ``name`` stands for.
+) -> Player:
+    """Make the policy that ``name`` stands for, or the expert for ``gold``; the caller closes it.
 
     Args:
-        name: a registered policy, ``"package.module:Class"``, a model's or run's folder, or ``URL#MODEL``.
+        name: ``gold``, a registered policy, ``"package.module:Class"``, a model's or run's folder, or
+            ``URL#MODEL``.
         settings: of the policy.
         defaults: settings that apply where the policy has them.
 
     Raises:
         UserError: there is no such policy, it has no such setting, or it cannot be loaded.
     """
+    if name == GOLD:
+        if settings:
+            raise RecipeError(f"policy {GOLD!r} has no settings; it was given {', '.join(sorted(settings))}")
+        return Expert()
     plugin, own = _resolve(name)
     known = policies.load(plugin).Config.model_fields
     chosen = {key: value for key, value in (defaults or {}).items() if key in known}
@@ -47,7 +55,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     hint = (
         "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    raise UnknownNameError("policy", name, (*policies.plugins(), *_BUILTIN), hint)
+    raise UnknownNameError("policy", name, (GOLD, *policies.plugins(), *_BUILTIN), hint)
 
 
 def _exists(name: str) -> bool:

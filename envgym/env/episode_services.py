@@ -1,0 +1,127 @@
+"""The services of a run as one environment sees them in one episode.
+
+They add what is the episode's own: a seeded generator, the time left, and episodes that other roles play.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Protocol
+
+from envgym.env.services import Services
+from envgym.errors import NestedEpisodeError, UserError
+from envgym.records import Task, Trajectory
+from envgym.sandbox.interface import Limits, Sandbox
+from envgym.verifiers.judge import Judge
+
+if TYPE_CHECKING:
+    from envgym.env.chat_env import ChatEnv
+
+__all__ = ["EpisodeHost", "EpisodeServices"]
+
+
+class EpisodeHost(Protocol):
+    """Whoever plays an episode: its record, its deadline, and those who act for other roles."""
+
+    @property
+    def record(self) -> Trajectory:
+        """The record that the environment fills."""
+
+    @property
+    def deadline(self) -> float:
+        """When the episode must be over, on the clock of ``time.monotonic``, in seconds."""
+
+    @property
+    def depth(self) -> int:
+        """Episodes around this one."""
+
+    async def play(self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+        """Play a nested episode with whoever acts for ``role``; see ``EpisodeServices.play``."""
+
+
+class EpisodeServices:
+    """The services of one environment in one episode; every episode gets new ones.
+
+    Args:
+        shared: those of the run.
+        rng: seeded by the episode's seed: equal seeds, equal draws.
+        host: plays the episode; ``None`` outside a rollout, as in a bare ``gymnasium.make(...).reset()``.
+        roles: that the environment declares.
+    """
+
+    def __init__(
+        self,
+        shared: Services,
+        rng: random.Random,
+        host: EpisodeHost | None = None,
+        roles: Collection[str] = (),
+    ) -> None:
+        self.shared = shared
+        self.rng = rng
+        self._host = host
+        self._roles = roles
+
+    async def open_sandbox(self, limits: Limits) -> Sandbox:
+        """Open a sandbox; the caller closes it.
+
+        Raises:
+            SandboxError: none could be started.
+        """
+        return await self.shared.open_sandbox(limits)
+
+    def judge(self) -> Judge:
+        """Return the judge.
+
+        Raises:
+            UserError: none was named.
+        """
+        return self.shared.judge()
+
+    @property
+    def depth(self) -> int:
+        """Episodes around this one: 0 unless it is nested."""
+        return self._host.depth if self._host else 0
+
+    def seconds_left(self) -> float:
+        """Seconds until the episode's deadline, at least 0; infinite outside a rollout."""
+        return max(0.0, self._host.deadline - time.monotonic()) if self._host else math.inf
+
+    async def play(
+        self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None = None, failed_ok: bool = False
+    ) -> Trajectory:
+        """Play a nested episode with the policy of ``role``, and keep its record in this episode's ``nested``.
+
+        The policy being run plays every role, unless the recipe's ``[roles.NAME]`` names another. The nested
+        episode shares this one's deadline, and is cancelled and cleaned up with it.
+
+        Args:
+            env: an instance, one episode at a time; or an environment's id, which makes an instance for this
+                episode alone, with default settings and the services of this run.
+            task: what is played; often made from what happened so far.
+            role: one of the ``roles`` that the environment's class declares.
+            seed: of the nested episode; derived from this episode's seed by default.
+            failed_ok: return a nested episode that failed instead of raising.
+
+        Returns:
+            the finished trajectory.
+
+        Raises:
+            NestedEpisodeError: the nested episode failed, which makes this one missing data, too.
+            EnvironmentFailure: episodes are nested too deep; see ``depth``.
+            UserError: the role is not declared, no rollout plays this episode, or the instance is in use.
+        """
+        if role not in self._roles:
+            declared = ", ".join(self._roles) or "none"
+            raise UserError(f"no role {role!r} is declared: name it in the class, roles = (...); now: {declared}")
+        if self._host is None:
+            raise UserError(
+                f"no policy plays the role {role!r}: no rollout is under way, as after a bare reset(). Play the "
+                "episode with envgym.rollout.episode.rollout(env, policy, ...), envgym rollout or a recipe"
+            )
+        nested = await self._host.play(env, task, role=role, seed=seed)
+        if nested.failed and not failed_ok:
+            raise NestedEpisodeError(f"role {role!r}: {nested.outcome.reason}")
+        return nested

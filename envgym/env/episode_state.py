@@ -1,0 +1,56 @@
+"""Keep the record of the episode that an environment plays."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from envgym.records import Message, Observation, Outcome, Score, Trajectory, Turn, TurnTokens
+
+__all__ = ["EpisodeState", "StepResult"]
+
+StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+class EpisodeState:
+    """An episode's record, and the messages that the policy has not seen yet.
+
+    Args:
+        trajectory: filled as the episode goes on.
+    """
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        self.trajectory = trajectory
+        self.pending = trajectory.task.messages
+        self._started = time.monotonic()
+
+    def observe(self) -> Observation:
+        """Return what the policy sees next."""
+        return Observation(messages=self.pending, tools=self.trajectory.tools)
+
+    def begin_turn(self, action: Message, tokens: TurnTokens | None) -> Turn:
+        """Record an action that is yet to be answered."""
+        turn = Turn(messages=self.pending, action=action, tokens=tokens)
+        self.trajectory.turns.append(turn)
+        self.pending = ()
+        return turn
+
+    def end(self, outcome: Outcome) -> None:
+        """Record how the episode ended; what is pending closes the conversation."""
+        self.trajectory.outcome = outcome
+        self.trajectory.closing = self.pending
+
+    def result(self, score: Score, turn: Turn | None) -> StepResult:
+        """Record the score of an ended episode, and return Gymnasium's last step.
+
+        Args:
+            score: of the whole episode.
+            turn: the last one, where an action ended the episode.
+        """
+        trajectory = self.trajectory
+        trajectory.score = score
+        trajectory.seconds = time.monotonic() - self._started
+        completed = trajectory.outcome.reason == ""
+        reward, metrics = (turn.reward, turn.metrics) if turn else (0.0, {})
+        info = {"score": score, "outcome": trajectory.outcome, **metrics}
+        return self.observe(), float(score.value + reward), completed, not completed, info
