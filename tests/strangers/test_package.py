@@ -18,6 +18,8 @@ from envgym.runs.folder import RunFolder
 from envgym.runs.stage import stages
 from envgym.sandbox.selection import sandboxes, select_backend
 from envgym.testing import EnvironmentContract, IsolatedSandboxContract, PolicyContract, Script, play
+from envgym_trainers.engine.interface import engines
+from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.objectives import objectives
 from envgym_trainers.testing import ObjectiveContract
 
@@ -28,6 +30,7 @@ REGISTRIES: dict[str, tuple[Registry[Any], str]] = {
     "sandboxes": (sandboxes, "counted"),
     "policies": (policies, "guesser"),
     "tool_formats": (tool_formats, "brackets"),
+    "engines": (engines, "brief"),
     "objectives": (objectives, "centred"),
     "stages": (stages, "measure"),
 }
@@ -43,6 +46,11 @@ settings = { letters = "ab" }
 
 [model]
 path = "builtin:tiny"
+tool_format = "brackets"
+
+[engine]
+name = "brief"
+longest = 3
 
 [sampling]
 max_tokens = 8
@@ -126,14 +134,21 @@ def test_its_tool_format_reads_what_it_writes() -> None:
     assert made.parse(made.render(message)) == message
 
 
-def test_a_recipe_trains_with_its_environment_objective_and_sandbox(command: Any, site: Path) -> None:
+def test_a_recipe_trains_with_all_of_them(command: Any, site: Path) -> None:
     (site / "recipe.toml").write_text(RECIPE)
     done = command("train", "recipe.toml", "--out", "run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].startswith("letters ")
     (row,) = RunFolder.existing(site / "run").metrics()
     assert row["centred_scale"] == pytest.approx(3.0)
-    assert {t.env for t in RunFolder.existing(site / "run").trajectories(1)} == {"letters"}
+    played = RunFolder.existing(site / "run").trajectories(1)
+    assert {t.env for t in played} == {"letters"}
+    tokens = [turn.tokens for t in played for turn in t.turns if turn.tokens]
+    assert max(len(t.completion_ids) for t in tokens) == 3
+    model = load_model(ModelConfig(path="builtin:tiny", tool_format="brackets"))
+    assert type(model.tool_format) is tool_formats.load("brackets")
+    wrong = command("train", "recipe.toml", "--set", "model.tool_format=bracket")
+    assert (wrong.returncode, "did you mean 'brackets'" in wrong.stderr) == (2, True)
 
 
 def test_a_recipe_runs_its_stage(command: Any, site: Path) -> None:
