@@ -8,7 +8,8 @@ Inherit the suite of a kind and name the plugin; pytest collects the rest::
     class TestReversal(EnvironmentContract):
         env = "reversal:Reversal"
 
-Objectives and engines are tested in the same way by ``envgym_trainers.testing``.
+Objectives and engines are tested in the same way by ``envgym_trainers.testing``, and tool formats by
+``envgym.testing.tool_formats``, which needs hypothesis as well.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from envgym.chat.tool_formats import tool_formats
+from envgym.chat.tool_formats import ToolFormat, tool_formats
 from envgym.env.registration import environments
 from envgym.plugins.registry import Registry
 from envgym.policies.interface import policies
@@ -18,10 +18,11 @@ from envgym.runs.folder import RunFolder
 from envgym.runs.stage import stages
 from envgym.sandbox.selection import sandboxes, select_backend
 from envgym.testing import EnvironmentContract, IsolatedSandboxContract, PolicyContract, Script, play
+from envgym.testing.tool_formats import ToolFormatContract
 from envgym_trainers.engine.interface import engines
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.objectives import objectives
-from envgym_trainers.testing import ObjectiveContract
+from envgym_trainers.testing import EngineContract, ObjectiveContract
 
 pytestmark = pytest.mark.usefixtures("stranger")
 
@@ -76,6 +77,15 @@ class TestCounted(IsolatedSandboxContract):
 
 class TestGuesser(PolicyContract):
     policy = "guesser"
+
+
+class TestBrackets(ToolFormatContract):
+    def tool_format(self) -> ToolFormat:
+        return tool_formats.make("brackets")
+
+
+class TestBrief(EngineContract):
+    engine = "brief"
 
 
 class TestCentred(ObjectiveContract):

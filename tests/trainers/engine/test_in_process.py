@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import dataclasses
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.interface import Sampled
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import ModelConfig, load_model
 
 Start = Callable[..., InProcessEngine]
 Expected = Callable[..., list[float]]
@@ -150,6 +155,90 @@ async def test_weights_changed_in_the_middle_of_a_turn(
     assert sampled.version == 0
     assert sampled.logprobs[5:] == pytest.approx(fresh[5:], abs=1e-4)
     assert sampled.logprobs[:5] != pytest.approx(fresh[:5], abs=1e-4)
+
+
+async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_done(
+    model: PreTrainedModel, start: Start, expected_logprobs: Expected
+) -> None:
+    """Every token is the old model's or the new one's, in that order; a mixture would be neither's."""
+    engine = start(model, capacity=400)
+    engine._loop.scheduler.stop_ids = frozenset()
+    changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
+    _shake(changed.model)
+    old = copy.deepcopy(model)
+    call = asyncio.ensure_future(engine.open().sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
+    await asyncio.sleep(0.1)
+    await engine.update_weights(changed, 5)
+    assert not call.done()
+    sampled = await call
+    before, after = (expected_logprobs(m, [([9, 10], sampled)]) for m in (old, changed.model))
+    which = [abs(found - a) < 1e-4 for found, a in zip(sampled.logprobs, after, strict=True)]
+    since = which.index(True)
+    assert 0 < since < 390
+    assert sampled.logprobs[:since] == pytest.approx(before[:since], abs=1e-4)
+    assert sampled.logprobs[since:] == pytest.approx(after[since:], abs=1e-4)
+    assert (sampled.version, engine.version) == (0, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks the old way
+async def test_adapters_reach_an_engine_without_any(
+    model_folder: Path, converse: Any, expected_logprobs: Expected
+) -> None:
+    """A bfloat16 copy samples from what a float32 model with LoRA adapters has learnt, merged."""
+    plain = load_model(ModelConfig(path=str(model_folder), context=64, dtype="bfloat16"))
+    adapted = load_model(ModelConfig(path=str(model_folder), context=64, lora_rank=2))
+    _shake(adapted.model)
+    engine = InProcessEngine(language_model=plain, concurrency=2)
+    try:
+        await engine.update_weights(adapted, 1)
+        turns = await converse(engine.open(), [[9, 10, 11]])
+    finally:
+        await engine.close()
+    assert plain.dtype == torch.bfloat16
+    assert _reported(turns) == pytest.approx(expected_logprobs(adapted.model, turns), abs=0.1)
+    unadapted = load_model(ModelConfig(path=str(model_folder), context=64))
+    assert _reported(turns) != pytest.approx(expected_logprobs(unadapted.model, turns), abs=0.1)
+
+
+async def test_a_session_samples_once_at_a_time_and_never_after_a_cancelled_call(
+    model: PreTrainedModel, start: Start
+) -> None:
+    session = start(model).open()
+    call = asyncio.ensure_future(session.sample([9], max_tokens=50, temperature=1.0, seed=0))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="once at a time"):
+        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+    call.cancel()
+    await asyncio.wait([call])
+    with pytest.raises(RuntimeError, match="not after a call was cancelled"):
+        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+
+
+async def test_a_copy_that_fails_ends_the_engine(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the weights may be new: nothing sampled from then on could be trusted."""
+    engine = start(model)
+    changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
+    monkeypatch.setattr(
+        LanguageModel, "weights", lambda self: {k: v.to("meta") for k, v in model.state_dict().items()}
+    )
+    for _ in range(2):
+        with pytest.raises(PolicyError, match="the engine stopped"):
+            await engine.update_weights(changed, 1)
+    with pytest.raises(PolicyError, match="the engine stopped"):
+        engine.check()
+    assert engine.version == 0
+
+
+@pytest.mark.parametrize(("settings", "slots"), [({}, 6), ({"slots": 2}, 2)])
+async def test_slots_are_the_concurrency_unless_set(
+    model: PreTrainedModel, start: Start, settings: dict[str, Any], slots: int
+) -> None:
+    language_model = start(model).language_model
+    engine = InProcessEngine(language_model=language_model, concurrency=6, **settings)
+    assert engine._loop.scheduler.free_slots == slots
+    await engine.close()
 
 
 @pytest.mark.parametrize("leave", ["close", "cancel"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+from envgym_trainers.engine.sampling import choose
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row, passes
 
@@ -148,3 +150,25 @@ def test_short_prompts_do_not_wait_in_the_padding_of_long_ones() -> None:
     groups = [[Row(ids=[1] * 300)], *([Row(ids=[1] * 10)] for _ in range(60))]
     assert [len(batch) for batch in passes(groups)] == [1, 60]
     assert len(list(passes(groups[1:]))) == 1
+
+
+@torch.inference_mode()
+def test_every_tensor_of_a_pass_is_where_the_model_is(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands for a GPU: what is computed there refuses company from the CPU."""
+    monkeypatch.setattr(Scheduler, "_prove", lambda self: None)
+    monkeypatch.setattr("envgym_trainers.engine.scheduler.has_plain_head", lambda model: True)
+    scheduler = Scheduler(model.to("meta"), slots=4, capacity=40, stop_ids=frozenset())
+    chosen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(logits: torch.Tensor, uniform: torch.Tensor, temperature: torch.Tensor) -> Any:
+        chosen.append(choose(logits, uniform, temperature))
+        return torch.full((len(logits),), 9), torch.zeros(len(logits))
+
+    monkeypatch.setattr("envgym_trainers.engine.scheduler.choose", keep)
+    rows = admitted(scheduler, [[8, 9], [8, 9], [10, 11, 12]])
+    scheduler.extend(rows)
+    scheduler.decode(rows)
+    scheduler.decode(rows[2:])  # moves a row
+    assert [tensor.device.type for pair in chosen for tensor in pair] == ["meta"] * 6

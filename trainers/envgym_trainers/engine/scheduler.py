@@ -90,7 +90,9 @@ class Scheduler:
             for row in group:
                 row.cached = length
         repeats = torch.tensor([len(group) for group in groups], device=self.device)
-        self._sample([row for group in groups for row in group], logits.repeat_interleave(repeats, dim=0))
+        members = [row for group in groups for row in group]
+        # The size is known here; without it a GPU would be asked for it, and waited for.
+        self._sample(members, logits.repeat_interleave(repeats, dim=0, output_size=len(members)))
 
     def _borrow(self, groups: list[list[Row]]) -> None:
         """Give new rows what another row of the same weights has run already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from envgym_trainers.testing.engines import EngineContract
 from envgym_trainers.testing.objectives import ObjectiveContract
 
-__all__ = ["ObjectiveContract"]
+__all__ = ["EngineContract", "ObjectiveContract"]
