@@ -1,4 +1,4 @@
-"""Contract tests for plugins, and helpers for an author's own tests. Needs pytest.
+"""Contract tests for plugins, and helpers for an author's own tests. Needs pytest 9.2.
 
 Inherit the suite of a kind and name the plugin; pytest collects the rest::
 

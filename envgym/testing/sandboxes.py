@@ -92,11 +92,11 @@ class SandboxContract:
         """Tell endings apart, and run another program afterwards."""
         code, status, exit_code = _ENDINGS[name]
         started = time.monotonic()
-        result = _run(sandbox, code, wall_seconds=1.0)
+        result = _run(sandbox, code, wall_seconds=1.0 if status is Status.TIMEOUT else None)
         assert result.status is status, result
         assert exit_code in (None, result.exit_code)
         assert (result.signal == 15) is (status is Status.SIGNAL)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < self.limits.wall_seconds
         assert len(result.stdout) <= self.limits.output_bytes + 200
         assert _run(sandbox, "print(1)").text == "1\n"
 
