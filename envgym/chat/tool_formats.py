@@ -1,4 +1,4 @@
-"""Turn a completion's text into a message: where a model family writes its tool calls.
+"""Read a completion's text as a message, tool calls in the form of the model's family included.
 
 A model writes anything; parsing never raises. A call that cannot be read becomes a ``ToolCall`` with ``error``
 set, which the environment answers with that text.
@@ -26,7 +26,7 @@ _CLOSE_IN_JSON = "<\\/tool_call>"
 
 
 def make_call(body: Any, call_id: str) -> ToolCall:
-    """The call that a decoded ``{"name": …, "arguments": {…}}`` asks for; its ``error`` says what is wrong."""
+    """Make the call that a decoded ``{"name": …, "arguments": {…}}`` asks for; ``error`` says what is wrong."""
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         return ToolCall(name="", id=call_id, error='a tool call needs a "name" string')
     arguments = body.get("arguments", {})
@@ -36,7 +36,7 @@ def make_call(body: Any, call_id: str) -> ToolCall:
 
 
 def dropped(count: int) -> tuple[ToolCall, ...]:
-    """What stands for ``count`` calls beyond ``MAX_CALLS``: one that is answered with the reason, or nothing."""
+    """Stand in for ``count`` calls beyond ``MAX_CALLS`` with one that is answered with the reason, or none."""
     if count <= 0:
         return ()
     reason = f"at most {MAX_CALLS} tool calls per message are run; {count} more were dropped"
@@ -44,7 +44,11 @@ def dropped(count: int) -> tuple[ToolCall, ...]:
 
 
 class ToolFormat(Plugin, abc.ABC):
-    """How one family of models writes tool calls."""
+    """How one family of models writes tool calls.
+
+    A recipe names it as ``model.tool_format``; sampling, imitation and evaluation use it alike. What every format
+    must do is tested by ``envgym.testing.tool_formats.ToolFormatContract``.
+    """
 
     @abc.abstractmethod
     def parse(self, text: str) -> Message:
@@ -52,7 +56,7 @@ class ToolFormat(Plugin, abc.ABC):
 
     @abc.abstractmethod
     def render(self, message: Message) -> str:
-        """Write an assistant message as the text that parses to it."""
+        """Write an assistant message as the text that parses to it; call ids are not kept."""
 
     @abc.abstractmethod
     def describe(self, tools: Sequence[ToolSpec]) -> str:
@@ -80,7 +84,7 @@ class HermesFormat(ToolFormat):
         return "\n".join([part for part in (message.content, *blocks) if part])
 
     def describe(self, tools: Sequence[ToolSpec]) -> str:
-        """Names, descriptions and parameters as JSON, and the form of a call."""
+        """List names, descriptions and parameters as JSON, and show the form of a call."""
         listed = "\n".join(
             json.dumps({"name": t.name, "description": t.description, "parameters": t.parameters}) for t in tools
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -11,15 +12,25 @@ import torch
 from envgym.errors import PolicyError, UserError
 from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, engines
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.placement import Device, place
 from envgym_trainers.testing import EngineContract
+
+_DEVICES: tuple[Device, ...] = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 class TestRegistered(EngineContract):
-    """Every engine that is installed."""
+    """Every engine that is installed, on every device that is there."""
 
-    @pytest.fixture(autouse=True, params=engines.plugins())
-    def _named(self, request: pytest.FixtureRequest) -> None:
-        self.engine = request.param
+    device: Device
+
+    @pytest.fixture(autouse=True, params=itertools.product(engines.plugins(), _DEVICES), ids="-".join)
+    def _chosen(self, request: pytest.FixtureRequest) -> None:
+        self.engine, self.device = request.param
+
+    def language_model(self) -> LanguageModel:
+        made = super().language_model()
+        place(made.model, self.device, "float32")
+        return made
 
 
 class Plain(Engine):

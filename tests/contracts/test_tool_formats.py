@@ -19,8 +19,8 @@ class TestRegistered(ToolFormatContract):
 
     name: str
 
-    @classmethod
     @pytest.fixture(autouse=True, scope="class", params=tool_formats.plugins())
+    @classmethod
     def _named(cls, request: pytest.FixtureRequest) -> None:
         cls.name = request.param
 

@@ -87,7 +87,7 @@ class StageRecipe(Stage.Config):
     sandbox: SandboxConfig = SandboxConfig()
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()
-    engine: EngineChoice = EngineChoice()
+    engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
     roles: dict[str, RoleConfig] = pydantic.Field(
         default_factory=dict, description="by role; the policy being trained plays those that are not named"

@@ -1,4 +1,4 @@
-"""Parsing inverts rendering, and never raises, whatever a model writes."""
+"""Hermes tool calls: what cannot be read says why, beyond what the contract asks of every format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.chat.tool_formats import MAX_CALLS, HermesFormat, make_call
-from envgym.records import Message, ToolCall, from_json, to_json
+from envgym.records import Message, ToolCall
 from envgym.strict_json import parse_json
 
 FORMAT = HermesFormat()
@@ -24,42 +24,14 @@ JSON = st.recursive(
 )
 CALLS = st.lists(st.tuples(TEXT, st.dictionaries(TEXT, JSON, max_size=3)), max_size=MAX_CALLS)
 CONTENT = st.text(max_size=30).map(str.strip).filter(lambda text: "<tool_call>" not in text)
-PIECES = st.lists(
-    st.text(max_size=10)
-    | st.sampled_from(
-        [
-            "<tool_call>",
-            "</tool_call>",
-            '{"name":',
-            '"arguments":',
-            "{",
-            "}",
-            "[",
-            "NaN",
-            "1e999",
-            '"\\ud800"',
-            "\n",
-        ]
-    ),
-    max_size=30,
-).map("".join)
 
 
 @settings(deadline=None, max_examples=25)
 @given(CONTENT, CALLS)
-def test_parsing_inverts_rendering(content: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
+def test_even_marks_in_names_and_keys_come_through(content: str, calls: list[tuple[str, dict[str, Any]]]) -> None:
     made = tuple(ToolCall(name=n, arguments=a, id=f"call_{i}") for i, (n, a) in enumerate(calls))
     message = Message(role="assistant", content=content, tool_calls=made)
     assert FORMAT.parse(FORMAT.render(message)) == message
-
-
-@settings(deadline=None, max_examples=25)
-@given(PIECES | st.text())
-def test_parsing_never_raises_and_what_it_makes_can_be_stored(text: str) -> None:
-    message = FORMAT.parse(text)
-    assert message.role == "assistant"
-    assert len(message.tool_calls) <= MAX_CALLS + 1
-    assert from_json(Message, to_json(message)) == message
 
 
 def call_of(body: str) -> ToolCall:

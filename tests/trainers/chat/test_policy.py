@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
+from envgym.chat.tool_formats import HermesFormat
 from envgym.env.chat_env import ChatEnv, Reply
+from envgym.policies.interface import policies
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.episode import rollout
 from envgym_trainers.chat.policy import EnginePolicy, ModelPolicy
@@ -101,3 +104,51 @@ async def test_a_model_from_a_folder_plays(model_folder: Any) -> None:
         await policy.close()
         await policy.close()
     assert first.turns[0].tokens == second.turns[0].tokens, "greedy decoding does not depend on the seed"
+
+
+class Shout(HermesFormat):
+    """Reads every text as a shout."""
+
+    def parse(self, text: str) -> Message:
+        return Message(role="assistant", content="SHOUT")
+
+
+class Narrow(InProcessEngine):
+    """Holds very little."""
+
+    class Config(InProcessEngine.Config):
+        held: int
+
+    config: Config
+
+    @property
+    def capacity(self) -> int:
+        return self.config.held
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome", "said"),
+    [
+        ({}, "tokens", None),
+        ({"tool_format": f"{__name__}:Shout"}, "tokens", "SHOUT"),
+        ({"engine": {"name": f"{__name__}:Narrow", "held": 4}}, "context", None),
+        ({"dtype": "bfloat16", "device": "cpu"}, "tokens", None),
+    ],
+    ids=["defaults", "tool_format", "engine", "placement"],
+)
+async def test_settings_of_a_model_policy(
+    model_folder: Any, settings: dict[str, Any], outcome: str, said: str | None
+) -> None:
+    """Made by name like any policy; each setting changes the episode or the model."""
+    values = {"path": str(model_folder), "max_tokens": 1, "context": 64, "concurrency": 2, **settings}
+    policy = policies.make("model", values)
+    env = Chatter(max_turns=1)
+    try:
+        trajectory = await rollout(env, policy, env.task_list("train")[0], name="c", seed=3)
+    finally:
+        await policy.close()
+    assert trajectory.outcome.reason == outcome
+    if said is not None:
+        assert trajectory.turns[0].action.content == said
+    assert isinstance(policy, ModelPolicy)
+    assert policy.language_model.dtype == getattr(torch, settings.get("dtype", "float32"))

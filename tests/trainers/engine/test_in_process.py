@@ -158,7 +158,7 @@ async def test_weights_changed_in_the_middle_of_a_turn(
 
 
 async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_done(
-    model: PreTrainedModel, start: Start, expected_logprobs: Expected
+    model: PreTrainedModel, start: Start, expected_logprobs: Expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every token is the old model's or the new one's, in that order; a mixture would be neither's."""
     engine = start(model, capacity=400)
@@ -166,8 +166,15 @@ async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_don
     changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
     _shake(changed.model)
     old = copy.deepcopy(model)
+    begun, loop, decode = asyncio.Event(), asyncio.get_running_loop(), engine._loop.scheduler.decode
+
+    def noticed(rows: list[Row]) -> None:
+        decode(rows)
+        loop.call_soon_threadsafe(begun.set)
+
+    monkeypatch.setattr(engine._loop.scheduler, "decode", noticed)
     call = asyncio.ensure_future(engine.open().sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
-    await asyncio.sleep(0.1)
+    await begun.wait()
     await engine.update_weights(changed, 5)
     assert not call.done()
     sampled = await call

@@ -65,20 +65,20 @@ class ModelPolicy(Policy):
         device: Device = pydantic.Field(default="auto", description="as model.device")
         dtype: Dtype = pydantic.Field(default="float32", description="as model.dtype")
         tool_format: str = pydantic.Field(default="hermes", description="as model.tool_format")
-        engine: EngineChoice = pydantic.Field(default=EngineChoice(), description="as the recipe's [engine]")
+        engine: EngineChoice = pydantic.Field(default_factory=EngineChoice, description="as the recipe's [engine]")
 
     config: Config
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         c = self.config
-        language_model = load_model(
+        self.language_model = load_model(
             ModelConfig(path=c.path, context=c.context, device=c.device, dtype=c.dtype, tool_format=c.tool_format)
         )
-        self._engine = c.engine.make(language_model=language_model, concurrency=c.concurrency)
+        self._engine = c.engine.make(language_model=self.language_model, concurrency=c.concurrency)
         self._policy = EnginePolicy(
             engine=self._engine,
-            language_model=language_model,
+            language_model=self.language_model,
             temperature=c.temperature,
             max_tokens=c.max_tokens,
         )

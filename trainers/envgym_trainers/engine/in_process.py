@@ -59,7 +59,8 @@ class InProcessEngine(Engine):
             self.check()
             self._loop.version = version
             return
-        new, own = _matched(language_model.weights(), self.language_model.model.state_dict())
+        new, own = language_model.weights(), self.language_model.model.state_dict()
+        _refuse_others(new, own)
 
         def copy() -> None:
             with torch.no_grad():
@@ -123,18 +124,11 @@ class _Session(EngineSession):
         self._loop.forget(self._row)
 
 
-def _matched(
-    new: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return both, once every tensor of one is known to fit one of the other.
-
-    Raises:
-        UserError: names or shapes differ.
-    """
+def _refuse_others(new: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+    """Raise ``UserError`` where names or shapes differ: a copy must not fail half-way."""
     odd = sorted(new.keys() ^ own.keys()) or [name for name in own if new[name].shape != own[name].shape]
     if odd:
         raise UserError(
             f"the new weights are not those of the engine's model: {len(odd)} tensors differ in name or shape, "
             f"e.g. {odd[0]!r}; make the engine with a model of the same architecture, without adapters"
         )
-    return new, own

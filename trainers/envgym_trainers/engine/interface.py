@@ -126,6 +126,10 @@ class Engine(Plugin, abc.ABC):
         them, caches that older weights made are dropped or run again. Where the engine runs ``language_model``
         itself, the caller has changed it already while nothing was sampled.
 
+        Args:
+            language_model: of the architecture that the engine was made with; adapters may be added.
+            version: a number that no other weights of this engine had.
+
         Raises:
             PolicyError: the engine stopped.
             UserError: these are not weights of the engine's model.
