@@ -61,6 +61,7 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
             "tools": tools,
             "reward_range": kind.reward_range,
             "needs_sandbox": kind.needs_sandbox,
+            "roles": kind.roles,
         }
         print(json.dumps(record, indent=2, default=str))
         return
@@ -72,6 +73,8 @@ def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
         print(f"  {tool}: {text}")
     print(f"\nrewards: {kind.reward_range[0]:g} to {kind.reward_range[1]:g}")
     print(f"needs a sandbox: {'yes' if kind.needs_sandbox else 'no'}")
+    if kind.roles:
+        print(f"roles: {', '.join(kind.roles)}")
 
 
 def rollout_command(
@@ -112,6 +115,9 @@ def _print(trajectory: Trajectory) -> None:
     if trajectory.score is not None:
         parts = ", ".join(f"{k} {v:g}" for k, v in trajectory.score.components.items())
         print(f"reward: {trajectory.reward:g}  ({parts})")
+    for nested in trajectory.nested:
+        print(f"\n-- {nested.role} in {nested.env}")
+        _print(nested)
 
 
 async def _play(

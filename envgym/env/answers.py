@@ -1,4 +1,4 @@
-r"""What the environments whose answer is a short text share: reading the answer, and an expert's messages.
+r"""Helpers for environments whose answer is a short text: read the answer, and write an expert's messages.
 
 The final answer is what the last assistant message puts into ``<answer>...</answer>`` or ``\boxed{...}``; text
 outside a fence, earlier messages and tool output never count. Of several fences the last one does, and a
@@ -23,7 +23,7 @@ _FENCES = ("<answer>", "\\boxed{")
 
 
 def fenced_answer(trajectory: Trajectory) -> str | None:
-    """The final answer, or ``None`` where the last message fences none or is not a final message."""
+    """Return the final answer, or ``None`` where the last message fences none or makes a tool call."""
     if not trajectory.turns or trajectory.turns[-1].action.tool_calls:
         return None
     text = trajectory.final_text
@@ -31,12 +31,12 @@ def fenced_answer(trajectory: Trajectory) -> str | None:
 
 
 def has_format(trajectory: Trajectory) -> float:
-    """1 where the last message fences an answer, right or wrong, and 0 elsewhere."""
+    """Return 1 where the last message fences an answer, right or wrong, and 0 elsewhere; a ``RewardFunction``."""
     return float(fenced_answer(trajectory) is not None)
 
 
 def reference_of(task: Task) -> dict[str, JsonValue]:
-    """The hidden reference of a task whose reference is an object.
+    """Return the hidden reference of a task whose reference is an object.
 
     Raises:
         DataError: it is not one, as of a task that another environment made.
@@ -47,12 +47,17 @@ def reference_of(task: Task) -> dict[str, JsonValue]:
 
 
 def call(name: str, **arguments: JsonValue) -> Message:
-    """An assistant message that is one tool call."""
+    """Make an assistant message that is one tool call, e.g. ``call("search", query="Paris")``."""
     return Message(
         role="assistant", content="", tool_calls=(ToolCall(name=name, arguments=arguments, id="call_0"),)
     )
 
 
 def script(calls: Sequence[Message], answer: str) -> list[Message]:
-    """The actions of an expert: the calls, then the fenced answer."""
+    """Make the actions of an expert, as ``ChatEnv.gold`` returns them: the calls, then the fenced answer.
+
+    Args:
+        calls: messages of ``call``, none for an answer at once.
+        answer: without its fence.
+    """
     return [*calls, Message(role="assistant", content=f"<answer>{answer}</answer>")]

@@ -95,7 +95,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         self.split: Split = check_split(split)
         self.__shared = services.shared if isinstance(services, EpisodeServices) else services or Services()
         self.__owns_services = services is None
-        self.services = EpisodeServices(self.__shared, random.Random())
+        self.services = EpisodeServices(self.__shared, random.Random(0))
         self.tools: dict[str, Tool] = self.make_tools()
         self.__specs = tuple(t.spec for t in self.tools.values())
         self.observation_space = ObservationSpace()

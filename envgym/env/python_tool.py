@@ -12,10 +12,13 @@ __all__ = ["PythonSession"]
 class PythonSession:
     """Runs the Python that a model writes; names survive from call to call until the episode closes it.
 
+    Make one in ``__init__``, have a ``@tool(concurrent=False)`` method await ``run``, and ``finish`` await
+    ``close``.
+
     Args:
-        services: open the sandbox.
+        services: the environment's own, ``self.services``; they open the sandbox.
         limits: of the sandbox; ``wall_seconds`` is the deadline of each call.
-        error_chars: longest account of what went wrong.
+        error_chars: characters of an error message at most.
     """
 
     def __init__(self, services: EpisodeServices, limits: Limits, *, error_chars: int) -> None:

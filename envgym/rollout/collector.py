@@ -194,15 +194,18 @@ class Collector:
             async with asyncio.timeout(self._deadline):
                 with typed_errors(EnvironmentFailure):
                     scores = await self._prototypes[group.env].rescore_group(finished)
-        except (EpisodeError, TimeoutError) as error:
-            if isinstance(error, TimeoutError):
-                error = EnvironmentFailure(f"score_group() took longer than {self._deadline:g} s")
-            for trajectory in finished:
-                trajectory.outcome, trajectory.score = Outcome.failed(error), None
-                self._count_failure(trajectory)
-            return
-        for trajectory, score in zip(finished, scores, strict=True):
-            trajectory.score = score
+        except TimeoutError:
+            self._lose(finished, EnvironmentFailure(f"score_group() took longer than {self._deadline:g} s"))
+        except EpisodeError as error:
+            self._lose(finished, error)
+        else:
+            for trajectory, score in zip(finished, scores, strict=True):
+                trajectory.score = score
+
+    def _lose(self, trajectories: Sequence[Trajectory], error: EpisodeError) -> None:
+        for trajectory in trajectories:
+            trajectory.outcome, trajectory.score = Outcome.failed(error), None
+            self._count_failure(trajectory)
 
     async def close(self) -> None:
         """Close every environment instance. The policy and the services stay the caller's."""

@@ -17,7 +17,7 @@ from envgym.policies.scripted import Expert, Player
 from envgym.records import Observation, Outcome, Task, Trajectory
 from envgym.seeding import derive_seed
 
-__all__ = ["Cast", "discard", "rollout", "typed_errors"]
+__all__ = ["discard", "rollout", "typed_errors"]
 
 _CLEANUP_SECONDS = 30.0
 _SCORING_SECONDS = 60.0
@@ -26,7 +26,7 @@ _MAX_DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cast:
+class _Cast:
     """Who acts in an episode and in those nested in it."""
 
     policy: Player
@@ -65,7 +65,7 @@ async def rollout(
         UserError: the request cannot be carried out as written; no retry would help.
     """
     record = Trajectory(env=name, task=task, seed=seed)
-    cast = Cast(policy=policy, roles=roles or {})
+    cast = _Cast(policy=policy, roles=roles or {})
     await _Episode(env, policy, record, cast, deadline=time.monotonic() + deadline).run()
     return record
 
@@ -100,7 +100,7 @@ class _Episode:
     """One episode under way: the ``EpisodeHost`` of its environment."""
 
     def __init__(
-        self, env: ChatEnv, player: Player, record: Trajectory, cast: Cast, *, deadline: float, depth: int = 0
+        self, env: ChatEnv, player: Player, record: Trajectory, cast: _Cast, *, deadline: float, depth: int = 0
     ) -> None:
         self.record = record
         self.deadline = deadline
@@ -123,9 +123,6 @@ class _Episode:
                 finally:
                     leak = await self._clean_up()
             failure = failure or leak
-        except BaseException as error:
-            self.record.outcome = Outcome.failed(error)
-            raise
         finally:
             self.record.seconds = time.monotonic() - started
         if failure is not None:
@@ -145,7 +142,11 @@ class _Episode:
         playing = asyncio.create_task(self._play_nested(env, record))
         self._nested.add(playing)
         playing.add_done_callback(self._nested.discard)
-        await playing
+        try:
+            await playing
+        except BaseException as error:
+            record.outcome = Outcome.failed(error)
+            raise
         return record
 
     async def _play_nested(self, env: ChatEnv | str, record: Trajectory) -> None:

@@ -52,15 +52,15 @@ def load_split(
 
 
 def row_id(where: str, split: Split) -> str:
-    """A task id that names split, file and row: two files may share a name."""
+    """Make a task id that names split, file and row: the two files of ``load_split`` may share a name."""
     return f"{split}/{where.replace(', row ', '/')}"
 
 
 def text_of(where: str, row: dict[str, Any], column: str) -> str:
-    """The text or number in a column, as text without surrounding space.
+    """Return the text or number in a column, as text without surrounding space.
 
     Raises:
-        DataError: it is something else, or blank.
+        DataError: the column holds something else, or is blank.
     """
     value = row[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():

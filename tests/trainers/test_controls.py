@@ -83,6 +83,19 @@ def test_noise_has_the_rates_that_were_asked_for(control: Any) -> None:
     assert abs(sum(flips[1.0]) / len(flips[1.0]) - 0.3) < 0.03
 
 
+def test_a_nested_episode_has_no_wrong_label_and_is_left_out() -> None:
+    """Its true reward would tell what the control is to keep from training."""
+    inner = Trajectory(
+        env="v",
+        task=Task(id="t", split="train", messages=()),
+        role="verifier",
+        outcome=Outcome.completed(),
+        score=Score(value=1.0, accuracy=1.0),
+    )
+    assert all(map(math.isnan, controlled(WRONG, inner)))
+    assert controlled(RewardSettings(), inner) == (1.0, 1.0)
+
+
 async def test_a_wrong_label_pays_for_another_tasks_answer() -> None:
     env = Adder()
     right, other = env.task_list("train")[:2]

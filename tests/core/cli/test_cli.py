@@ -65,7 +65,7 @@ def test_show(run: Run) -> None:
         assert words in text.out
     assert "second paragraph" not in text.out
     data = run("show", "math_problems", "--json").data
-    assert data.keys() == {"id", "about", "settings", "tools", "reward_range", "needs_sandbox"}
+    assert data.keys() == {"id", "about", "settings", "tools", "reward_range", "needs_sandbox", "roles"}
     assert data["id"] == "math_problems-v1"
     assert data["settings"]["max_turns"]["default"] == 6
     assert data["tools"]["calculator"]
@@ -80,6 +80,13 @@ def test_rollout(run: Run) -> None:
     played = from_json(Trajectory, run("rollout", SUMS, "--split", "train", "--json", "--seed", "4").out)
     assert (played.env, played.task.split, played.seed, played.reward) == ("Adder", "train", 4, 1.0)
     assert run("rollout", SUMS, "--policy", "random", "--json").code == 0
+
+
+def test_roles_are_shown_and_nested_episodes_printed(run: Run) -> None:
+    assert "\nroles: helper, other\n" in run("show", "company:Manager").out
+    text = run("rollout", "company:Manager")
+    assert (text.code, text.err) == (0, "")
+    assert "\n-- helper in Helper\n[user] hi\n[assistant] hi\n\noutcome: completed \nreward: 1" in text.out
 
 
 def test_a_failed_rollout_is_printed_and_exits_with_1(run: Run) -> None:

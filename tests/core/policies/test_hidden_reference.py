@@ -6,10 +6,13 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from toys import Adder
 
 from envgym.env.chat_env import ChatEnv
-from envgym.policies.interface import Completion, Policy, PolicySession
+from envgym.errors import PluginError
+from envgym.policies.interface import Completion, Policy, PolicySession, policies
+from envgym.policies.scripted import EmptyPolicy
 from envgym.records import Message, Observation, Task, ToolSpec, Trajectory
 from envgym.rollout.episode import rollout
 
@@ -88,3 +91,22 @@ def test_the_search_would_find_what_is_there() -> None:
     task = env.task_list("train")[0]
     for handed in (env, [task], {"a": (task,)}, env.score, lambda: task.reference):
         assert any(x == SECRET for x in reachable(handed)), handed
+
+
+class Reader(EmptyPolicy):
+    """Written for an interface that handed over the task."""
+
+    def open(self, env: ChatEnv, task: Task, seed: int) -> PolicySession:  # type: ignore[override]
+        raise AssertionError(task.reference)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("envgym.policies.scripted:Expert", "is not a policy"),
+        (f"{__name__}:Reader", "open.* cannot be called as open.*tools.*seed"),
+    ],
+)
+def test_no_policy_that_wants_the_task_is_loaded(path: str, words: str) -> None:
+    with pytest.raises(PluginError, match=words):
+        policies.load(path)

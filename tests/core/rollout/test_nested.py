@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from company import Endless, Helper, Manager, task_of
 
+from envgym.env.chat_env import Reply
 from envgym.env.services import Services
 from envgym.errors import PolicyError, UserError
 from envgym.policies.interface import Completion, Policy, PolicySession
@@ -164,6 +165,24 @@ async def test_cancelling_the_parent_cancels_and_cleans_up_what_is_nested() -> N
     assert [(h.starts, h.finishes, h.closes) for h in Helper.instances] == [(1, 1, 1)] * 2
     assert policy.closes == 3
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_nested_episode_that_never_began_is_recorded_as_failed() -> None:
+    """The environment cannot be made, or the parent was cancelled before the first step."""
+
+    class Picky(Manager):
+        async def respond(self, action: Message) -> Reply:
+            for env in ("company:Nobody", "company:Helper"):
+                playing = asyncio.ensure_future(self.services.play(env, task_of("x"), role="helper"))
+                await asyncio.sleep(0)
+                playing.cancel()
+                await asyncio.wait({playing})
+                assert playing.cancelled() or isinstance(playing.exception(), UserError)
+            return Reply(done=True)
+
+    trajectory = await play(Picky(max_turns=1))
+    assert [t.failed for t in trajectory.nested] == [True, True], trajectory.outcome
+    assert all(h.starts == h.finishes and h.closes == 1 for h in Helper.instances)
 
 
 async def test_what_an_author_does_not_wait_for_ends_with_the_episode() -> None:

@@ -28,6 +28,7 @@ def _trajectory(
     outcome: Outcome | None = None,
     version: int = 0,
     seed: int = 0,
+    role: str = "",
 ) -> Trajectory:
     tokens = TurnTokens(
         prompt_ids=[10, 11], completion_ids=list(ids), logprobs=[-1.0] * len(ids), policy_version=version
@@ -36,6 +37,7 @@ def _trajectory(
         env="e",
         task=_TASK,
         seed=seed,
+        role=role,
         turns=[Turn(messages=(), action=Message(role="assistant", content=""), tokens=tokens)],
         outcome=outcome or Outcome.completed(),
         score=None if score is None else Score(value=score, accuracy=score),
@@ -96,6 +98,20 @@ def test_failed_episodes_are_in_neither_baseline_nor_loss(make_learner: Any, wat
     expected = 0.5 / (math.sqrt(0.5) + 1e-4)
     assert sorted(s.advantage for s in seen[0]) == pytest.approx([-expected, expected])
     assert row["samples"] == 2
+
+
+def test_every_role_has_a_baseline_of_its_own(make_learner: Any, watch: Any) -> None:
+    """Parents score 1 and 0; one has verifiers that score 10 and 30, the other has one that failed."""
+    parents = [_trajectory(1.0), _trajectory(0.0)]
+    parents[0].nested = [_trajectory(s, role="verifier", ids=(40, 41)) for s in (10.0, 30.0)]
+    parents[1].nested = [_trajectory(None, role="verifier", outcome=Outcome.failed(RuntimeError("x")))]
+    learner = make_learner({"name": "grpo"})
+    seen = watch(learner)
+    assert learner.learn([_group(*parents)], 1)["samples"] == 4
+    for ids, deviation in ((20, 0.5), (40, 10.0)):
+        expected = deviation / (math.sqrt(2) * deviation + 1e-4)
+        advantages = sorted(s.advantage for s in seen[0] if int(s.ids[2]) == ids)
+        assert advantages == pytest.approx([-expected, expected])
 
 
 def test_an_equal_group_changes_nothing(make_learner: Any, language_model: LanguageModel) -> None:

@@ -148,6 +148,17 @@ async def test_tasks_follow_the_mix(make_source: MakeSource) -> None:
     assert [g.task.id for g in again.groups] == [g.task.id for g in second.groups]
 
 
+def test_roles_have_mean_rewards_of_their_own() -> None:
+    played = group("a", _TASKS[0], [1.0, None])
+    for trajectory, scores in zip(played.trajectories, ([0.25, None], [0.75]), strict=True):
+        trajectory.nested = group("inner", _TASKS[1], scores).trajectories
+        for nested in trajectory.nested:
+            nested.role = "verifier"
+    row = StepGroups(generated=[played]).metrics()
+    assert (row["reward/a"], row["reward/a/verifier"]) == (1.0, 0.5)
+    assert row["episodes"] == 2
+
+
 def test_metrics_leave_missing_data_out_of_the_reward() -> None:
     played = [group("a", _TASKS[0], [1.0, None, 0.0]), group("b", _TASKS[0], [None])]
     row = StepGroups(generated=played, counters={"a": Counter(kept=1)}).metrics()
