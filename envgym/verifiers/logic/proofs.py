@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from envgym.verifiers.logic.formulas import Formula, FormulaError, atoms, free_terms, read_formula
+from envgym.verifiers.logic.formula_parser import FormulaError, read_formula
+from envgym.verifiers.logic.formulas import Formula, atoms, free_terms
 from envgym.verifiers.logic.steps import StepVerdict, Validity, check_steps
 
 __all__ = ["LineVerdict", "ProofLine", "ProofVerdict", "StepRules", "check_proof"]

@@ -10,16 +10,8 @@ from typing import Any
 
 import z3
 
-from envgym.verifiers.logic.formulas import (
-    WRITTEN_CHARS,
-    Atom,
-    Binary,
-    Formula,
-    Not,
-    Quantified,
-    atoms,
-    read_formula,
-)
+from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS, read_formula
+from envgym.verifiers.logic.formulas import Atom, Binary, Formula, Not, Quantified, atoms
 
 __all__ = ["answer", "warm_up"]
 

@@ -17,7 +17,7 @@ from envgym.errors import DataError
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym.verifiers.logic import Formula, ProofVerdict, StepRules, check_proof, read_formula
-from envgym.verifiers.logic.formulas import WRITTEN_CHARS
+from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS
 from envgym_environments.proof_checker.first_order import first_order
 from envgym_environments.proof_checker.problem import Family, ProofProblem
 from envgym_environments.proof_checker.proof_files import file_problems
