@@ -41,14 +41,14 @@ class EmbeddingRanking(Ranking):
         self._documents = self._embed([f"{d.title}\n{d.text}" for d in documents])
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Cosines; all are 0 for an empty query."""
+        """Return cosines; all are 0 for an empty query."""
         if not query.strip():
             return numpy.zeros(len(self._documents))
         scores: NDArray[numpy.floating] = self._documents @ self._embed([query])[0]
         return scores
 
     def _embed(self, texts: list[str]) -> NDArray[numpy.floating]:
-        """Unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
+        """Return unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
         with self._lock:
             vectors: NDArray[numpy.floating] = self._model.encode(
                 texts, normalize_embeddings=True, show_progress_bar=False

@@ -1,4 +1,4 @@
-"""How well documents match a query, by the words that they share."""
+"""Rank documents by the words that they share with a query."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Ranking", "WordRanking"]
 
 _WORD = re.compile(r"\w+")
 _TITLE_WEIGHT = 3
-"""How often a title counts: a document about someone must outrank those that mention them."""
+"""Times a title counts: a document about someone must outrank those that mention them."""
 
 
 class Ranking(ABC):
@@ -26,7 +26,7 @@ class Ranking(ABC):
 
     @abstractmethod
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """How well each document matches, ``[documents]``; 0 and below is no match."""
+        """Return each document's score, ``[documents]``; 0 and below is no match."""
 
 
 class WordRanking(Ranking):
@@ -48,7 +48,7 @@ class WordRanking(Ranking):
         self._bm25.index(words, show_progress=False)
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Zero for documents that share no word with ``query``."""
+        """Return BM25 scores; zero for documents that share no word with ``query``."""
         words = _words(query)
         found: NDArray[numpy.floating] = self._bm25.get_scores(words) if words else self._none
         return found
