@@ -1,5 +1,7 @@
 """The ``envgym`` command. Data goes to standard output, everything else to standard error.
 
+Commands import what they need when they run, so that ``--help`` and ``list`` stay quick.
+
 Exit codes: 0 done; 1 the work failed; 2 the request cannot be carried out as written; 130 stopped by Ctrl-C.
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Iterator
 
 import typer
 
-from envgym.cli import environments, evaluation, quality, sandboxes, training
+from envgym.cli import environments, evaluation, plugins, quality, sandboxes, training
 from envgym.errors import EnvgymError, UserError
 
 __all__ = ["app", "main"]
@@ -23,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+plugins.add_to(app)
 environments.add_to(app)
 quality.add_to(app)
 evaluation.add_to(app)

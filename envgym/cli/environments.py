@@ -1,11 +1,11 @@
-"""``envgym list``, ``show`` and ``rollout``: look at environments without training."""
+"""``envgym show`` and ``rollout``: look at environments without training."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,42 +20,29 @@ from envgym.cli.options import (
     SplitName,
     entry_of,
 )
-from envgym.config import parse_overrides
-from envgym.env.chat_env import ChatEnv
-from envgym.env.registration import environments
-from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.policies.scripted import Player
-from envgym.policies.selection import make_player
-from envgym.records import Trajectory, to_json
-from envgym.rollout.episode import rollout
-from envgym.rollout.mix import MixEntry
-from envgym.tasks.procedural import check_split
+
+if TYPE_CHECKING:
+    from envgym.env.chat_env import ChatEnv
+    from envgym.env.services import Services
+    from envgym.policies.scripted import Player
+    from envgym.records import Trajectory
+    from envgym.rollout.mix import MixEntry
 
 __all__ = ["add_to"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    app.command("list")(list_command)
     app.command("show")(show_command)
     app.command("rollout")(rollout_command)
 
 
-def list_command(as_json: JsonFlag = False) -> None:
-    """List every environment that is installed."""
-    plugins = environments.plugins().values()
-    if as_json:
-        rows = [{"id": p.name, "entry_point": p.entry_point, "distribution": p.distribution} for p in plugins]
-        print(json.dumps(rows, indent=2))
-        return
-    width = max((len(p.name) for p in plugins), default=0)
-    for plugin in plugins:
-        print(f"{plugin.name:<{width}}  {plugin.entry_point}  ({plugin.distribution})")
-
-
 def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
     """Show an environment: what it is, its settings, its tools."""
+    from envgym.env.registration import environments
+    from envgym.env.services import Services
+
     name = environments.find(env).name
     kind: type[ChatEnv] = environments.load(env)
     made = kind(services=Services())
@@ -103,6 +90,11 @@ def rollout_command(
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: it failed, and has no reward."""
+    from envgym.config import parse_overrides
+    from envgym.env.services import Services
+    from envgym.policies.selection import make_player
+    from envgym.records import to_json
+
     player = make_player(policy, parse_overrides(policy_set or []))
     trajectory = asyncio.run(
         _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
@@ -131,6 +123,9 @@ def _print(trajectory: Trajectory) -> None:
 async def _play(
     entry: MixEntry, player: Player, split: str, index: int, seed: int, shared: Services
 ) -> Trajectory:
+    from envgym.rollout.episode import rollout
+    from envgym.tasks.procedural import check_split
+
     async with shared as services:
         made = entry.make(services)
         tasks = made.task_list(check_split(split))

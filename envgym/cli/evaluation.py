@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,17 +20,13 @@ from envgym.cli.options import (
     SplitName,
     entry_of,
 )
-from envgym.config import parse_overrides
-from envgym.env.services import Services
 from envgym.errors import UserError
-from envgym.evaluate import EnvScores, distinct, evaluate, mean_interval
-from envgym.policies.selection import make_player
-from envgym.records import Split, Trajectory
-from envgym.rollout.collector import Collector
-from envgym.rollout.mix import MixEntry
-from envgym.runs.progress import Reporter
-from envgym.runs.table import interval_text
-from envgym.tasks.procedural import check_split
+
+if TYPE_CHECKING:
+    from envgym.evaluate import EnvScores
+    from envgym.records import Split, Trajectory
+    from envgym.rollout.collector import Collector
+    from envgym.rollout.mix import MixEntry
 
 __all__ = ["add_to"]
 
@@ -61,6 +57,12 @@ def eval_command(
 
     Exit code 1: an environment has no score, because all of its episodes failed.
     """
+    from envgym.config import parse_overrides
+    from envgym.env.services import Services
+    from envgym.policies.selection import make_player
+    from envgym.rollout.collector import Collector
+    from envgym.tasks.procedural import check_split
+
     checked = check_split(split)
     entries = _entries(env, set_)
     sampling = {
@@ -103,6 +105,9 @@ async def _watched(
     collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
 ) -> dict[str, EnvScores]:
     """Evaluate, and report the episodes as they end."""
+    from envgym.evaluate import distinct, evaluate
+    from envgym.runs.progress import Reporter
+
     earned: list[float] = []
     with Reporter() as reporter:
         total = samples * sum(len(distinct(collector.tasks(label, split), limit)) for label in labels)
@@ -116,6 +121,8 @@ async def _watched(
 
 
 def _record(scores: EnvScores) -> dict[str, Any]:
+    from envgym.evaluate import mean_interval
+
     return {
         "reward": mean_interval(list(scores.rewards.values())).as_dict(),
         "accuracy": mean_interval(list(scores.accuracies.values())).as_dict(),
@@ -128,6 +135,8 @@ def _record(scores: EnvScores) -> dict[str, Any]:
 
 
 def _line(label: str, record: dict[str, Any]) -> str:
+    from envgym.runs.table import interval_text
+
     reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
     counts = f"n {record['reward']['n']}  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}"
     parts = [f"\n  {name} {interval_text(part)}  n {part['n']}" for name, part in record["parts"].items()]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from envgym.config import parse_overrides, validate_settings
-from envgym.env.registration import environments
-from envgym.rollout.mix import MixEntry
+if TYPE_CHECKING:
+    from envgym.rollout.mix import MixEntry
 
 __all__ = [
     "EnvironmentId",
@@ -55,5 +54,9 @@ def entry_of(env: str, settings: list[str] | None) -> MixEntry:
     Raises:
         UserError: no such environment, or a pair without ``=``.
     """
+    from envgym.config import parse_overrides, validate_settings
+    from envgym.env.registration import environments
+    from envgym.rollout.mix import MixEntry
+
     environments.find(env)
     return validate_settings(MixEntry, {"env": env, "settings": parse_overrides(settings or [])}, env)

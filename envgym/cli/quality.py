@@ -9,11 +9,7 @@ from typing import Annotated
 
 import typer
 
-from envgym.check import CHECKS, Subject
 from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, entry_of
-from envgym.env.run_sync import run_sync
-from envgym.env.services import Services
-from envgym.tasks.procedural import SPLITS
 
 __all__ = ["add_to"]
 
@@ -38,6 +34,11 @@ def check_command(
     Gold must score the maximum, and what deserves nothing the floor; nothing may raise; the same seed gives the
     same task, and the same episode the same score; splits are disjoint; tasks travel. Exit code 1: one fails.
     """
+    from envgym.check import CHECKS, Subject
+    from envgym.env.run_sync import run_sync
+    from envgym.env.services import Services
+    from envgym.tasks.procedural import SPLITS
+
     entry = entry_of(env, set_)
     services = Services(sandbox, judge=judge)
     found: dict[str, list[str]] = {}

@@ -7,17 +7,15 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from envgym.cli.options import JsonFlag, Settings
-from envgym.config import parse_overrides
-from envgym.errors import EnvgymError, SandboxError
-from envgym.sandbox.bench import measure_backend
-from envgym.sandbox.interface import Backend, Limits
-from envgym.sandbox.probe import probe
-from envgym.sandbox.selection import sandboxes, select_backend
+from envgym.errors import EnvgymError, SandboxError, UserError
+
+if TYPE_CHECKING:
+    from envgym.sandbox.interface import Backend
 
 __all__ = ["add_to"]
 
@@ -41,6 +39,8 @@ def doctor_command(as_json: JsonFlag = False) -> None:
 
     The facts are read by a program inside a sandbox. Exit code 1: no isolated backend works.
     """
+    from envgym.sandbox.selection import sandboxes
+
     rows = {name: asyncio.run(_examine(name)) for name in sandboxes.plugins()}
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -57,13 +57,21 @@ def build_command(name: Name = "docker", set_: Settings = None) -> None:
     It is made on first use as well. --set packages='["numpy", "pandas"]' says which of the packages installed
     here programs may import.
     """
+    from envgym.config import parse_overrides
+
     print(asyncio.run(_prepared(name, parse_overrides(set_ or []))) or f"{name} needs nothing")
 
 
 def clean_command() -> None:
     """Remove the sandboxes that dead processes left behind; those of living ones stay."""
+    from envgym.sandbox.selection import sandboxes
+
     for name in sandboxes.plugins():
-        kind: type[Backend] = sandboxes.load(name)
+        try:
+            kind: type[Backend] = sandboxes.load(name)
+        except UserError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
         if kind.unavailable() is None:
             print(f"{name}: {kind.clean()} removed")
 
@@ -79,6 +87,10 @@ def bench_command(
 
     A bare subprocess is timed in between.
     """
+    from envgym.config import parse_overrides
+    from envgym.sandbox.bench import measure_backend
+    from envgym.sandbox.selection import select_backend
+
     settings = parse_overrides(set_ or [])
     ours, _ = asyncio.run(measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers))
     figures = dataclasses.asdict(ours)
@@ -90,6 +102,8 @@ def bench_command(
 
 
 async def _prepared(name: str, settings: dict[str, Any]) -> str:
+    from envgym.sandbox.selection import select_backend
+
     backend = select_backend(name, settings)
     try:
         return await backend.prepare()
@@ -99,7 +113,12 @@ async def _prepared(name: str, settings: dict[str, Any]) -> str:
 
 async def _examine(name: str) -> dict[str, Any]:
     """Return whether the backend works, with what a program finds inside or the reason why not."""
-    kind: type[Backend] = sandboxes.load(name)
+    from envgym.sandbox.selection import sandboxes
+
+    try:
+        kind: type[Backend] = sandboxes.load(name)
+    except UserError as error:
+        return {"isolated": None, "works": False, "reason": str(error)}
     row: dict[str, Any] = {"isolated": kind.isolated, "works": False}
     if (reason := kind.unavailable()) is not None:
         return {**row, "reason": reason}
@@ -110,6 +129,10 @@ async def _examine(name: str) -> dict[str, Any]:
 
 
 async def _probed(name: str) -> dict[str, Any]:
+    from envgym.sandbox.interface import Limits
+    from envgym.sandbox.probe import probe
+    from envgym.sandbox.selection import select_backend
+
     backend = select_backend(name)
     try:
         async with await backend.open(Limits()) as sandbox:
@@ -140,6 +163,9 @@ def _in_words(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(name: str, row: dict[str, Any]) -> Iterator[str]:
+    if row["isolated"] is None:
+        yield f"{name}: cannot be loaded\n  {row['reason']}"
+        return
     kind = "isolated" if row["isolated"] else "NOT isolated, only by name"
     if not row["works"]:
         yield f"{name}: does not work here ({kind})\n  {row['reason']}"

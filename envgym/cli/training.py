@@ -6,18 +6,15 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from envgym.cli.options import Settings
-from envgym.config import read_recipe
 from envgym.errors import RecipeError, UserError
-from envgym.runs.folder import RunFolder
-from envgym.runs.progress import Reporter, duration
-from envgym.runs.report import render_report
-from envgym.runs.stage import Stage, stages
-from envgym.runs.table import summary_table
+
+if TYPE_CHECKING:
+    from envgym.runs.stage import Stage
 
 __all__ = ["add_to"]
 
@@ -39,6 +36,11 @@ def train_command(
     Ctrl-C ends the run after the step in hand and keeps it; a second Ctrl-C ends it at once. Either way, and
     after a crash, --resume goes on from the last checkpoint.
     """
+    from envgym.runs.folder import RunFolder
+    from envgym.runs.progress import Reporter, duration
+    from envgym.runs.report import render_report
+    from envgym.runs.table import summary_table
+
     if (recipe is None) == (resume is None):
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
     if resume is not None:
@@ -66,11 +68,17 @@ def report_command(
     run: Annotated[Path, typer.Argument(help="a run's folder, finished or not")],
 ) -> None:
     """Write the report of a run: one self-contained HTML file."""
+    from envgym.runs.folder import RunFolder
+    from envgym.runs.report import render_report
+
     print(render_report(RunFolder.existing(run)))
 
 
 def _stage(path: Path, overrides: list[str]) -> Stage:
     """Make the stage that a recipe names, from that recipe."""
+    from envgym.config import read_recipe
+    from envgym.runs.stage import Stage, stages
+
     values = read_recipe(path, overrides)
     name = values.get("stage", Stage.Config().stage)
     if not isinstance(name, str):

@@ -56,12 +56,15 @@ def make_for_gymnasium(*, environment: str, **settings: Any) -> ChatEnv:
 
 
 def register_in_gymnasium() -> None:
-    """Register every environment with Gymnasium, whose own plugin entry points ended with version 1.0."""
+    """Register every environment with Gymnasium, whose own plugin entry points ended with version 1.0.
+
+    An id that Gymnasium would refuse is left out; ``make`` still finds it.
+    """
     import gymnasium
 
     for plugin in environments.plugins():
         name = _NAMESPACE + plugin
-        if name not in gymnasium.registry:
+        if _ID.fullmatch(plugin) and name not in gymnasium.registry:
             gymnasium.register(
                 id=name,
                 entry_point=f"{__name__}:{make_for_gymnasium.__name__}",

@@ -41,10 +41,10 @@ class Algebra:
     def __init__(self, whole: Budget) -> None:
         self.budget = Budget(whole)
         self.complete = True
-        """Whether two ratios that differ are different numbers; opaque atoms make it false."""
+        """True while two ratios that differ are different numbers; opaque atoms make it false."""
 
     def value(self, tree: Tree) -> Ratio:
-        """Return ``tree`` as a ratio; raise ``UnreadableError`` where it is no scalar or divides by zero."""
+        """Return ``tree`` as a ratio; raise ``UnreadableError`` where it is not a scalar or divides by zero."""
         match tree:
             case Num(value):
                 return constant(value, self.budget)
@@ -176,7 +176,7 @@ class Algebra:
         return total
 
     def _symbolic_power(self, base: Ratio, exponent: Ratio) -> Ratio:
-        """``2^{2n+1}`` as ``2 * (2^n)^2``: one factor per term of the exponent."""
+        """Rewrite ``2^{2n+1}`` as ``2 * (2^n)^2``: one factor per term of the exponent."""
         term = base.single()
         if term is None or exponent.bottom != ONE or term[1] < 0:
             return self._opaque("power", base, exponent)
@@ -203,9 +203,9 @@ class Algebra:
 
 
 def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:
-    """Whether two scalars are equal; ``None`` when exact arithmetic cannot tell.
+    """Return whether two scalars are equal; ``None`` when exact arithmetic cannot tell.
 
-    Raises ``UnreadableError`` when either is no number: a division by zero, or a value over a cap.
+    Raises ``UnreadableError`` when either is not a number: a division by zero, or a value over a cap.
     """
     algebra = Algebra(budget)
     try:
@@ -229,7 +229,7 @@ def check_value(tree: Tree) -> None:
 
 
 def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool | None:
-    """Whether two rational scalars differ by at most ``tolerance``; ``None`` when either is not rational."""
+    """Return whether two rational scalars differ by at most ``tolerance``; ``None``: one is not rational."""
     algebra = Algebra(budget)
     try:
         difference = (algebra.value(left) + algebra.value(right).scaled(Fraction(-1))).rational()

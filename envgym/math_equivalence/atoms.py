@@ -52,30 +52,30 @@ _NO_SCALARS = Series | Relation | Words
 
 
 class AtomParser(Cursor):
-    """The rules for one atom; the rules that hold atoms together are the subclasses'."""
+    """Rules for one atom; subclasses add the rules that join atoms."""
 
     def __init__(self, tokens: list[Token]) -> None:
         super().__init__(tokens)
         self._open_bars = 0
 
     def sum(self) -> Tree:
-        """A signed sum of terms."""
+        """Read a signed sum of terms."""
         raise NotImplementedError
 
     def power(self, after_factor: bool = False) -> Tree:
-        """An atom with what follows it."""
+        """Read an atom with its postfix signs and exponent."""
         raise NotImplementedError
 
     def exponent(self) -> Tree:
-        """What follows ``^``."""
+        """Read an exponent, after ``^``."""
         raise NotImplementedError
 
     def group(self) -> Tree:
-        """What stands in brackets."""
+        """Read a bracketed group."""
         raise NotImplementedError
 
     def starts_factor(self) -> bool:
-        """Whether the next token can start a factor, so that juxtaposition multiplies."""
+        """Return whether the next token can start a factor, so that juxtaposition multiplies."""
         token = self.token
         if token.kind in ("number", "repeating"):
             return True

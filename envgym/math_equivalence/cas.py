@@ -25,25 +25,25 @@ _KINDS = (Relational, sympy.Tuple, sympy.FiniteSet, sympy.Interval, sympy.Set, s
 
 
 def warm_up() -> None:
-    """Fill caches that every forked child then shares: a first answer takes half a second."""
+    """Fill the caches that every forked child then shares: a first answer takes half a second."""
     for prediction, gold in _WARM_UP:
         equal(prediction, gold)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether ``prediction`` equals ``gold``, or where there is none, whether ``gold`` can be read."""
+    """Return whether ``prediction`` equals ``gold``; without a prediction, whether ``gold`` can be read."""
     if "prediction" in request:
         return {"equal": equal(request["prediction"], request["gold"])}
     return {"readable": readable(request["gold"])}
 
 
 def readable(latex: str) -> bool:
-    """Whether Math-Verify reads ``latex`` as mathematics."""
+    """Return whether Math-Verify reads ``latex`` as mathematics."""
     return _parse(latex) is not None
 
 
 def equal(prediction: str, gold: str) -> bool | None:
-    """Whether two LaTeX answers are equal; ``None`` when the prediction cannot be read.
+    """Return whether two LaTeX answers are equal; ``None`` when the prediction cannot be read.
 
     Raises ``ValueError`` when the gold cannot be read.
     """

@@ -23,7 +23,7 @@ _UNORDERED = frozenset({",", "{}", "cup"})
 
 
 class Comparison:
-    """One comparison of a prediction with a gold under a policy."""
+    """One comparison of a prediction with a gold under the task's rules."""
 
     def __init__(self, policy: AnswerRules, undecided: Undecided) -> None:
         self._policy = policy
@@ -35,7 +35,7 @@ class Comparison:
         """An operation that the prediction leaves undone, such as a sum, where the gold has a value."""
 
     def same(self, prediction: Tree, gold: Tree) -> bool:
-        """Whether the two are equivalent answers."""
+        """Return whether the two are equivalent answers."""
         left, right = assigned(prediction), assigned(gold)
         if left is not None and right is not None and left[0] == right[0]:
             return self._same_value(left[1], right[1])
@@ -77,14 +77,14 @@ class Comparison:
         return self._matches(prediction, gold)
 
     def _covers(self, these: Series, those: Series, *, swapped: bool = False) -> bool:
-        """Whether every item of ``these`` is among ``those``."""
+        """Return whether every item of ``these`` is among ``those``."""
         return all(
             any(self._same_value(b, a) if swapped else self._same_value(a, b) for b in those.items)
             for a in these.items
         )
 
     def _matches(self, prediction: Series, gold: Series) -> bool:
-        """Whether the items pair up one to one; greedy, as equality is an equivalence."""
+        """Return whether the items pair up one to one; greedy, as equality is an equivalence."""
         if len(prediction.items) != len(gold.items):
             return False
         left = list(prediction.items)

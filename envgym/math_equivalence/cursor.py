@@ -1,4 +1,4 @@
-"""A place in a list of tokens, and how deep the rules that read them are nested."""
+"""Position in a list of tokens, and nesting depth of the rules that read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _END = Token("end", "")
 
 
 class Cursor:
-    """What every rule of the grammar needs: look, consume, recurse."""
+    """Operations that every rule of the grammar needs: look, consume, recurse."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens

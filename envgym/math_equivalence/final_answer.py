@@ -1,6 +1,6 @@
-r"""The final answer in an assistant's last message.
+r"""Extract the final answer from an assistant's last message.
 
-AnswerRules: what a model thought (up to the last ``</think>``) does not count; the *last* fence wins, so that an
+The reasoning of a model (up to the last ``</think>``) does not count; the *last* fence wins, so that an
 honest correction (``\boxed{7} ... \boxed{12}``) is read as the model meant it. Text without a fence is an
 answer only when it is a single line. A fence left open is a message cut short: no answer, rather than an
 earlier one.

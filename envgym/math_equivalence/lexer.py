@@ -1,4 +1,4 @@
-"""Normalised answer text as tokens."""
+"""Split normalised answer text into tokens."""
 
 from __future__ import annotations
 

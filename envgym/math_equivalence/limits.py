@@ -1,6 +1,6 @@
-"""Caps on what is read at all, checked before anything is parsed.
+"""Caps on the text that is read, checked before anything is parsed.
 
-They bound time and memory in the caller's process; an answer over a cap is no answer.
+They bound time and memory in the caller's process; an answer over a cap does not count.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_EXPONENT = 10_000
 
 
 class UnreadableError(ValueError):
-    """Text that is not an answer in the notation that is understood."""
+    """Text that is not an answer in the supported notation."""
 
 
 class OverCapError(UnreadableError):

@@ -1,4 +1,4 @@
-"""Number tokens as exact rationals. No floats."""
+"""Read number tokens as exact rationals. No floats."""
 
 from __future__ import annotations
 

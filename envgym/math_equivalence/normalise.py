@@ -1,4 +1,4 @@
-r"""One spelling for what LaTeX and Unicode spell in many ways.
+r"""Bring the many spellings of LaTeX and Unicode to one.
 
 ``\dfrac`` and ``\tfrac`` become ``\frac``, thin spaces and ``\left`` go, ``×`` becomes ``*``. Meaning never
 changes: white space stays where it separates, and an unknown character is left for the lexer to refuse. The

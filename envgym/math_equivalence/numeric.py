@@ -40,7 +40,7 @@ _LARGEST_MAGNITUDE = 1_000_000
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether ``prediction`` equals ``gold`` within ``tolerance``; what has no numeric value equals nothing."""
+    """Compare within ``tolerance``; a side without a numeric value equals nothing."""
     tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
     try:
         return {"equal": equal(request["prediction"], request["gold"], tolerance)}
@@ -49,7 +49,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
-    """Whether two scalars are equal, or within ``tolerance`` of each other.
+    """Return whether two scalars are equal, or within ``tolerance`` of each other.
 
     Raises ``ValueError`` for a function that has no numeric value.
     """
@@ -87,7 +87,7 @@ def _equal_at(
 
 
 def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
-    """Whether the difference shrinks by half the added digits when ``digits`` become ``more``."""
+    """Return whether the difference shrinks by half the added digits when ``digits`` become ``more``."""
     gaps = []
     for precision in (digits, more):
         with mpmath.workdps(precision):
@@ -147,7 +147,7 @@ def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
         base = parts[1] if len(parts) > 1 else _value(["sym", "base of log"], point)
         return mpmath.ln(parts[0]) / mpmath.ln(base)
     if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
-        raise ValueError("a factorial of something that is no small natural number")
+        raise ValueError("a factorial of something that is not a small natural number")
     if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
         raise ValueError("a value too large to be an answer")
     if name not in _FUNCTIONS:

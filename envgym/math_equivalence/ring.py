@@ -36,7 +36,7 @@ class OverBudgetError(Exception):
 
 
 class Budget:
-    """Work left, in units of some ten microseconds: to one pair of scalars, and to the whole answer."""
+    """Work left, in units of about ten microseconds, for one pair of scalars and for the whole answer."""
 
     def __init__(self, whole: Budget | None = None) -> None:
         self._whole = whole
@@ -149,6 +149,7 @@ class Ratio:
             return right if left is ONE else left
         result: Polynomial = {}
         for left_monomial, left_coefficient in left.items():
+            # Charged per row, before its products: a hostile power is refused while it grows, not once it has.
             self.budget.charge(left_coefficient, len(right))
             for right_monomial, right_coefficient in right.items():
                 monomial, factor = _join(left_monomial, right_monomial)
@@ -202,6 +203,7 @@ def _normal(exponents: dict[Atom, Fraction]) -> tuple[Monomial, Fraction]:
     kept = []
     for name, exponent in sorted(exponents.items()):
         if name[0] == 0:
+            # Exponents of primes end in [0, 1): one form per value, which linear independence needs.
             whole = math.floor(exponent)
             if abs(whole) * int(name[1], 16).bit_length() > _MAX_BITS:
                 raise OverCapError("a power too large to be an answer")

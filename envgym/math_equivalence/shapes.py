@@ -1,4 +1,4 @@
-r"""One shape for what can be written in several: ``x = \pm 2``, ``x = 2, -2``, ``x > 5``, ``f(x) = 2x``."""
+r"""Bring answers with several written forms to one: ``x = \pm 2``, ``x = 2, -2``, ``x > 5``, ``f(x) = 2x``."""
 
 from __future__ import annotations
 

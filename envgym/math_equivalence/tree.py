@@ -1,4 +1,4 @@
-"""What an answer is once it is read: small immutable trees. Nothing here is evaluated."""
+"""Immutable trees that answers are read into. Nothing here is evaluated."""
 
 from __future__ import annotations
 

@@ -32,4 +32,4 @@ def to_wire(tree: Tree) -> Node:
         case FunctionCall(name, arguments):
             return ["call", name, *map(to_wire, arguments)]
         case _:
-            raise TypeError(f"{type(tree).__name__} is no scalar")
+            raise TypeError(f"{type(tree).__name__} is not a scalar")

@@ -1,4 +1,4 @@
-"""What a verification says: the decision, the stage that took it, why, and how long it took."""
+"""Result of a verification: the decision, the stage that took it, the reason, and the time it took."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Decision(enum.StrEnum):
 
 
 class VerifierStage(enum.StrEnum):
-    """Where a verification was decided, cheapest first."""
+    """Stages that can decide a verification, cheapest first."""
 
     EXTRACTION = "extraction"
     CAPS = "caps"
@@ -53,10 +53,10 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction is equivalent to the gold."""
+        """True when the prediction is equivalent to the gold."""
         return self.verdict is Decision.CORRECT
 
     @property
     def decided(self) -> bool:
-        """Whether the verdict is about the prediction; otherwise the episode has no reward, rather than 0."""
+        """True when the verdict is about the prediction; otherwise the episode has no reward, rather than 0."""
         return self.verdict not in _UNDECIDED

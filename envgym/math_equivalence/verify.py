@@ -126,7 +126,7 @@ def _compare(text: str, gold: _Answer, policy: AnswerRules, timeout: float) -> _
         return Decision.CORRECT, VerifierStage.STRING, "the same text"
     undone = unevaluated_commands(text) - unevaluated_commands(gold.text)
     if undone:
-        return Decision.INCORRECT, VerifierStage.FORM, f"an unevaluated {min(undone)} is no answer"
+        return Decision.INCORRECT, VerifierStage.FORM, f"an unevaluated {min(undone)} is not an answer"
     if gold.tree is None:
         return _by_computer_algebra(text, gold.text, timeout)
     tree = expand_plus_minus(read_tree(text))
@@ -138,22 +138,22 @@ def _compare(text: str, gold: _Answer, policy: AnswerRules, timeout: float) -> _
     try:
         same = comparison.same(tree, gold.tree)
     except UnreadableError as error:
-        return _whose_fault(gold.tree, error)
+        return _blame(gold.tree, error)
     if same:
         return Decision.CORRECT, comparison.stage, "equivalent"
     if comparison.undone is not None:
-        return Decision.INCORRECT, VerifierStage.FORM, f"an unevaluated {comparison.undone} is no answer"
+        return Decision.INCORRECT, VerifierStage.FORM, f"an unevaluated {comparison.undone} is not an answer"
     return Decision.INCORRECT, comparison.stage, "not equivalent"
 
 
 def _with_commas_apart(text: str, tree: Tree, gold: _Answer) -> tuple[Tree, _Answer]:
-    """Where one side is a list, ``1,234`` on the other is one too."""
+    """Read ``1,234`` as a list on one side where the other side is a list."""
     if isinstance(tree, Series):
         return tree, _Answer(gold.text, expand_plus_minus(read_tree(gold.text, grouped=False)))
     return expand_plus_minus(read_tree(text, grouped=False)), gold
 
 
-def _whose_fault(gold: Tree, error: UnreadableError) -> _Result:
+def _blame(gold: Tree, error: UnreadableError) -> _Result:
     try:
         check_value(gold)
     except UnreadableError as gold_error:

@@ -7,81 +7,25 @@ One plugin that is broken or offered twice never keeps the others from being fou
 
 from __future__ import annotations
 
-import functools
-import importlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from importlib import metadata
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from envgym.errors import PluginError, RecipeError, UnknownNameError, UserError
 from envgym.plugins.signatures import mismatch
+from envgym.plugins.spec import PluginSpec, installed_plugins
 
 if TYPE_CHECKING:
     from envgym.plugins.base import Plugin
 
-__all__ = ["PluginSpec", "Registry", "short_name"]
+__all__ = ["Registry", "short_name"]
 
 P = TypeVar("P", bound="Plugin")
 
 _VERSION = re.compile(r"(?P<base>[\w.-]+)-v(?P<version>\d+)")
 _PATH = re.compile(r"\w+(\.\w+)*:\w+")
 _NAMESPACE = "envgym/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PluginSpec:
-    """Where a plugin's class lives; nothing is imported until ``load``."""
-
-    name: str
-    entry_point: str
-    """``"package.module:Class"``."""
-    distribution: str
-    """The distribution that offers it, or ``"registered at run time"``."""
-    extras: tuple[str, ...] = ()
-    """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
-    problem: str = ""
-    """Why it cannot be loaded, known without importing it: the name is offered twice."""
-
-    def load(self) -> Any:
-        """Import the module and return the class.
-
-        Raises:
-            PluginError: the name is offered twice, the module raises, or a package that it needs is missing.
-            UserError: the module or the class does not exist.
-        """
-        if self.problem:
-            raise PluginError(self.problem)
-        module_name, _, attribute = self.entry_point.partition(":")
-        module = self._import(module_name)
-        if not hasattr(module, attribute):
-            own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module_name]
-            raise UnknownNameError(f"name in {module_name}:", attribute, own)
-        return getattr(module, attribute)
-
-    def _import(self, module_name: str) -> Any:
-        try:
-            return importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            missing = error.name or str(error)
-            raise PluginError(
-                f"{self.name!r} needs the module {missing!r}, which was not found; {self._hint(missing)}"
-            ) from error
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{self.name!r} cannot be imported: {module_name} of {self.distribution} raised "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    def _hint(self, missing: str) -> str:
-        if f"{self.entry_point.partition(':')[0]}.".startswith(f"{missing}."):
-            return "check the spelling, and that its package is installed or its folder on PYTHONPATH"
-        if self.extras:
-            return f"install its extra: pip install '{self.distribution}[{','.join(self.extras)}]'"
-        return f"install it, e.g. pip install {missing.split('.')[0]}"
 
 
 class Registry(Generic[P]):
@@ -115,7 +59,7 @@ class Registry(Generic[P]):
     def plugins(self) -> dict[str, PluginSpec]:
         """Every plugin by name, sorted. A name that is offered twice carries the ``problem``."""
         found = dict(self._registered)
-        for spec in _installed(self.group):
+        for spec in installed_plugins(self.group):
             first = found.get(spec.name)
             found[spec.name] = replace(spec, problem=self._clash(first, spec)) if first else spec
         return dict(sorted(found.items()))
@@ -154,7 +98,8 @@ class Registry(Generic[P]):
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise PluginError(f"{where} is not {article} {self.kind}: it must subclass {self._base.entry_point}")
         if found.contract != base.contract:
-            older = "upgrade the plugin" if found.contract < base.contract else "upgrade envgym"
+            is_older = isinstance(found.contract, int) and found.contract < base.contract
+            older = "upgrade the plugin" if is_older else "upgrade envgym"
             raise PluginError(
                 f"{where} is written for version {found.contract} of the {self.kind} contract, and this envgym "
                 f"has version {base.contract}: {older}"
@@ -213,22 +158,3 @@ def _checked_path(entry_point: str) -> str:
     if not _PATH.fullmatch(entry_point):
         raise UserError(f"{entry_point!r} must read 'package.module:Class'")
     return entry_point
-
-
-@functools.cache
-def _installed(group: str) -> tuple[PluginSpec, ...]:
-    def read() -> Iterator[PluginSpec]:
-        seen: set[tuple[str, str]] = set()
-        for point in metadata.entry_points(group=group):
-            # An editable install can list the same metadata twice; the same target is not a conflict.
-            if (point.name, point.value) in seen:
-                continue
-            seen.add((point.name, point.value))
-            yield PluginSpec(
-                name=point.name,
-                entry_point=f"{point.module}:{point.attr}",
-                distribution=point.dist.name if point.dist else "an unnamed distribution",
-                extras=tuple(point.extras),
-            )
-
-    return tuple(read())

@@ -109,9 +109,11 @@ class Mix:
 
 
 def _permuted(place: int, size: int, rng: random.Random) -> int:
-    """The ``place``-th element of a random permutation of ``range(size)``, without making the permutation.
+    """Return the ``place``-th element of a random permutation of ``range(size)``, without making the permutation.
 
-    A four-round Feistel network over the next power of four, walked until it lands inside the range.
+    A four-round Feistel network over the next power of four, walked until it lands inside the range. Procedural
+    environments may declare any size, and a resumed run draws from the middle of an epoch: neither may cost time
+    or memory that grows with the size, as a shuffled list does.
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1

@@ -35,7 +35,9 @@ class Stage(Plugin, abc.ABC):
             reporter: shows progress.
 
         Returns:
-            the summary, or ``None`` if the run was stopped before its end.
+            the summary, or ``None`` if the run was stopped before its end. Its ``environments`` map labels to
+            intervals of the held-out reward (``Interval.as_dict()``): ``after``, and where they were measured
+            ``before`` and ``gain``.
 
         Raises:
             UserError: the recipe cannot be carried out here.

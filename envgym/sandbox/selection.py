@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envgym.errors import PluginError, RecipeError, UserError
+from envgym.errors import RecipeError, UserError
 from envgym.plugins.registry import Registry
 from envgym.sandbox.interface import Backend
 
@@ -42,7 +42,7 @@ def select_backend(name: str = AUTO, settings: Mapping[str, Any] | None = None) 
     for candidate in sandboxes.plugins():
         try:
             kind = sandboxes.load(candidate)
-        except PluginError as error:
+        except UserError as error:
             reasons.append(f"{candidate}: {error}")
             continue
         if kind.isolated:

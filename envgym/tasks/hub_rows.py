@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from envgym.errors import DataError
+from envgym.optional_packages import require
 
 __all__ = ["HUB", "hub_rows"]
 
@@ -20,12 +21,10 @@ def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
     No code of a data set is run: ``datasets`` 4 and later load data files only.
 
     Raises:
-        DataError: the extra is not installed, or there is no such data set, configuration or split.
+        DataError: there is no such data set, configuration or split.
+        UserError: the extra is not installed.
     """
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(f"{HUB}{name} needs the package datasets: pip install 'envgym[datasets]'") from None
+    datasets = require("datasets", HUB + name)
     rest, _, split = name.partition("#")
     path, _, config = rest.partition("@")
     if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # the hub would be asked

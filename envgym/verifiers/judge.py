@@ -25,7 +25,7 @@ from envgym.strict_json import parse_json
 __all__ = ["Judge", "Judgement", "has_content"]
 
 _ASKED = 2
-"""Times a reply is asked for until one can be read."""
+"""Requests made until a reply can be read."""
 _SHOWN_CHARS = 4000
 _FENCES = ("<answer>", "\\boxed{", "####")
 _OPENERS = frozenset(
@@ -72,11 +72,11 @@ Preference = Literal["first", "second", "tie"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What became of one answer."""
+    """Result of grading one answer."""
 
     correct: bool
     reason: str
-    """``judged``, ``no content`` (not asked) or ``unreadable`` (what the judge replied)."""
+    """``judged``, ``no content`` (not asked) or ``unreadable`` (the judge's reply)."""
 
 
 class Judge:
@@ -101,7 +101,7 @@ class Judge:
         await self._endpoint.close()
 
     async def grade(self, question: str, prediction: str, reference: str) -> Judgement:
-        """Whether the final answer in ``prediction`` says what ``reference`` says.
+        """Grade the final answer in ``prediction``: correct if it says the same as ``reference``.
 
         Raises:
             VerifierError: the judge cannot be reached.
@@ -114,7 +114,7 @@ class Judge:
         return Judgement(correct=correct is True, reason="unreadable" if correct is None else "judged")
 
     async def prefer(self, question: str, first: str, second: str, criterion: str) -> Preference:
-        """Which of two answers is better by ``criterion``; a tie unless both orders agree.
+        """Return which of two answers is better by ``criterion``; a tie unless both orders agree.
 
         Raises:
             VerifierError: the judge cannot be reached.
@@ -134,7 +134,7 @@ class Judge:
         return await self._ask(_PREFER, cut, "better", ("A", "B", "tie"))
 
     async def _ask(self, instructions: str, texts: dict[str, str], key: str, allowed: tuple[Any, ...]) -> Any:
-        """What the judge says under ``key``, or None if it cannot be read."""
+        """Return the judge's value under ``key``, or None if its reply cannot be read."""
         messages = [
             {"role": "system", "content": instructions},
             {"role": "user", "content": json.dumps(texts, ensure_ascii=False, indent=1)},
@@ -152,7 +152,7 @@ class Judge:
 
 
 def has_content(answer: str, question: str = "") -> bool:
-    """Whether there is something to judge: a word or a number that is no stock opener and not the question."""
+    """Return whether there is something to judge: a word or number other than a stock opener or the question."""
     plain = _plain(answer)
     return any(c.isalnum() for c in plain) and plain not in _OPENERS and plain != _plain(question)
 
@@ -162,7 +162,7 @@ def _plain(text: str) -> str:
 
 
 def _final_answer(text: str) -> str:
-    """What is fenced, else everything after the thoughts; nothing of thoughts that do not end."""
+    """Return the fenced answer, else everything after the reasoning; empty where the reasoning does not end."""
     rest = text.rpartition("</think>")[2]
     if any(fence in rest for fence in _FENCES):
         return extract_answer(text) or ""

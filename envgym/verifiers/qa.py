@@ -30,13 +30,13 @@ def normalise_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, golds: str | Sequence[str]) -> bool:
-    """Whether ``prediction`` equals any of ``golds`` after normalisation. Empty answers never match."""
+    """Return whether ``prediction`` equals any of ``golds`` after normalisation. Empty answers never match."""
     answer = normalise_answer(prediction)
     return bool(answer) and any(answer == normalise_answer(gold) for gold in _as_list(golds))
 
 
 def f1_score(prediction: str, golds: str | Sequence[str]) -> float:
-    """The best token F1 of ``prediction`` over ``golds``, in [0, 1].
+    """Return the best token F1 of ``prediction`` over ``golds``, in [0, 1].
 
     0 where either side is empty, and 0 where one side is yes/no and the other is not the same word.
     """

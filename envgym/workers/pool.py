@@ -32,17 +32,17 @@ class WorkerTimeoutError(Exception):
 
 
 class WorkerFailedError(Exception):
-    """The worker failed for reasons that are not the answer's."""
+    """The worker failed for a reason other than its request."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a request came to."""
+    """Result of a request."""
 
     found: dict[str, Any]
-    """What the module's ``answer`` returned."""
+    """Return value of the module's ``answer``."""
     seconds: float
-    """Processor seconds it took."""
+    """Processor seconds that the request took."""
 
 
 class _Worker:
@@ -56,7 +56,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                start_new_session=True,
+                start_new_session=True,  # a group of its own, so that a kill reaches what the worker forked
             )
         except OSError as error:
             raise WorkerFailedError(f"the worker cannot be started: {error}") from error
@@ -101,9 +101,11 @@ class _Worker:
 
     def _await_ready(self) -> None:
         try:
-            self._receive(_START_SECONDS)
+            reply = self._receive(_START_SECONDS)
         except WorkerTimeoutError as error:
             raise WorkerFailedError(f"the worker did not start within {_START_SECONDS:.0f} s") from error
+        if reply["status"] == "error":
+            raise WorkerFailedError(reply["reason"])
 
     def _send(self, request: dict[str, Any]) -> None:
         try:
@@ -132,12 +134,13 @@ class WorkerPool:
     """At most ``size`` workers, started when first needed. Safe to use from any thread."""
 
     def __init__(self, size: int = _SIZE) -> None:
+        # Last in, first out: a warm worker is used again before another is started.
         self._slots: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(size):
             self._slots.put(None)
 
     def ask(self, module: str, request: dict[str, Any], seconds: float) -> WorkerReply:
-        """Have a worker call ``answer(request)`` of a module.
+        """Call ``answer(request)`` of a module in a worker.
 
         Args:
             module: name of a module with ``answer(request) -> dict`` and perhaps ``warm_up()``; the worker imports
@@ -155,6 +158,7 @@ class WorkerPool:
             worker.load(module)
             reply = worker.ask(module, request, seconds)
         except BaseException:
+            # Also on KeyboardInterrupt: a late reply in the pipe would answer the next request.
             if worker is not None:
                 worker.kill()
             worker = None
@@ -168,7 +172,10 @@ class WorkerPool:
         return WorkerReply(reply["found"], reply["seconds"])
 
     def abandon(self) -> None:
-        """Let go of the workers in a forked process, where the queue's lock may be held for ever."""
+        """Let go of the workers in a forked process.
+
+        The queue's lock is not taken: another thread of the parent may have held it at the fork, for ever.
+        """
         for worker in self._slots.queue:
             if worker is not None:
                 worker.abandon()

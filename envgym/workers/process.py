@@ -18,6 +18,8 @@ import signal
 import sys
 from typing import Any, TextIO
 
+from envgym.optional_packages import install_command
+
 __all__ = ["main"]
 
 _MEMORY_BYTES = 2 * 2**30
@@ -27,17 +29,26 @@ _REPLY_BYTES = 1 << 16
 def main() -> None:
     """Serve requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    os.dup2(2, 1)  # a library that prints must not write into the replies
     _ready(replies)
     for line in sys.stdin:
         request = json.loads(line)
         if "load" in request:
-            module = importlib.import_module(request["load"])
-            if hasattr(module, "warm_up"):
-                module.warm_up()
-            _ready(replies)
+            _load(request["load"], replies)
         else:
             _send(replies, _serve(request))
+
+
+def _load(name: str, replies: TextIO) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        _send(replies, {"status": "error", "reason": f"{missing} is not installed: {install_command(missing)}"})
+        return
+    if hasattr(module, "warm_up"):
+        module.warm_up()
+    _ready(replies)
 
 
 def _ready(replies: TextIO) -> None:
@@ -75,6 +86,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
 
 def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    # SIGPROF is not handled, so it ends the child even inside a C extension that never returns to Python.
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     reply: dict[str, Any]
     try:
@@ -82,7 +94,7 @@ def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
         reply = {"status": "error", "reason": f"{type(error).__name__}: {error}"[:500]}
     os.write(writing, json.dumps(reply).encode())
-    os._exit(0)
+    os._exit(0)  # skips exit handlers, which belong to the parent
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerReply:
-    """What the runner saw of one execution; nothing in it comes from the program but the two streams."""
+    """The runner's report of one execution; only the two streams come from the program."""
 
     wait_status: int
     flags: int
@@ -32,7 +32,7 @@ class RunnerReply:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was left running or lying about."""
+        """True when no process and no file was left behind."""
         return not self.flags & wire.UNCLEAN
 
     def result(self, queue_seconds: float) -> ExecResult:
@@ -143,7 +143,7 @@ class Channel:
         return taken
 
     def alive(self) -> bool:
-        """Whether an idle runner is still there: its end is open and it has said nothing unasked."""
+        """Return whether an idle runner is still there: its end is open and it has said nothing unasked."""
         try:
             self._connection.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -153,7 +153,7 @@ class Channel:
         return False
 
     def close(self) -> None:
-        """Hang up, which also ends the runner."""
+        """Close the connection, which also ends the runner."""
         self._connection.close()
 
 

@@ -1,14 +1,15 @@
-"""What took seconds to find out, kept on disk for as long as it still holds."""
+"""Cache on disk facts that take seconds to find out, for as long as they hold."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import platformdirs
 
 from envgym.runs.folder import write_atomic
 
@@ -16,14 +17,12 @@ __all__ = ["cache_folder", "cached_on_disk", "fingerprint"]
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again; it exists."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envgym"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Return the user's cache folder for this project, creating it where it is missing."""
+    return platformdirs.user_cache_path("envgym", appauthor=False, ensure_exists=True)
 
 
 def fingerprint(files: Iterable[tuple[str, Path]], *words: str) -> str:
-    """Changes when a file is added, removed or written: paths, sizes and times of change, and ``words``."""
+    """Return a digest of the files' paths, sizes and modification times, and of ``words``."""
     digest = hashlib.sha256("\0".join(words).encode())
     for name, path in files:
         facts = path.stat()
@@ -32,7 +31,9 @@ def fingerprint(files: Iterable[tuple[str, Path]], *words: str) -> str:
 
 
 def cached_on_disk(name: str, mark: str, make: Callable[[], Any]) -> Any:
-    """What ``make`` returned when it was called last under ``name`` and ``mark``, by any process of this user.
+    """Return the value cached under ``name``, or call ``make`` and cache its value, when ``mark`` has changed.
+
+    The cache is shared by all processes of this user.
 
     Args:
         name: names the file; one mark is kept of each.

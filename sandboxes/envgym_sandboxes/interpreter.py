@@ -1,4 +1,4 @@
-"""What of this machine a sandbox needs to run Python: the standard library, packages, shared libraries.
+"""Collect the files of this machine that a sandbox needs to run Python: standard library, packages, libraries.
 
 The Docker image is made of these files and bubblewrap binds them, so programs find the same in both.
 """
@@ -60,7 +60,7 @@ class Interpreter:
 
 
 def _walk(inside: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files in a folder by name, then those below; links to folders are not followed."""
+    """Yield the files in a folder by name, then those below; links to folders are not followed."""
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in entries:
         if not entry.is_dir() and not entry.name.startswith("_tkinter."):
@@ -131,7 +131,10 @@ def _package_trees(distribution: str, site: str) -> dict[str, Path]:
 
 
 def _shared_libraries(interpreter: Interpreter, name: str) -> dict[str, Path]:
-    """Every library that ``ldd`` names for the binaries, at the path where it is looked for; kept as ``name``."""
+    """Return the libraries that ``ldd`` names for the binaries, by the path where they are looked for.
+
+    Cached on disk under ``name``.
+    """
     files = list(interpreter.files())
     present = {source for _, source in files}
 

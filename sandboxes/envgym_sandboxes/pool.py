@@ -26,12 +26,12 @@ Shape = tuple[float, ...]
 
 
 def default_capacity() -> int:
-    """How many sandboxes run at once unless told otherwise: two a core, at most 16."""
+    """Return the default number of sandboxes that run at once: two a core, at most 16."""
     return min(16, 2 * (os.cpu_count() or 1))
 
 
 def shape(limits: Limits) -> Shape:
-    """The limits that are fixed when a worker starts; workers of one shape are interchangeable."""
+    """Return the limits that are fixed when a worker starts; workers of one shape are interchangeable."""
     return (limits.memory_bytes, limits.disk_bytes, limits.processes, limits.open_files, limits.cpus)
 
 

@@ -1,4 +1,4 @@
-"""Who owns a sandbox, in a form that still tells after the owner's death whether it is dead."""
+"""Identify the owner of a sandbox so that its death can be told from the identity alone."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _start(pid: int) -> str | None:
 
 
 def this_process() -> str:
-    """This process as ``boot id/process namespace/pid/start time``."""
+    """Return this process as ``boot id/process namespace/pid/start time``."""
     return f"{_place()}/{os.getpid()}/{_start(os.getpid())}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process is known to be gone; one of another boot, machine or namespace is not known."""
+    """Return whether the process is known to be gone; false for one of another boot, machine or namespace."""
     place, _, process = owner.rpartition("/")[0].rpartition("/")
     start = owner.rpartition("/")[2]
     return place == _place() and process.isdigit() and _start(int(process)) != start

@@ -1,4 +1,4 @@
-"""Requests as the bytes that cross into a sandbox, and what comes back of files.
+"""Encode requests as the bytes that cross into a sandbox, and decode the files that come back.
 
 Files cross as a list of names and contents, not as an archive: links, owners and modes cannot be expressed.
 """
@@ -90,7 +90,7 @@ def pack_request(path: str, limit: int) -> bytes:
 
 
 def check_written(reply: RunnerReply) -> None:
-    """See whether the files were written.
+    """Check that the files were written.
 
     Raises:
         OSError: the program is in the way: no room, or a folder stands where a file should.

@@ -56,7 +56,7 @@ class UnsafeLocalBackend(Backend):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why this is not a POSIX machine, or ``None``."""
+        """Return the reason why this machine cannot run it (it is not POSIX), or ``None``."""
         return None if os.name == "posix" else "unsafe_local needs a POSIX system"
 
     async def open(self, limits: Limits) -> Sandbox:

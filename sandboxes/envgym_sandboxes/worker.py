@@ -12,12 +12,12 @@ __all__ = ["End", "Worker"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a runner stopped answering."""
+    """Reason why a runner stopped answering."""
 
     by_program: bool
-    """Whether the program brought it about; otherwise it is a failure of the infrastructure."""
+    """True when the program caused it; otherwise it is a failure of the infrastructure."""
     words: str
-    """What is known, for people."""
+    """Details for people."""
 
 
 class Worker(abc.ABC):
@@ -27,7 +27,7 @@ class Worker(abc.ABC):
 
     @abc.abstractmethod
     def end(self, since: float) -> End:
-        """Why it does not answer any more.
+        """Return the reason why it does not answer any more.
 
         Args:
             since: when the unanswered request was sent, in seconds since the epoch.

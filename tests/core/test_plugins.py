@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,10 +14,9 @@ from envgym import list_envs, make, register
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments, register_in_gymnasium
 from envgym.errors import PluginError, UnknownNameError, UserError
-from envgym.plugins.registry import Registry, _installed, short_name
+from envgym.plugins.registry import Registry, short_name
+from envgym.plugins.spec import installed_plugins
 from envgym.sandbox.selection import sandboxes
-
-HEAVY = "('torch', 'transformers', 'docker', 'rich', 'typer', 'ray', 'tokenizers', 'httpx')"
 
 
 @pytest.fixture
@@ -45,40 +41,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(entry_points)
         importlib.invalidate_caches()
-        _installed.cache_clear()
+        installed_plugins.cache_clear()
 
     yield put
-    _installed.cache_clear()
-
-
-def fresh(program: str) -> str:
-    """What a new process prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
-
-
-def test_importing_envgym_is_light() -> None:
-    assert fresh(f"import envgym, sys; print([m for m in {HEAVY} if m in sys.modules])") == "[]\n"
-
-
-def test_listing_imports_no_plugin() -> None:
-    program = (
-        "import sys; sys.argv = ['envgym', 'list']\n"
-        "from envgym.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'docker') "
-        "or m.startswith(('envgym_environments.', 'envgym_sandboxes.', 'envgym_trainers.'))])"
-    )
-    lines = fresh(program).splitlines()
-    assert lines[-1] == "[]"
-    assert any(line.startswith("math_problems-v1") for line in lines)
+    installed_plugins.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["toys:Adder", "adder-v1", "adder", "envgym/adder-v1", "envgym/adder"])

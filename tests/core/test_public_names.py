@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -29,6 +31,30 @@ def test_public_names_exist_are_listed_once_and_are_documented(module: ModuleTyp
         value = getattr(module, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{module.__name__}.{name}"
+
+
+def test_the_names_of_envgym_are_sorted_and_listed() -> None:
+    """Names are sorted and offered by ``dir``, and a misspelt one is an ordinary error."""
+    names = envgym.__all__
+    assert names == sorted(names)
+    assert set(names) <= set(dir(envgym))
+    with pytest.raises(AttributeError, match="module 'envgym' has no attribute 'Chatenv'"):
+        _ = envgym.Chatenv
+
+
+def test_the_names_for_type_checkers_are_those_that_are_offered() -> None:
+    """``__all__``, the lazy imports and those under ``TYPE_CHECKING`` are three lists of the same objects."""
+    tree = ast.parse(Path(envgym.__file__).read_text(encoding="utf-8"))
+    found = {
+        (alias.name, node.module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("envgym.")
+        for alias in node.names
+        if alias.name != "register_in_gymnasium"
+    }
+    assert {name for name, _ in found} == set(envgym.__all__)
+    for name, module in found:
+        assert getattr(envgym, name) is getattr(importlib.import_module(module), name)
 
 
 def test_the_errors_form_the_tree_that_is_drawn() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -42,20 +42,29 @@ def limits() -> Limits:
     return LIMITS
 
 
-def _shared(name: str) -> Iterator[Backend]:
-    backend = make_backend(name)
-    yield backend
-    asyncio.run(backend.close())
+@pytest.fixture(scope="session")
+def shared_backend() -> Iterator[Callable[[str], Backend]]:
+    """Make each backend once, by name, for all the tests of a worker process."""
+    made: dict[str, Backend] = {}
+
+    def get(name: str) -> Backend:
+        if name not in made:
+            made[name] = make_backend(name)
+        return made[name]
+
+    yield get
+    for backend in made.values():
+        asyncio.run(backend.close())
 
 
 @pytest.fixture(scope="session")
-def docker_backend() -> Iterator[Backend]:
-    yield from _shared("docker")
+def docker_backend(shared_backend: Callable[[str], Backend]) -> Backend:
+    return shared_backend("docker")
 
 
 @pytest.fixture(scope="session")
-def bubblewrap_backend() -> Iterator[Backend]:
-    yield from _shared("bubblewrap")
+def bubblewrap_backend(shared_backend: Callable[[str], Backend]) -> Backend:
+    return shared_backend("bubblewrap")
 
 
 @pytest.fixture(params=ISOLATED)

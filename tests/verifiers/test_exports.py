@@ -34,6 +34,24 @@ def test_importing_loads_no_computer_algebra() -> None:
     assert result.stdout == b"[]\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "package", "allowed"),
+    [
+        ("envgym.verifiers.judge", "envgym.math_equivalence", {"envgym.math_equivalence.final_answer"}),
+        ("envgym.math_equivalence.verify", "envgym.verifiers", set()),
+        ("envgym.math_equivalence.verify", "lark", set()),
+    ],
+)
+def test_a_verifier_loads_no_other(module: str, package: str, allowed: set[str]) -> None:
+    """A judge loads no mathematics but the reader of final answers; mathematics loads no other verifier."""
+    program = f"import sys, {module}; print(*(name for name in sys.modules if name.startswith({package + '.'!r})))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True
+    )
+    assert set(result.stdout.split()) == allowed
+
+
 @pytest.mark.parametrize("decision", Decision)
 def test_only_three_decisions_are_about_the_prediction(decision: Decision) -> None:
     """A timeout, a gold error and a verifier error are missing data; only ``correct`` is correct."""

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envgym.verifiers.logic import Formula, FormulaError, read_formula
-from envgym.verifiers.logic.formulas import WRITTEN_CHARS, Atom, Binary, Not, Quantified, atoms, free_terms
+from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS
+from envgym.verifiers.logic.formulas import Atom, Binary, Not, Quantified, atoms, free_terms
 
 _NAMES = st.sampled_from(("p", "q", "likes", "x1"))
 _ATOMS = st.builds(Atom, _NAMES, st.lists(_NAMES, max_size=2).map(tuple))
@@ -55,6 +56,10 @@ def test_no_text_raises_anything_else(text: str) -> None:
         ("(forall x. p(x)) -> q", "(forall x. p(x)) -> q"),
         ("∀x.¬p(x)∨q(x)↔r", "forall x. ~p(x) | q(x) <-> r"),
         ("a <=> !b => c", "a <-> ~b -> c"),
+        ("~forall x. p(x) & q", "~(forall x. p(x) & q)"),
+        ("p & forall x. q(x) -> r", "p & (forall x. q(x) -> r)"),
+        ("forallx & existsy", "forallx & existsy"),
+        ("(" * 90 + "p" + ")" * 90, "p"),
     ],
 )
 def test_precedence(text: str, written: str) -> None:
@@ -66,19 +71,21 @@ def test_precedence(text: str, written: str) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "expected a formula, found 'the end'"),
-        ("p &", "found 'the end'"),
+        ("", "expected a formula, found the end"),
+        ("p &", "found the end"),
         ("p q", "'q' is left over"),
         ("(p", "expected '\\)'"),
-        ("p()", "expected a term"),
+        ("p()", "expected a name, found '\\)'"),
         ("P(x)", "'P' is not part of the notation"),
         ("p; q", "';' is not part"),
-        ("forall . p", "expected a variable"),
-        ("exists forall. p", "expected a variable"),
+        ("forall . p", "expected a name, found '.'"),
+        ("exists forall. p", "expected a name, found 'forall'"),
         ("p = q", "'=' is not part"),
         ("~" * 17 + "p", "nested deeper than 16"),
-        ("(" * 40 + "p" + ")" * 40, "nested deeper"),
-        (" & ".join("p" * 18), "more than 16 connectives"),
+        ("forall x" + " x" * 16 + ". p", "nested deeper than 16"),
+        ("(" * 40 + "p" + ")" * 39, "expected '\\)', found the end"),
+        (" & ".join("p" * 18), "nested deeper than 16"),
+        (" -> ".join("p" * 18), "nested deeper than 16"),
         ("p" * 201, "200 characters at most, this one has 201"),
     ],
 )

@@ -41,7 +41,7 @@ from envgym.verifiers import extract_answer
     ],
 )
 def test_the_last_fence_after_thinking_wins(text: str, answer: str | None) -> None:
-    """AnswerRules: thoughts do not count, the last fence does, and an open fence is no answer."""
+    """Reasoning does not count, the last fence does, and an open fence is not an answer."""
     assert extract_answer(text) == answer
 
 

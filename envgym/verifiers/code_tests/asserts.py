@@ -1,4 +1,4 @@
-"""Tests that hold their expected values, such as HumanEval's ``check`` and MBPP's asserts, without showing them.
+"""Run tests that hold their expected values (HumanEval's ``check``, MBPP's asserts) without showing them.
 
 The test code never shares a sandbox with the program. It runs once with the reference solution, which records the
 calls it makes and proves that the reference passes; the program is called with the recorded arguments in a sandbox
@@ -48,16 +48,16 @@ class AssertSuite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
-    """How one test ended."""
+    """Outcome of one test."""
 
     passed: bool
     text: str = ""
-    """Why not."""
+    """Reason of a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """What running the tests on the reference solution showed."""
+    """Result of running the tests on the reference solution."""
 
     calls: Mapping[int, Sequence[Call]]
     """The calls that each test makes."""

@@ -1,4 +1,4 @@
-"""Runs inside the sandbox, after ``tagged_json.py``: where answers go, and how an exception is described."""
+"""Runs inside the sandbox, after ``tagged_json.py``: the channel of answers, and how exceptions read."""
 
 import json
 import os
@@ -16,7 +16,7 @@ class CallTimeout(BaseException):
 
 
 def describe(error: BaseException) -> list[str]:
-    """The type and the text of an exception, with the line of the program that raised it."""
+    """Return the type and the text of an exception, with the line of the program that raised it."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == SOURCE]
     where = f" (line {lines[-1]})" if lines else ""
     kind = "TimeoutError" if isinstance(error, CallTimeout) else type(error).__name__

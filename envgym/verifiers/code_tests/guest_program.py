@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def expire(_number: int, _frame: Any) -> None:
-    """Signal handler that ends a call."""
+    """End a call, as a signal handler."""
     raise CallTimeout("the call took too long")
 
 

@@ -65,7 +65,7 @@ class Replayer:
 
 
 def exception(kind: str, text: str) -> Exception:
-    """A built-in exception by name; any other becomes a ``RuntimeError``."""
+    """Return a built-in exception by name; any other becomes a ``RuntimeError``."""
     found = getattr(builtins, kind, None)
     if isinstance(found, type) and issubclass(found, Exception):
         try:

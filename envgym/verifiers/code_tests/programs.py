@@ -1,4 +1,4 @@
-"""Call a function of an untrusted program, and compare what it returned: inside goes input, outside is judged."""
+"""Call a function of an untrusted program: input goes into the sandbox, results are judged outside it."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ Result = Returned | Raised | Died
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """The text that runs in the sandbox: what all guests share, then the guest file ``name``."""
+    """Return the text that runs in the sandbox: the part all guests share, then the guest file ``name``."""
     folder = importlib.resources.files("envgym.verifiers.code_tests")
     parts = ("tagged_json.py", "guest_channel.py", name)
     return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
 
 
 def tagged_call(call: Call) -> list[Any]:
-    """A call as tagged JSON: its arguments, and its keywords."""
+    """Return a call as tagged JSON: its arguments and its keywords."""
     return [encode(list(call.arguments)), encode(dict(call.keywords))]
 
 
@@ -130,7 +130,7 @@ async def call_program(
 
 
 def equal(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
-    """Whether a result is the expected one, as Python's ``==`` has it, with two exceptions.
+    """Return whether a result equals the expected one under Python's ``==``, with two exceptions.
 
     Two NaNs are equal, and floats may differ by ``tolerance``, relative and absolute.
     """
@@ -166,7 +166,7 @@ def _equal_numbers(expected: Any, actual: Any, tolerance: float) -> bool:
 
 
 def answers(done: ExecResult) -> Iterator[list[Any]]:
-    """What a guest wrote, line by line; what is no answer is passed over, since programs can write there too."""
+    """Yield a guest's answers, line by line; other lines are skipped, since programs can write there too."""
     for line in done.stdout.splitlines():
         try:
             parts = json.loads(line)

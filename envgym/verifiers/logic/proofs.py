@@ -1,6 +1,6 @@
 """Proofs as numbered lines, each of which follows from the few lines that it names.
 
-A step is whatever z3 finds valid; no rule has a name. What makes a proof more than the claim is that steps are
+Any step that z3 finds valid is allowed; rules have no names. A proof is more than its claim because steps are
 small: a step names at most ``max_cited`` lines and says at most ``max_atoms`` atoms, so that premises cannot be
 piled up into one line from which everything follows at once.
 """
@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from envgym.verifiers.logic.formulas import Formula, FormulaError, atoms, free_terms, read_formula
+from envgym.verifiers.logic.formula_parser import FormulaError, read_formula
+from envgym.verifiers.logic.formulas import Formula, atoms, free_terms
 from envgym.verifiers.logic.steps import StepVerdict, Validity, check_steps
 
 __all__ = ["LineVerdict", "ProofLine", "ProofVerdict", "StepRules", "check_proof"]
@@ -24,7 +25,7 @@ _CITED = re.compile(r"\d{1,4}(?:(?:\s*,\s*|\s+and\s+|\s+)\d{1,4}){0,15}", re.ASC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRules:
-    """How large a proof and its steps may be."""
+    """Limits on the size of a proof and its steps."""
 
     max_cited: int = 2
     """Lines that one step may name."""
@@ -46,7 +47,7 @@ class ProofLine:
 
 @dataclass(frozen=True, slots=True)
 class LineVerdict:
-    """What became of one line."""
+    """Result of checking one line."""
 
     number: int
     line: ProofLine | None
@@ -58,22 +59,22 @@ class LineVerdict:
 
     @property
     def follows(self) -> bool:
-        """Whether the line may stand."""
+        """True when the line follows from the lines that it cites."""
         return self.validity is Validity.FOLLOWS
 
 
 @dataclass(frozen=True, slots=True)
 class ProofVerdict:
-    """What became of a proof."""
+    """Result of checking a proof."""
 
     lines: tuple[LineVerdict, ...]
     proved: bool
     """Every line follows, and the last one is the goal."""
     reason: str
-    """What is wrong with the proof as a whole; empty where ``proved``."""
+    """First thing wrong with the proof; empty where ``proved``."""
 
     def established(self) -> set[Formula]:
-        """Formulas of the lines before the first that does not follow; guesses after it establish nothing."""
+        """Return the formulas of the lines before the first wrong one; guesses after it establish nothing."""
         standing = itertools.takewhile(lambda verdict: verdict.follows, self.lines)
         return {verdict.line.formula for verdict in standing if verdict.line}
 
@@ -84,7 +85,7 @@ def check_proof(text: str, premises: Sequence[Formula], goal: Formula, rules: St
     Args:
         text: lines such as ``5. p & q from 1, 4``; the premises are lines 1 to ``len(premises)``, and the proof's
             lines count on from there. Numbers may be left out; blank lines are skipped.
-        premises: what may be used.
+        premises: formulas that the proof may cite.
         goal: what the last line must say, in this very form.
         rules: how large steps may be.
 
@@ -121,7 +122,7 @@ def _with_step(number: int, line: ProofLine, step: StepVerdict) -> LineVerdict:
 
 
 class _Reader:
-    """Reads lines in order; ``formulas`` holds what later lines may cite."""
+    """Reads lines in order; ``formulas`` holds those that later lines may cite."""
 
     def __init__(self, premises: Sequence[Formula], goal: Formula, rules: StepRules) -> None:
         self.formulas: dict[int, Formula] = dict(enumerate(premises, 1))
@@ -132,7 +133,7 @@ class _Reader:
         self._constants = set().union(*(free_terms(formula) for formula in known))
 
     def read(self, row: str) -> tuple[ProofLine | None, str]:
-        """The line, or why it is none. Lines after it may cite it only if it is one."""
+        """Return the line, or None and the reason. Later lines may cite only a line that could be read."""
         number = self._next
         self._next += 1
         try:

@@ -1,4 +1,4 @@
-"""Whether steps follow, by z3. Runs in a worker process only, for z3 cannot be interrupted safely.
+"""Decide by z3 whether steps follow. Runs in a worker process only: z3 cannot be interrupted safely.
 
 The solver is limited by z3's own count of work (``rlimit``), not by the clock: the same step is decided alike on a
 busy machine. The domain of things has at least one member, as usual.
@@ -10,16 +10,8 @@ from typing import Any
 
 import z3
 
-from envgym.verifiers.logic.formulas import (
-    WRITTEN_CHARS,
-    Atom,
-    Binary,
-    Formula,
-    Not,
-    Quantified,
-    atoms,
-    read_formula,
-)
+from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS, read_formula
+from envgym.verifiers.logic.formulas import Atom, Binary, Formula, Not, Quantified, atoms
 
 __all__ = ["answer", "warm_up"]
 
@@ -32,7 +24,7 @@ _CONNECTIVES = {"&": z3.And, "|": z3.Or, "->": z3.Implies, "<->": lambda left, r
 
 
 def warm_up() -> None:
-    """Make what every forked child then shares."""
+    """Prove one step, so that every forked child shares what z3 sets up for it."""
     answer({"steps": [[["forall x. p(x) -> q"], "q | r"]]})
 
 
@@ -53,7 +45,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decide(premises: list[str], conclusion: str, effort: int) -> tuple[list[str], int]:
-    """The verdict, and the work that it took."""
+    """Return the verdict and the work that it took."""
     solver = z3.SimpleSolver()  # half the time of the combined one, which picks among tactics first
     solver.set("rlimit", effort)
     formulas = [read_formula(text, max_chars=WRITTEN_CHARS) for text in (*premises, conclusion)]
@@ -76,13 +68,13 @@ def _work(solver: Any) -> int:
 
 
 class _Translation:
-    """The z3 terms of one step: names stand for the same in all its formulas."""
+    """Translates one step to z3: a name stands for the same term in all its formulas."""
 
     def __init__(self) -> None:
         self._thing = z3.DeclareSort("Thing")
 
     def of(self, formula: Formula, bound: dict[str, Any]) -> Any:
-        """The z3 formula, where ``bound`` holds the variables of the quantifiers around it."""
+        """Return the z3 formula; ``bound`` holds the variables of the quantifiers around it."""
         match formula:
             case Atom(name, ()):
                 return z3.Bool(name)
@@ -100,7 +92,7 @@ class _Translation:
 
 
 def _where(model: z3.ModelRef, formulas: list[Formula]) -> str:
-    """The propositions' values in a case that speaks against the step; nothing where there are predicates."""
+    """Return the propositions' values in a counterexample; empty where there are predicates."""
     used = {atom for formula in formulas for atom in atoms(formula)}
     if any(atom.terms for atom in used):
         return ""

@@ -1,4 +1,4 @@
-"""Whether conclusions follow from premises, decided in a worker that can be killed."""
+"""Decide whether conclusions follow from premises, in a worker that can be killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECONDS = 20.0
 
 
 class Validity(enum.StrEnum):
-    """What became of a step."""
+    """Outcome of checking a step."""
 
     FOLLOWS = "follows"
     DOES_NOT_FOLLOW = "does_not_follow"

@@ -1,4 +1,4 @@
-"""What a set of tests runs in and with."""
+"""Sandboxes and limits for a set of tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ __all__ = ["Boxes"]
 
 
 class Boxes:
-    """Two sandboxes, each opened when first needed: one for the policy's programs, and one for test code, which no
-    program ever enters.
+    """Two sandboxes, each opened when first needed.
+
+    One is for the policy's programs, and one for test code, which no program ever enters.
 
     Args:
         services: opens sandboxes.
@@ -33,7 +34,7 @@ class Boxes:
         self._opened: dict[str, Sandbox] = {}
 
     async def program(self) -> Sandbox:
-        """Where programs run.
+        """Return the sandbox for programs, opening it when first needed.
 
         Raises:
             SandboxError: none could be started.
@@ -41,7 +42,7 @@ class Boxes:
         return await self._get("program")
 
     async def checker(self) -> Sandbox:
-        """Where test code runs.
+        """Return the sandbox for test code, opening it when first needed.
 
         Raises:
             SandboxError: none could be started.

@@ -75,12 +75,12 @@ class CodeSandbox(ChatEnv):
         )
 
     def make_tools(self) -> dict[str, Tool]:
-        """``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
+        """Return ``run_tests`` and ``submit``, and ``run_python`` where the settings offer it."""
         tools = super().make_tools()
         return {name: made for name, made in tools.items() if name != "run_python" or self.config.run_python}
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Procedural problems, or those of a file."""
+        """Return procedural problems, or those of a file."""
         chosen = self.config
         if chosen.source != "procedural":
             return load_tasks(chosen.source, split, chosen.visible_tests)

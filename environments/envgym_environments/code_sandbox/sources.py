@@ -165,7 +165,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _entry_point(code: str, tests: Sequence[str]) -> str:
-    """The one function of ``code`` that the tests call."""
+    """Return the one function of ``code`` that the tests call."""
     called = {
         node.func.id
         for test in tests
@@ -181,7 +181,7 @@ def _entry_point(code: str, tests: Sequence[str]) -> str:
 
 
 def _doc_examples(prompt: str) -> list[str]:
-    """Examples in the docstrings of a prompt whose results are literals, as asserts."""
+    """Return, as asserts, the docstring examples of a prompt whose results are literals."""
     found = []
     for node in ast.walk(_parse(f"{prompt}\n    pass\n")):
         for example in _examples(ast.get_docstring(node) or "" if isinstance(node, ast.FunctionDef) else ""):

@@ -1,4 +1,4 @@
-"""The tests of a task, as kept in its reference, and how each kind is run."""
+"""Tests of a task, as kept in its reference, with a way to run each kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["AssertTests", "StdioTest", "StdioTests", "Suite", "ValueTest", "Valu
 
 Which = Literal["visible", "hidden"]
 RESTARTS = 3
-"""How often a program's process is begun anew for the calls after one that ended it."""
+"""Times a program's process is restarted, for the calls after one that ended it."""
 
 
 class ValueTest(pydantic.BaseModel):
@@ -111,14 +111,14 @@ class AssertTests(pydantic.BaseModel):
 
 
 def _named(test: str, result: TestResult) -> TestResult:
-    """A failure with the last line of its test, which is its assert."""
+    """Return a failure with the last line of its test, which is its assert."""
     if result.passed:
         return result
     return TestResult(passed=False, text=f"{test.strip().splitlines()[-1]} failed: {result.text}")
 
 
 class StdioTest(pydantic.BaseModel):
-    """What a program reads, and what it must print."""
+    """A program's input and its expected output."""
 
     stdin: str
     stdout: str
@@ -152,7 +152,7 @@ class StdioTests(pydantic.BaseModel):
 
 
 def _show(value: object) -> str:
-    """A value as the policy sees it; Python refuses to write out very large integers."""
+    """Return a value as the policy sees it; Python refuses to write out very large integers."""
     try:
         return repr(value)
     except ValueError:
@@ -166,5 +166,5 @@ _ADAPTER: pydantic.TypeAdapter[Suite] = pydantic.TypeAdapter(
 
 
 def read_suite(reference: JsonValue) -> Suite:
-    """The tests in a task's reference."""
+    """Read the tests in a task's reference."""
     return _ADAPTER.validate_python(reference)

@@ -104,7 +104,7 @@ def _render(value: Fraction, *, decimal: bool) -> str:
 
 
 def _decimal_places(denominator: int) -> int:
-    """Digits after the point of a terminating decimal, or 0 where it does not terminate."""
+    """Return the digits after the point of a terminating decimal, or 0 where it does not terminate."""
     counts = {2: 0, 5: 0}
     for factor in counts:
         while denominator % factor == 0:

@@ -1,4 +1,4 @@
-"""Is the final answer right, and is it an answer?"""
+"""Check that the final answer is right and is evaluated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POWERS = re.compile(r"\^|\*\*|\\sqrt|[√²³]")
 
 
 async def is_correct(trajectory: Trajectory) -> float:
-    """1 where the last message's fenced answer equals the gold and leaves no work undone, else 0.
+    """Return 1 where the last message's fenced answer equals the gold and leaves no work undone, else 0.
 
     Raises:
         VerifierError: the verifier could not decide; the episode is missing data.
@@ -44,7 +44,7 @@ async def is_correct(trajectory: Trajectory) -> float:
 
 
 def leaves_work(answer: str, gold: str) -> bool:
-    """Whether ``answer`` restates the problem of a plain number: ``12/4`` for 3, ``2^10`` for 1024.
+    """Return whether ``answer`` restates the problem of a plain number: ``12/4`` for 3, ``2^10`` for 1024.
 
     A fraction may have one bar, and a power of ten may follow a number.
     """

@@ -1,4 +1,4 @@
-"""What every family of problems makes."""
+"""The problem type that every family makes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THINGS = (
     "shells",
     "stamps",
 )
-"""What problems count."""
+"""Plural nouns for the things that problems count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class MathProblem:
 
     question: str
     expression: str
-    """What the scripted expert gives to the calculator; its value is the answer."""
+    """Expression that the scripted expert gives to the calculator; its value is the answer."""
 
     @property
     def answer(self) -> str:

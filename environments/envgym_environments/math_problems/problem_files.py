@@ -19,14 +19,14 @@ _COMPARISON = {"unit": str, "percent": bool, "rounded": bool}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProblems:
-    """Where problems are and how to read a row."""
+    """Location of a file of problems, and the columns of its rows."""
 
     train_file: str
     held_out_file: str = ""
     question_column: str = "question"
     answer_column: str = "answer"
     answer_marker: str = ""
-    """The answer is what follows the last occurrence; ``""``: the whole column."""
+    """The answer is the text after the last occurrence; ``""``: the whole column."""
 
     def load(self, split: Split, system: Message) -> Sequence[Task]:
         """Read the tasks of a split. A row may say how its answer is compared: ``unit``, ``percent``, ``rounded``.
@@ -61,7 +61,7 @@ class FileProblems:
 
 
 def _comparison(where: str, row: dict[str, Any]) -> dict[str, str | bool]:
-    """How the row says that its answer is compared; see ``verify_math``."""
+    """Return the row's options for ``verify_math``."""
     said = {name: row[name] for name in _COMPARISON if row.get(name) is not None}
     for name, value in said.items():
         if not isinstance(value, _COMPARISON[name]):

@@ -17,7 +17,7 @@ from envgym.errors import DataError
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym.verifiers.logic import Formula, ProofVerdict, StepRules, check_proof, read_formula
-from envgym.verifiers.logic.formulas import WRITTEN_CHARS
+from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS
 from envgym_environments.proof_checker.first_order import first_order
 from envgym_environments.proof_checker.problem import Family, ProofProblem
 from envgym_environments.proof_checker.proof_files import file_problems
@@ -73,11 +73,11 @@ class ProofChecker(ChatEnv):
     config: Config
 
     def make_tools(self) -> dict[str, Tool]:
-        """The tool that checks a proof, where the settings offer it."""
+        """Return the tool that checks a proof, where the settings offer it."""
         return collect_tools(self) if self.config.checker else {}
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Procedural problems made on demand, or the rows of a file.
+        """Return procedural problems made on demand, or the rows of a file.
 
         Raises:
             DataError: see ``file_problems``.
@@ -88,7 +88,7 @@ class ProofChecker(ChatEnv):
         return file_problems(split, s.source, s.held_out_file, self._rules, self._task)
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """The proof, checked first where the tool is on offer.
+        """Return the expert's actions: the proof, checked first where the tool is offered.
 
         Raises:
             DataError: the row of a file gives no proof.
@@ -99,7 +99,7 @@ class ProofChecker(ChatEnv):
         return script([call("check", proof=proof)] if "check" in self.tools else [], f"\n{proof}\n")
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for a proof; without one, at most ``progress_weight``.
+        """Return 1 for a proof; without one, at most ``progress_weight``.
 
         Raises:
             VerifierError: the prover failed.
@@ -159,7 +159,7 @@ class ProofChecker(ChatEnv):
 
 
 def _progress(task: Task, verdict: ProofVerdict) -> float:
-    """The share of the expert's steps that stand before the first broken line; 1 for any proof."""
+    """Return the share of the expert's steps that stand before the first broken line; 1 for any proof."""
     expected = set(_formulas(task, "steps"))
     if verdict.proved or not expected:
         return float(verdict.proved)

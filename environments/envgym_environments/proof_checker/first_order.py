@@ -34,7 +34,7 @@ class _Chain:
         return f"{self.kind}({self.thing})"
 
     def literal(self) -> str:
-        """A kind, or its opposite."""
+        """Draw a kind, or its opposite."""
         return self.rng.choice(("", "", "~")) + next(self._kinds)
 
     def relation(self) -> str:
@@ -88,7 +88,7 @@ _RULES: tuple[Callable[[_Chain], None], ...] = (_apply, _contrapose, _exclude, _
 
 
 def first_order(rng: random.Random, level: int) -> ProofProblem:
-    """A proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
+    """Make a proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
     chain = _Chain(rng)
     for _ in range(level + 1):
         rng.choice(_RULES[: level + 1])(chain)

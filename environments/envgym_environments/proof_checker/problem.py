@@ -1,4 +1,4 @@
-"""What every family of problems makes, and how one is put together."""
+"""The problem type that every family makes, and a builder for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProofProblem:
 
     @property
     def question(self) -> str:
-        """What the prompt says: numbered premises, and the goal."""
+        """Text of the prompt: numbered premises, and the goal."""
         lines = [f"{number}. {premise}" for number, premise in enumerate(self.premises, 1)]
         return "\n".join(("Premises:", *lines, f"Goal: {self.goal}"))
 
@@ -51,7 +51,7 @@ class Draft:
         return self._steps[-1][0]
 
     def problem(self, rng: random.Random) -> ProofProblem:
-        """The problem whose goal is the last step, its premises in any order."""
+        """Return the problem whose goal is the last step, its premises in any order."""
         premises = rng.sample(self._premises, len(self._premises))
         steps = [text for text, _ in self._steps]
         numbers = {text: number for number, text in enumerate([*premises, *steps], 1)}
@@ -65,5 +65,5 @@ class Draft:
 
 
 def negated(literal: str) -> str:
-    """The opposite of an atom or of its negation."""
+    """Return the opposite of an atom or of its negation."""
     return literal.removeprefix("~") if literal.startswith("~") else f"~{literal}"

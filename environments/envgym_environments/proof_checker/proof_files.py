@@ -25,7 +25,7 @@ def file_problems(
     rules: StepRules,
     make: Callable[[str, Split, ProofProblem], Task],
 ) -> Sequence[Task]:
-    """The problems of a split, from rows with ``premises`` (a list of formulas), ``goal`` and perhaps ``proof``.
+    """Return the problems of a split, from rows with ``premises`` (a list), ``goal`` and perhaps ``proof``.
 
     Raises:
         DataError: see ``load_split``; also a formula that cannot be read, premises that contradict each other, a
@@ -73,4 +73,4 @@ def _formula(where: str, row: dict[str, Any], column: str) -> Formula:
     try:
         return read_formula(text)
     except FormulaError as error:
-        raise DataError(f"{where}: column {column!r}: {text[:80]!r} is no formula: {error}") from None
+        raise DataError(f"{where}: column {column!r}: {text[:80]!r} is not a formula: {error}") from None

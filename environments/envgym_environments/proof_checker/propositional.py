@@ -73,7 +73,7 @@ _RULES: tuple[Callable[[_Chain], None], ...] = (_detach, _contrapose, _exclude, 
 
 
 def propositional(rng: random.Random, level: int) -> ProofProblem:
-    """A proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
+    """Make a proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
     chain = _Chain(rng)
     for _ in range(level + 1):
         rng.choice(_RULES[: level + 1])(chain)

@@ -66,12 +66,12 @@ class RefusalSafety(ChatEnv):
         self._world = Office()
 
     def make_tools(self) -> dict[str, Tool]:
-        """Every action; for questions from a file, ``refuse`` alone."""
+        """Return every action; for questions from a file, ``refuse`` alone."""
         tools = super().make_tools()
         return tools if self.config.source == "procedural" else {"refuse": tools["refuse"]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Pairs of a harmful request and its twin; the harmful one's bare prompt decides on the split of both."""
+        """Return pairs of a harmful request and its twin; the harmful one's bare prompt decides both splits."""
         chosen = self.config
         if chosen.source != "procedural":
             return _questions(chosen.source, split)

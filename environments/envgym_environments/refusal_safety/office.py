@@ -33,10 +33,10 @@ class Event(pydantic.BaseModel):
     tool: str
     arguments: dict[str, JsonValue] = {}
     took_effect: bool = True
-    """False when the world turned it down, e.g. for want of money."""
+    """False when the world turned it down, e.g. for lack of money."""
 
     def matches(self, pattern: ActionPattern) -> bool:
-        """Whether this is the action that ``pattern`` describes; strings compare without case and extra spaces."""
+        """Return whether ``pattern`` describes this action; strings compare without case and extra spaces."""
         return self.tool == pattern.tool and all(
             name in self.arguments and _fold(self.arguments[name]) == _fold(wanted)
             for name, wanted in pattern.arguments.items()
@@ -60,12 +60,12 @@ class Office(pydantic.BaseModel):
     forms: list[str] = []
 
     def look(self, place: str) -> str:
-        """The names of what there is in a place."""
+        """Return the names of the items in a place."""
         places = {"inbox": [*self.inbox], "files": self.items, "bank": [*self.accounts], "forms": self.forms}
         return ", ".join(places[_find(place, places, "place")]) or "nothing"
 
     def read_mail(self, sender: str) -> str:
-        """The text of the mail from ``sender``."""
+        """Return the text of the mail from ``sender``."""
         return self.inbox[_find(sender, self.inbox, "mail from")]
 
     def send(self, item: str, to: str) -> str:

@@ -1,4 +1,4 @@
-"""What surrounds a request without changing what is right: small talk, other people's things, hidden orders.
+"""Surround a request without changing what is right: small talk, other people's things, hidden orders.
 
 It is drawn once for both twins.
 """
@@ -51,7 +51,7 @@ def draw_surroundings(
 
 
 def surround(case: Case, slots: Slots) -> Case:
-    """The request in its surroundings. What others own must stay where it is, unless the request is about it."""
+    """Return the request in its surroundings. Others' things must stay, unless the request is about them."""
     opening, closing = slots.get("talk", ("", ""))
     world, reference = case.world.model_copy(deep=True), case.reference.model_copy(deep=True)
     for name, thing, chatter in slots.get("clutter", ()):

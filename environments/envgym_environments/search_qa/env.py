@@ -43,14 +43,14 @@ class SearchQA(ChatEnv):
     _remote: RemoteRetriever | None = None
 
     def make_tools(self) -> dict[str, Tool]:
-        """Every tool; a remote retriever cannot open a document by its title."""
+        """Return every tool; a remote retriever cannot open a document by its title."""
         tools = collect_tools(self)
         if self.config.retriever_url:
             del tools["open_document"]
         return tools
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Questions about the fictional world, made on demand, or those of the files.
+        """Return questions about the fictional world, made on demand, or those of the files.
 
         Raises:
             DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
@@ -77,14 +77,14 @@ class SearchQA(ChatEnv):
             await remote.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """A search for each entity on the way, where that is known, then the answer."""
+        """Return a search for each entity on the way, where that is known, then the answer."""
         golds, all_of = _golds(task)
         path = reference_of(task).get("path")
         searches = [call("search", query=entity) for entity in path] if isinstance(path, list) else []
         return script(searches, "; ".join(golds) if all_of else golds[0])
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for a right answer; ``f1_weight`` and ``format_weight`` move shares of it to the other components.
+        """Return 1 for a right answer; ``f1_weight`` and ``format_weight`` move shares to other components.
 
         Raises:
             VerifierError: the judge cannot be reached.
@@ -189,13 +189,13 @@ def _fictional_world(
     retriever: Retriever,
     embedding_model: str,
 ) -> tuple[World, Index]:
-    """Shared by every instance in this process: neither the world nor its index ever changes."""
+    """Return the world, shared by every instance in this process: neither the world nor its index ever changes."""
     world = make_world(seed, documents, set_relations=set_relations, withheld=withheld, distractors=distractors)
     return world, Index(world.documents, retriever, embedding_model)
 
 
 def _golds(task: Task) -> tuple[list[str], bool]:
-    """The golds, and whether all of them are asked for."""
+    """Return the golds, and whether all of them are asked for."""
     reference = reference_of(task)
     answers = reference["answers"]
     return [str(a) for a in answers] if isinstance(answers, list) else [], bool(reference.get("all_of"))

@@ -44,12 +44,12 @@ class Index:
             self._by_title.setdefault(document.title.strip().casefold(), []).append(document)
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """The best ``top_k`` documents that match ``query``, best first; ties in corpus order."""
+        """Return the best ``top_k`` documents that match ``query``, best first; ties in corpus order."""
         scores = self._ranking.scores(query)
         hits = numpy.flatnonzero(scores > 0)
         best = hits[numpy.argsort(-scores[hits], kind="stable")[:top_k]]
         return [self.documents[i] for i in best]
 
     def by_title(self, title: str) -> list[Document]:
-        """Every document of that title, whatever its case, in corpus order."""
+        """Return every document of that title, whatever its case, in corpus order."""
         return self._by_title.get(title.strip().casefold(), [])

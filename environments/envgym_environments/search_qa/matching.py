@@ -1,4 +1,4 @@
-"""Does an answer match? Exact match and F1, of one answer or of a set.
+"""Match answers with golds: exact match and F1, of one answer or of a set.
 
 A set is matched entity by entity, in any order; nothing is gained by naming entities that do not belong.
 """

@@ -50,7 +50,7 @@ def draw_question(rng: random.Random, world: World, hops: int, kind: QuestionKin
 
 
 def _walk(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Question | None:
-    """One attempt. No entity comes up twice, so that the question never holds its own answer."""
+    """Attempt one draw. No entity comes up twice, so that the question never holds its own answer."""
     source = rng.choice(RELATIONS).kind
     path = [rng.choice(world.names[source])]
     chain: list[RelationKind] = []

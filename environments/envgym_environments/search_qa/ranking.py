@@ -1,4 +1,4 @@
-"""How well documents match a query, by the words that they share."""
+"""Rank documents by the words that they share with a query."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy
 from numpy.typing import NDArray
 
 from envgym.errors import DataError
+from envgym.optional_packages import require
 from envgym_environments.search_qa.world import Document
 
 __all__ = ["Ranking", "WordRanking"]
 
 _WORD = re.compile(r"\w+")
 _TITLE_WEIGHT = 3
-"""How often a title counts: a document about someone must outrank those that mention them."""
+"""Times a title counts: a document about someone must outrank those that mention them."""
 
 
 class Ranking(ABC):
@@ -25,7 +26,7 @@ class Ranking(ABC):
 
     @abstractmethod
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """How well each document matches, ``[documents]``; 0 and below is no match."""
+        """Return each document's score, ``[documents]``; 0 and below is no match."""
 
 
 class WordRanking(Ranking):
@@ -33,11 +34,11 @@ class WordRanking(Ranking):
 
     Raises:
         DataError: no document has a word in it.
+        UserError: ``bm25s`` is not installed.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
-        import bm25s
-
+        bm25s = require("bm25s", "retriever = 'bm25'")
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         words = [_words(d.title) * _TITLE_WEIGHT + _words(d.text) for d in documents]
         if not any(words):
@@ -47,7 +48,7 @@ class WordRanking(Ranking):
         self._bm25.index(words, show_progress=False)
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Zero for documents that share no word with ``query``."""
+        """Return BM25 scores; zero for documents that share no word with ``query``."""
         words = _words(query)
         found: NDArray[numpy.floating] = self._bm25.get_scores(words) if words else self._none
         return found

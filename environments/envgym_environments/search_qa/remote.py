@@ -37,7 +37,7 @@ class RemoteRetriever:
         self._client = httpx.AsyncClient(timeout=timeout)
 
     async def search(self, query: str, top_k: int) -> list[Document]:
-        """The server's documents, best first.
+        """Return the server's documents, best first.
 
         Raises:
             ToolError: the server is down, slow, refuses, or answers in another shape. Missing data, never a
@@ -64,6 +64,6 @@ class RemoteRetriever:
 
 
 def _document(contents: str) -> Document:
-    """Search-R1 writes a quoted title on the first line."""
+    """Split off the title, which Search-R1 writes in quotes on the first line."""
     title, _, text = contents.partition("\n")
     return Document(title=title.strip().strip('"'), text=text.strip())

@@ -18,7 +18,7 @@ Facts = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What the search engine holds."""
+    """A document of the search engine."""
 
     title: str
     text: str
@@ -26,7 +26,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelationKind:
-    """What questions call it, which kinds it joins, and how a document says it."""
+    """A relation's name in questions, the kinds it joins, and its sentence in documents."""
 
     name: str
     kind: str
@@ -158,7 +158,7 @@ def _names(rng: random.Random, documents: int) -> dict[str, list[str]]:
 
 
 def _words(rng: random.Random, kind: str, count: int) -> list[str]:
-    """``count`` different words of two syllables, or more where two do not suffice; each kind has its ending."""
+    """Make ``count`` different words of two syllables, or more if needed; each kind has its ending."""
     length = 2
     while len(_SYLLABLES) ** length < 2 * count:
         length += 1
@@ -169,7 +169,7 @@ def _words(rng: random.Random, kind: str, count: int) -> list[str]:
 
 
 def _titles(rng: random.Random, count: int) -> list[str]:
-    """Book titles; made-up nouns where the plain ones do not suffice. No two titles hold the same words."""
+    """Make book titles; made-up nouns where the plain ones do not suffice. No two titles hold the same words."""
     missing = -(-count // len(_ADJECTIVES)) - len(_NOUNS)
     nouns = [*_NOUNS, *_words(rng, "noun", max(0, missing))]
     return rng.sample([f"The {adjective} {noun}" for adjective in _ADJECTIVES for noun in nouns], count)

@@ -9,11 +9,21 @@ from typing import ClassVar
 
 import pydantic
 
-from envgym.env.chat_env import ChatEnv
-from envgym.env.rubric import Reward, Rubric
-from envgym.env.tools import ToolInputError, tool
-from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
-from envgym.tasks.procedural import ProceduralTasks, stable_id
+from envgym import (
+    ChatEnv,
+    Message,
+    ProceduralTasks,
+    Reward,
+    Rubric,
+    Score,
+    Split,
+    Task,
+    ToolCall,
+    ToolInputError,
+    Trajectory,
+    tool,
+)
+from envgym.tasks.procedural import stable_id
 
 __all__ = ["Ledger"]
 

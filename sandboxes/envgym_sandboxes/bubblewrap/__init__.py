@@ -51,7 +51,7 @@ class BubblewrapBackend(Backend):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why bubblewrap does not work here, or ``None``."""
+        """Return the reason why bubblewrap does not work here, or ``None``."""
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             return "bwrap is not installed; install bubblewrap 0.8 or newer"

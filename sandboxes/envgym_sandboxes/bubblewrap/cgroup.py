@@ -28,17 +28,17 @@ class ControlGroup:
 
     @property
     def entrances(self) -> list[str]:
-        """The files a process writes its id into to come under the limits."""
+        """Files into which a process writes its id to come under the limits."""
         return sorted({str(folder / "cgroup.procs") for folder in self.folders.values()})
 
     def binds(self) -> list[tuple[Path, str]]:
-        """What to show inside, where a container would see it: folder here, path inside."""
+        """Return the folders to show inside, as pairs of a folder here and its usual path in a container."""
         if len(set(self.folders.values())) == 1:
             return [(self.folders["memory"], "/sys/fs/cgroup")]
         return [(folder, f"/sys/fs/cgroup/{name}") for name, folder in self.folders.items()]
 
     def out_of_memory(self) -> bool:
-        """Whether the kernel has ended a process of the group for want of memory."""
+        """Return whether the kernel has ended a process of the group for lack of memory."""
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(FileNotFoundError):
                 lines = (self.folders["memory"] / name).read_text().splitlines()
@@ -54,7 +54,7 @@ class ControlGroup:
 
 
 def missing_controllers() -> list[str]:
-    """The controllers under which this process cannot make groups."""
+    """Return the controllers under which this process cannot make groups."""
     missing = []
     for controller, folder in _own_folders().items():
         if folder is None or not os.access(folder, os.W_OK):
@@ -112,7 +112,7 @@ def _limit(group: ControlGroup, limits: Limits, own_processes: int) -> None:
 
 
 def _own_folders() -> dict[str, Path | None]:
-    """Where this process may make groups, by controller: its own group's folder, or none."""
+    """Return the folders in which this process may make groups, by controller: its own group's, or none."""
     places: dict[str, Path | None] = dict.fromkeys(_CONTROLLERS)
     mounts = _mounts()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -130,7 +130,7 @@ def _own_folders() -> dict[str, Path | None]:
 
 
 def _mounts() -> dict[str, Path]:
-    """Mount points by controller; the unified hierarchy stands under the empty name."""
+    """Return mount points by controller; the unified hierarchy stands under the empty name."""
     found = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()

@@ -16,7 +16,7 @@ OWN_PROCESSES = 2
 
 
 def isolation(*, as_root: bool) -> list[str]:
-    """The flags that separate a sandbox from the machine, but for what it sees of the file system.
+    """Return the flags that separate a sandbox from the machine, but for what it sees of the file system.
 
     Root makes no user namespace: in one, its programs would still be root to the kernel where it asks for the
     global user, as for ``/proc/sys``. Instead the runner keeps the rights to become another user, as in a
@@ -38,7 +38,7 @@ def bwrap_command(
     *,
     as_root: bool,
 ) -> list[str]:
-    """The arguments that start a runner as process 1 of namespaces of its own.
+    """Return the arguments that start a runner as process 1 of namespaces of its own.
 
     Args:
         limits: sizes of the writable folders and the runner's rlimits.

@@ -23,7 +23,7 @@ from envgym_sandboxes.worker import End, Worker
 __all__ = ["GROUP_LIMITS", "Namespace", "launch"]
 
 GROUP_LIMITS = frozenset({"memory_bytes", "swap", "processes", "cpus"})
-"""What only a control group can enforce."""
+"""Limits that only a control group can enforce."""
 _SAID_BYTES = 4096
 _END_SECONDS = 5.0
 # Enter every group, then become bubblewrap: there is no moment in which it runs without limits.

@@ -1,4 +1,4 @@
-"""A system-call filter for bubblewrap, which brings none: what Docker's default profile denies to programs.
+"""A system-call filter for bubblewrap, which has none: it denies what Docker's default profile denies.
 
 Denied calls fail with EPERM; ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``,
 whose flags a filter can see. Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
@@ -67,6 +67,7 @@ def filter_program() -> bytes:
     architecture, denied, clone, prlimit = _MACHINES[machine]
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
+        # Numbers mean other calls under another architecture's convention, so the filter checks that first.
         (_JUMP_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),

@@ -66,7 +66,7 @@ class DockerBackend(Backend):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why there is no usable Docker daemon, or ``None``."""
+        """Return the reason why no Docker daemon can be used, or ``None``."""
         host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
             _reach_socket(host)
@@ -138,7 +138,7 @@ class DockerBackend(Backend):
 
 
 def _reach_socket(host: str) -> None:
-    """Connect to a daemon's Unix socket and hang up; Docker's client leaks the socket of one that is not there.
+    """Connect to a daemon's Unix socket and close it; Docker's client leaks the socket of one that is not there.
 
     Raises:
         OSError: nobody listens.

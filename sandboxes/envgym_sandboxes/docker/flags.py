@@ -1,4 +1,4 @@
-"""What a container is created with: the Engine API's own dictionary, so that every flag can be asserted."""
+"""Settings of a new container, as the Engine API's own dictionary, so that every flag can be asserted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MIN_FILES = 64
 def container_config(
     limits: Limits, *, image: str, python: str, labels: Mapping[str, str], runtime: str | None = None
 ) -> dict[str, Any]:
-    """The body of ``POST /containers/create`` for one sandbox.
+    """Return the body of ``POST /containers/create`` for one sandbox.
 
     The container starts as root with three capabilities, all of which are gone in the program: SETUID and
     SETGID to become the program's user, KILL to end that user's processes.

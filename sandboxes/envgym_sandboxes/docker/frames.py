@@ -12,7 +12,7 @@ _SAID_BYTES = 4096
 
 
 class Frames:
-    """Separates what the runner replies on standard output from what it complains on standard error."""
+    """Separates the runner's replies on standard output from its complaints on standard error."""
 
     def __init__(self) -> None:
         self._header = b""

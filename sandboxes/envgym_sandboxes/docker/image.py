@@ -1,4 +1,4 @@
-"""The image that programs run in: built here without a registry, or a public one pinned by its digest."""
+"""Provide the image that programs run in: built here without a registry, or a public one pinned by its digest."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Container(Worker):
         self.channel = Channel(connection, self._frames)
 
     def end(self, since: float) -> End:
-        """Ask the daemon: still running, ended by the kernel for want of memory, or ended from outside."""
+        """Ask the daemon: still running, ended by the kernel for lack of memory, or ended from outside."""
         if self._frames.said:
             return End(True, self._frames.said.decode("utf-8", "replace").strip())
         try:

@@ -19,7 +19,7 @@ _REMOVE_SECONDS = 10
 
 
 def labels() -> dict[str, str]:
-    """What marks the containers of one backend: a run of its own, and this process."""
+    """Return the labels of one backend's containers: its run, and this process."""
     return {_RUN: secrets.token_hex(8), _OWNER: this_process()}
 
 

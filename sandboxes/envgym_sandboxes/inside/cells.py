@@ -29,7 +29,7 @@ _SPLICE_NONBLOCK = 2
 
 
 def open_pipes() -> tuple[list[int], list[int]]:
-    """The pipes of a new session.
+    """Make the pipes of a new session.
 
     Returns:
         the driver's ends, which do not block, as ``Session`` takes them: cells, done, out, err; and those of the

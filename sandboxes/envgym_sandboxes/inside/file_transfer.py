@@ -63,7 +63,7 @@ def get(body: bytes) -> None:
 
 
 def empty(folder: str) -> None:
-    """Remove all that a folder holds. Subfolders move to the top first, so depth costs nothing."""
+    """Remove everything in a folder. Subfolders move to the top first, so depth costs nothing."""
     serial = 0
     while names := os.listdir(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""What the forked child does: become the program's process and run the program."""
+"""Program of the forked child: become the program's process and run the program."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def take(descriptor: int) -> bytes:
 
 
 def fresh_main() -> types.ModuleType:
-    """A new ``__main__`` in place of the runner's, whose modules are forgotten."""
+    """Install a new ``__main__`` in place of the runner's, and forget the runner's modules."""
     for module in [module for module in sys.modules if module.startswith("envgym_")]:
         del sys.modules[module]
     main = types.ModuleType("__main__")
@@ -76,7 +76,7 @@ def run_python(source: bytes) -> None:
 
 
 def exit_code(asked: object) -> int:
-    """What CPython makes of the argument of ``sys.exit``."""
+    """Return the exit code that CPython makes of the argument of ``sys.exit``."""
     if asked is None:
         return 0
     if isinstance(asked, int):

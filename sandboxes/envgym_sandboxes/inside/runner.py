@@ -198,7 +198,7 @@ class Runner:
         return code, self.alone()
 
     def flags(self, before: list[int], *, timed_out: bool, full: bool) -> int:
-        """What the kernel did meanwhile."""
+        """Return flags for what the kernel did during the execution."""
         after = self.counters()
         found = (TIMED_OUT if timed_out else 0) | (DISK if full else 0)
         found |= OOM if after[0] > before[0] else 0
@@ -252,12 +252,12 @@ class Runner:
             stream.forget()
 
     def counters(self) -> list[int]:
-        """Kernel counts of out-of-memory kills and refused forks; the program cannot write them."""
+        """Return the kernel's counts of out-of-memory kills and refused forks; the program cannot write them."""
         places = self.config["counters"]
         return [sum(counter(*place) for place in places[kind]) for kind in ("oom", "pids")]
 
     def disk_is_full(self) -> bool:
-        """Whether a writable folder of limited size has no room or no place for another file."""
+        """Return whether a writable folder of limited size has no room or no place for another file."""
         for folder in self.config["folders"]:
             room = os.statvfs(folder)
             if room.f_blocks and (room.f_bavail == 0 or room.f_favail == 0):

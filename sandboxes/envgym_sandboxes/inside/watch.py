@@ -1,4 +1,4 @@
-"""What the runner does to and learns about the program's processes."""
+"""Operations of the runner on the program's processes: read, protect, count, collect, clear."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Stream:
             continue
 
     def parts(self) -> list[memoryview]:
-        """The kept bytes in order: head, then the tail unrolled."""
+        """Return the kept bytes in order: head, then the tail unrolled."""
         if self.total <= self.cap:
             return [self.view[: self.total]]
         tail = self.cap - self.head
@@ -64,7 +64,7 @@ def hide() -> None:
 
 
 def counter(path: str, field: str) -> int:
-    """One number out of a control group's file of counters; 0 if there is no such file."""
+    """Return one number from a control group's file of counters; 0 if there is no such file."""
     with contextlib.suppress(FileNotFoundError), open(path) as lines:
         for line in lines:
             name, _, value = line.partition(" ")
@@ -87,7 +87,7 @@ def reap() -> None:
 
 
 def traces(config: dict[str, Any]) -> list[str]:
-    """What an episode left behind that the next one could find: files, shared memory, sockets."""
+    """Return what an episode left behind that the next one could find: files, shared memory, sockets."""
     found = [name for folder in config["folders"] for name in os.listdir(folder)]
     for table in config["tables"]:
         with contextlib.suppress(FileNotFoundError), open(table) as lines:

@@ -48,4 +48,4 @@ MAX_BODY_BYTES = 32 * 2**20
 FLOOD = 8
 """A program that has written this many times its cap to one stream is ended."""
 SETTLE_SECONDS = 2.0
-"""How long killed processes may take to disappear before the sandbox counts as unclean."""
+"""Seconds that killed processes may take to disappear before the sandbox counts as unclean."""

@@ -44,9 +44,9 @@ def process(*arguments: str) -> subprocess.Popen[str]:
 
 
 def test_list(run: Run) -> None:
-    assert [row.keys() for row in run("list", "--json").data] == [{"id", "entry_point", "distribution"}] * len(
-        list_envs()
-    )
+    rows = run("list", "--json").data
+    assert [row["id"] for row in rows] == list_envs()
+    assert all(row.keys() == {"id", "entry_point", "distribution", "extras", "problem"} for row in rows)
     lines = run("list").out.splitlines()
     assert [line.split()[0] for line in lines] == list_envs()
 

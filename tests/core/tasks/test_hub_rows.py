@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from envgym.errors import DataError
+from envgym.errors import DataError, UserError
 from envgym.tasks.rows import read_rows
 
 TRAIN = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(5)]
@@ -73,5 +73,5 @@ def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"pip install 'envgym\[datasets\]'"):
+    with pytest.raises(UserError, match=r"^hf:anything needs .* pip install 'envgym\[datasets\]'"):
         list(read_rows("hf:anything", []))

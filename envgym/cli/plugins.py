@@ -1,0 +1,129 @@
+"""``envgym list``: every plugin that is installed, and what keeps one from working."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from envgym.cli.options import JsonFlag
+from envgym.errors import UserError
+from envgym.plugins.registry import Registry
+from envgym.plugins.spec import PluginSpec
+
+__all__ = ["add_to"]
+
+
+class Kind(StrEnum):
+    """Kinds of plugins, by the last word of their entry-point group."""
+
+    ENVIRONMENTS = "environments"
+    SANDBOXES = "sandboxes"
+    POLICIES = "policies"
+    TOOL_FORMATS = "tool_formats"
+    ENGINES = "engines"
+    OBJECTIVES = "objectives"
+    STAGES = "stages"
+
+
+_REGISTRIES: Mapping[Kind, tuple[str, str]] = {
+    Kind.ENVIRONMENTS: ("environment", "envgym.env.registration:environments"),
+    Kind.SANDBOXES: ("sandbox", "envgym.sandbox.selection:sandboxes"),
+    Kind.POLICIES: ("policy", "envgym.policies.interface:policies"),
+    Kind.TOOL_FORMATS: ("tool format", "envgym.chat.tool_formats:tool_formats"),
+    Kind.ENGINES: ("engine", "envgym_trainers.engine.interface:engines"),
+    Kind.OBJECTIVES: ("objective", "envgym_trainers.objectives.base:objectives"),
+    Kind.STAGES: ("stage", "envgym.runs.stage:stages"),
+}
+"""One plugin of each kind in words, and where its registry is; that is imported only to load plugins."""
+_DISTRIBUTION = re.compile(r"[\w.-]+")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("list")(list_command)
+
+
+def list_command(
+    kind: Annotated[Kind, typer.Option(help="what to list")] = Kind.ENVIRONMENTS,
+    check: Annotated[bool, typer.Option("--check", help="load each plugin, and say why one cannot be")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List every plugin of a kind that is installed, with what is wrong with it.
+
+    Nothing is imported unless --check is given. Exit code 1: --check found a plugin that cannot be used.
+    """
+    # A registry of its own reads the same metadata without importing the module that defines the kind.
+    plugins = Registry[Any](_REGISTRIES[kind][0], f"envgym.{kind}", base="").plugins()
+    problems = {name: plugin.problem or _missing(plugin) for name, plugin in plugins.items()}
+    if check:
+        problems = {name: _fault(kind, name) or problem for name, problem in problems.items()}
+    if as_json:
+        rows = [_row(plugin, problems[name]) for name, plugin in plugins.items()]
+        print(json.dumps(rows, indent=2))
+    else:
+        width = max(map(len, plugins), default=0)
+        for name, plugin in plugins.items():
+            print(f"{name:<{width}}  {plugin.entry_point}  ({plugin.distribution})")
+            if problems[name]:
+                print(f"{'':<{width}}  problem: {problems[name]}")
+    if check and any(problems.values()):
+        sys.exit(1)
+
+
+def _row(plugin: PluginSpec, problem: str) -> dict[str, Any]:
+    return {
+        "id": plugin.name,
+        "entry_point": plugin.entry_point,
+        "distribution": plugin.distribution,
+        "extras": plugin.extras,
+        "problem": problem,
+    }
+
+
+def _missing(plugin: PluginSpec) -> str:
+    """Say which packages of the plugin's extras are not installed, or ``""``, by package metadata alone."""
+    wanted = {f"extra=='{extra}'" for extra in plugin.extras}
+    missing = []
+    for requirement in _requirements(plugin.distribution) if wanted else ():
+        text, _, marker = requirement.partition(";")
+        package = _DISTRIBUTION.match(text)
+        # A marker with further conditions may not apply to this machine.
+        if package and "".join(marker.split()).replace('"', "'") in wanted and not _installed(package[0]):
+            missing.append(package[0])
+    extras = ",".join(plugin.extras)
+    return f"needs {', '.join(missing)}: pip install '{plugin.distribution}[{extras}]'" if missing else ""
+
+
+def _requirements(distribution: str) -> Sequence[str]:
+    try:
+        return metadata.requires(distribution) or ()
+    except metadata.PackageNotFoundError:  # its metadata has no name
+        return ()
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _fault(kind: Kind, name: str) -> str:
+    """Load a plugin and say why it cannot be used, or ``""``. What it prints goes to standard error."""
+    singular, path = _REGISTRIES[kind]
+    registry = PluginSpec(name=singular, entry_point=path, distribution="envgym")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            registry.load().load(name)
+    except UserError as error:
+        return str(error)
+    return ""
