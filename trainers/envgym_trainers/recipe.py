@@ -26,7 +26,7 @@ __all__ = [
 class SamplingConfig(Section):
     """How completions are sampled, in training and in evaluation alike."""
 
-    temperature: float = pydantic.Field(default=1.0, gt=0)
+    temperature: float = pydantic.Field(default=1.0, gt=0, description="of sampling; below 1 is sharper")
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
@@ -39,11 +39,15 @@ class SamplingConfig(Section):
 class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a constant or linearly falling rate."""
 
-    learning_rate: float = pydantic.Field(default=1e-6, gt=0)
-    warmup_steps: int = pydantic.Field(default=0, ge=0)
-    decay: Literal["constant", "linear"] = "constant"
-    weight_decay: float = pydantic.Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    learning_rate: float = pydantic.Field(default=1e-6, gt=0, description="of AdamW, after the warm-up")
+    warmup_steps: int = pydantic.Field(default=0, ge=0, description="updates over which the rate rises from 0")
+    decay: Literal["constant", "linear"] = pydantic.Field(
+        default="constant", description="linear: the rate falls to 0 at the end of the run"
+    )
+    weight_decay: float = pydantic.Field(default=0.0, ge=0, description="of AdamW, decoupled")
+    betas: tuple[float, float] = pydantic.Field(
+        default=(0.9, 0.95), description="AdamW's decay of the first and the second moment"
+    )
     clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = pydantic.Field(
         default=8192, ge=1, description="tokens per forward pass, padding included"
@@ -76,7 +80,9 @@ class StageRecipe(Stage.Config):
     sandbox: SandboxConfig = SandboxConfig()
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()
-    mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
+    mix: tuple[MixEntry, ...] = pydantic.Field(
+        min_length=1, description="One environment of the mix; a recipe has one such table or more."
+    )
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -86,7 +92,7 @@ class StageRecipe(Stage.Config):
 class ReinforcementRecipe(StageRecipe):
     """Reinforcement learning over a mix of environments."""
 
-    steps: int = pydantic.Field(default=100, ge=1)
+    steps: int = pydantic.Field(default=100, ge=1, description="steps of sampling and learning")
     max_minutes: float = pydantic.Field(
         default=0.0, ge=0, description="training ends cleanly after so many minutes; 0 is no limit"
     )
