@@ -1,0 +1,99 @@
+"""What ``mkdocs build`` makes itself: the root folder's pages, the recipe reference, and the API reference.
+
+None of it is committed, so none of it can fall behind the code.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from envgym.cli.recipe import PARTS, part_registry, part_tables, stage_tables
+from envgym.runs.recipe_text import as_markdown
+from envgym.runs.stage import stages
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+}
+PACKAGES = ("envgym", "environments/envgym_environments", "sandboxes/envgym_sandboxes", "trainers/envgym_trainers")
+LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
+TITLES = {"objective": "Objectives", "mix": "Environments", "sandbox": "Sandboxes"}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Give every room its place in the navigation."""
+    assert config.nav is not None
+    entry = next(item for item in config.nav if "API reference" in item)
+    entry["API reference"] = [
+        {package: [{module: f"api/{module}.md"} for module in modules]} for package, modules in _rooms().items()
+    ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that no file of ``docs/`` holds."""
+    for source, page in ROOT_PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+    files.append(File.generated(config, "recipes.md", content="\n".join(_recipes())))
+    for module in chain.from_iterable(_rooms().values()):
+        files.append(File.generated(config, f"api/{module}.md", content=f"# {module}\n\n::: {module}\n"))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Turn links between files of the repository into links of the site."""
+    sources = {target: source for source, target in ROOT_PAGES.items()}
+    name = page.file.src_uri
+    folder = posixpath.dirname(sources.get(name, f"docs/{name}"))
+
+    def replaced(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[2]))
+        found = ROOT_PAGES.get(target, target.removeprefix("docs/"))
+        if found == target:  # a file that has no page
+            return f"{match[1]}{config.repo_url}/blob/main/{target}"
+        return match[1] + posixpath.relpath(found, posixpath.dirname(name) or ".")
+
+    return LINK.sub(replaced, markdown)
+
+
+def _rooms() -> dict[str, list[str]]:
+    """Return the modules that have a page, by package: every folder of code and every module beside them."""
+    rooms: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        folder = ROOT / package
+        rooms[folder.name] = [
+            f"{folder.name}.{path.stem}"
+            for path in sorted(folder.iterdir())
+            if (path / "__init__.py").is_file() or (path.suffix == ".py" and path.stem != "__init__")
+        ]
+    return rooms
+
+
+def _recipes() -> Iterator[str]:
+    yield (
+        "# Recipes\n\nA recipe is a TOML file that describes a run. `envgym recipe` prints this reference, and "
+        "`envgym recipe --toml` a recipe to start from. `--set a.b=c` overrides any key on the command line; "
+        "unknown keys are refused.\n"
+    )
+    for stage in stages.plugins():
+        yield f'## Stage `{stage}`\n\n`stage = "{stage}"`\n'
+        yield as_markdown(stage_tables(stage))
+    for part in PARTS:
+        yield f"## {TITLES[part]}\n"
+        for name, spec in part_registry(part).plugins().items():
+            if spec.distribution == "envgym":
+                path = part if part == "objective" else f"{part}.settings"
+                yield f"### `{name}`\n"
+                yield as_markdown(part_tables(part, name, path), level=4)
