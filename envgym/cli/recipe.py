@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from envgym.cli.options import JsonFlag
 from envgym.errors import UserError
 from envgym.plugins.registry import PluginSpec, Registry
-from envgym.runs.recipe_keys import Key, Table, read_tables
-from envgym.runs.recipe_text import as_starter, as_text
-from envgym.runs.stage import stages
+
+if TYPE_CHECKING:
+    from envgym.runs.recipe_keys import Table
 
 __all__ = ["PARTS", "add_to", "part_registry", "part_tables", "stage_tables"]
 
@@ -45,6 +45,8 @@ def recipe_command(
     envgym recipe rl --objective dapo --env math_problems. With --toml the same becomes a recipe that runs as it
     stands: save it, uncomment what should differ, and give it to envgym train.
     """
+    from envgym.runs.recipe_text import as_starter, as_text
+
     named = {"objective": objective, "mix": env, "sandbox": sandbox}
     chosen = {part: name for part, name in named.items() if name}
     tables = stage_tables(stage, chosen)
@@ -67,6 +69,9 @@ def stage_tables(stage: str, chosen: dict[str, str] | None = None) -> list[Table
     Raises:
         UserError: there is no such stage or plugin, it cannot be loaded, or the stage has no such part.
     """
+    from envgym.runs.recipe_keys import read_tables
+    from envgym.runs.stage import stages
+
     kind = stages.load(stage)
     tables = list(read_tables(kind.Config, about=(kind.__doc__ or "").strip().split("\n\n")[0]))
     for part, name in (chosen or {}).items():
@@ -90,6 +95,8 @@ def part_tables(part: str, name: str, path: str) -> list[Table]:
     Raises:
         UserError: there is no such plugin, or it cannot be loaded.
     """
+    from envgym.runs.recipe_keys import read_tables
+
     registry = part_registry(part)
     return list(read_tables(registry.load(name).Config, path, about=f"Settings of the {registry.kind} {name}."))
 
@@ -100,11 +107,15 @@ def _with_settings(tables: Sequence[Table], part: str, name: str, stage: str) ->
     They stand beside the name where the part is a free table of the top, and in ``settings`` where it is a table
     of its own.
     """
+    from envgym.runs.recipe_keys import Key
+
     top, *rest = tables
     if any(key.name == part for key in top.keys):
         first, *inner = part_tables(part, name, part)
+        about = f"{part}'s name, or package.module:Class"
+        called = Key(name="name", kind="string", bounds="", default=name, required=False, description=about)
         yield dataclasses.replace(top, keys=tuple(key for key in top.keys if key.name != part))
-        yield dataclasses.replace(first, keys=(_name_key(part, name), *first.keys))
+        yield dataclasses.replace(first, keys=(called, *first.keys))
         yield from [*inner, *rest]
         return
     if not any(table.path == part for table in rest):
@@ -115,8 +126,3 @@ def _with_settings(tables: Sequence[Table], part: str, name: str, stage: str) ->
             continue
         yield dataclasses.replace(table, keys=tuple(key for key in table.keys if key.name != "settings"))
         yield from part_tables(part, name, f"{part}.settings")
-
-
-def _name_key(part: str, name: str) -> Key:
-    text = f"{part}'s name, or package.module:Class"
-    return Key(name="name", kind="string", bounds="", default=name, required=False, description=text)
