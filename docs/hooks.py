@@ -5,6 +5,8 @@ None of it is committed, so none of it can fall behind the code.
 
 from __future__ import annotations
 
+import ast
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -37,7 +39,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     entry = next(item for item in config.nav if "API reference" in item)
     entry["API reference"] = [
-        {package: [{module: f"api/{module}.md"} for module in modules]} for package, modules in _rooms().items()
+        {package: [{room.removeprefix(f"{package}."): f"api/{room}.md"} for room in rooms]}
+        for package, rooms in _rooms().items()
     ]
     return config
 
@@ -47,8 +50,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in ROOT_PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     files.append(File.generated(config, "recipes.md", content="\n".join(_recipes())))
-    for module in chain.from_iterable(_rooms().values()):
-        files.append(File.generated(config, f"api/{module}.md", content=f"# {module}\n\n::: {module}\n"))
+    for room, path in chain.from_iterable(rooms.items() for rooms in _rooms().values()):
+        files.append(File.generated(config, f"api/{room}.md", content="\n".join(_reference(room, path))))
     return files
 
 
@@ -68,17 +71,44 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
     return LINK.sub(replaced, markdown)
 
 
-def _rooms() -> dict[str, list[str]]:
-    """Return the modules that have a page, by package: every folder of code and every module beside them."""
-    rooms: dict[str, list[str]] = {}
-    for package in PACKAGES:
-        folder = ROOT / package
-        rooms[folder.name] = [
-            f"{folder.name}.{path.stem}"
-            for path in sorted(folder.iterdir())
+def on_page_content(html: str, **_: Any) -> str:
+    """Drop the second colon that announces a block of code in a docstring."""
+    return html.replace("::</p>", ":</p>")
+
+
+def _rooms() -> dict[str, dict[str, Path]]:
+    """Return what has a page, by package and name: every folder of code and every module beside them."""
+    rooms: dict[str, dict[str, Path]] = {}
+    for package in map(ROOT.joinpath, PACKAGES):
+        rooms[package.name] = {
+            f"{package.name}.{path.stem}": path
+            for path in sorted(package.iterdir())
             if (path / "__init__.py").is_file() or (path.suffix == ".py" and path.stem != "__init__")
-        ]
+        }
     return rooms
+
+
+def _reference(room: str, path: Path) -> Iterator[str]:
+    """Yield the page of a room: what its ``__init__`` defines, then each module in it.
+
+    What an ``__init__`` re-exports is described once, where it is defined.
+    """
+    yield f"# {room}\n"
+    if path.is_file():
+        yield f"::: {room}\n"
+        return
+    for file in sorted(path.rglob("*.py")):
+        module = ".".join([room, *file.relative_to(path).with_suffix("").parts]).removesuffix(".__init__")
+        options = {
+            "show_root_heading": module != room,
+            "show_root_toc_entry": module != room,
+            "show_submodules": False,
+        }
+        if file.stem == "__init__":
+            body = ast.parse(file.read_text(encoding="utf-8")).body
+            own = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+            options["members"] = [name for name in own if not name.startswith("_")] or False
+        yield f"::: {module}\n    options: {json.dumps(options)}\n"
 
 
 def _recipes() -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Every error envgym raises, drawn as one tree.
 
+```text
 EnvgymError
 ├── UserError                the caller asked for something impossible; the message says what is allowed
 │   ├── UnknownNameError     no plugin, split, tool or setting of that name
@@ -12,6 +13,7 @@ EnvgymError
     ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
     ├── EnvironmentFailure   the environment's own code raised
     └── VerifierError        the verifier could not decide
+```
 
 A ``UserError`` ends a command with its message and exit code 2, without a traceback. An ``EpisodeError`` is
 caught in one place, ``envgym.rollout.episode``, and becomes ``Outcome.failed``.
