@@ -1,6 +1,6 @@
-"""What ``mkdocs build`` makes itself: the root folder's pages, the recipe reference, and the API reference.
+"""Make the pages of the site that ``docs/`` does not hold: the root folder's, the recipe and the API reference.
 
-None of it is committed, so none of it can fall behind the code.
+The references are not committed: made anew at each build, they cannot fall behind the code.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from envgym.cli.recipe import PARTS, part_registry, part_tables, stage_tables
+from envgym.plugins.registry import Registry
 from envgym.runs.recipe_text import as_markdown
 from envgym.runs.stage import stages
 
@@ -36,8 +37,7 @@ TITLES = {"objective": "Objectives", "mix": "Environments", "sandbox": "Sandboxe
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Give every room its place in the navigation."""
-    assert config.nav is not None
-    entry = next(item for item in config.nav if "API reference" in item)
+    entry = next(item for item in config.nav or [] if "API reference" in item)
     entry["API reference"] = [
         {package: [{room.removeprefix(f"{package}."): f"api/{room}.md"} for room in rooms]}
         for package, rooms in _rooms().items()
@@ -99,11 +99,8 @@ def _reference(room: str, path: Path) -> Iterator[str]:
         return
     for file in sorted(path.rglob("*.py")):
         module = ".".join([room, *file.relative_to(path).with_suffix("").parts]).removesuffix(".__init__")
-        options = {
-            "show_root_heading": module != room,
-            "show_root_toc_entry": module != room,
-            "show_submodules": False,
-        }
+        inner = module != room
+        options: dict[str, Any] = {"show_root_heading": inner, "show_root_toc_entry": inner}
         if file.stem == "__init__":
             body = ast.parse(file.read_text(encoding="utf-8")).body
             own = [node.name for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
@@ -117,13 +114,17 @@ def _recipes() -> Iterator[str]:
         "`envgym recipe --toml` a recipe to start from. `--set a.b=c` overrides any key on the command line; "
         "unknown keys are refused.\n"
     )
-    for stage in stages.plugins():
+    for stage in _own(stages):
         yield f'## Stage `{stage}`\n\n`stage = "{stage}"`\n'
         yield as_markdown(stage_tables(stage))
     for part in PARTS:
         yield f"## {TITLES[part]}\n"
-        for name, spec in part_registry(part).plugins().items():
-            if spec.distribution == "envgym":
-                path = part if part == "objective" else f"{part}.settings"
-                yield f"### `{name}`\n"
-                yield as_markdown(part_tables(part, name, path), level=4)
+        for name in _own(part_registry(part)):
+            path = part if part == "objective" else f"{part}.settings"
+            yield f"### `{name}`\n"
+            yield as_markdown(part_tables(part, name, path), level=4)
+
+
+def _own(registry: Registry[Any]) -> list[str]:
+    """Return the plugins that ship with the project, whatever else is installed."""
+    return [name for name, spec in registry.plugins().items() if spec.distribution == "envgym"]

@@ -56,10 +56,11 @@ def as_starter(tables: Iterable[Table], command: str, live: dict[str, Any]) -> s
         for key in table.keys:
             dotted = f"{table.path}.{key.name}".removeprefix(".")
             lines += _wrapped(f"{key.description} ({_kind(key)})", "## ")
-            if key.required or dotted in live:
-                lines.append(f"{off}{key.name} = {toml_value(live.get(dotted, key.default))}")
-            elif key.default is None:
-                lines.append(f"# {key.name} is unset")
+            value = live.get(dotted, key.default)
+            if value is None:
+                lines.append(f"# {key.name} {'must be set' if key.required else 'is unset'}")
+            elif key.required or dotted in live:
+                lines.append(f"{off}{key.name} = {toml_value(value)}")
             else:
                 lines.append(f"# {key.name} = {toml_value(key.default)}")
     return "\n".join(lines) + "\n"

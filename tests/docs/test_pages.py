@@ -249,7 +249,7 @@ def _read(name: str) -> str:
 
 
 def _exists(dotted: str) -> bool:
-    """Whether a module answers to the name, or what it holds does."""
+    """Look a module up, or something in one."""
     try:
         pkgutil.resolve_name(dotted)
     except (ImportError, AttributeError):

@@ -26,7 +26,7 @@ __all__ = [
 class SamplingConfig(Section):
     """How completions are sampled, in training and in evaluation alike."""
 
-    temperature: float = pydantic.Field(default=1.0, gt=0, description="of sampling; below 1 is sharper")
+    temperature: float = pydantic.Field(default=1.0, gt=0, description="divides the logits; below 1 is sharper")
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
@@ -39,14 +39,14 @@ class SamplingConfig(Section):
 class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a constant or linearly falling rate."""
 
-    learning_rate: float = pydantic.Field(default=1e-6, gt=0, description="of AdamW, after the warm-up")
+    learning_rate: float = pydantic.Field(default=1e-6, gt=0, description="step size of AdamW after the warm-up")
     warmup_steps: int = pydantic.Field(default=0, ge=0, description="updates over which the rate rises from 0")
     decay: Literal["constant", "linear"] = pydantic.Field(
         default="constant", description="linear: the rate falls to 0 at the end of the run"
     )
-    weight_decay: float = pydantic.Field(default=0.0, ge=0, description="of AdamW, decoupled")
+    weight_decay: float = pydantic.Field(default=0.0, ge=0, description="decoupled weight decay of AdamW")
     betas: tuple[float, float] = pydantic.Field(
-        default=(0.9, 0.95), description="AdamW's decay of the first and the second moment"
+        default=(0.9, 0.95), description="AdamW's decay rates of the first and the second moment"
     )
     clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = pydantic.Field(
@@ -64,8 +64,12 @@ class EvaluateConfig(Section):
 class SandboxConfig(Section):
     """Where untrusted programs run; ``sandbox = "docker"`` is short for a table with that name."""
 
-    name: str = pydantic.Field(default="auto", description="auto is the best isolated backend of this machine")
-    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of a backend that is named")
+    name: str = pydantic.Field(
+        default="auto", description="a backend; auto is the best isolating one that works here"
+    )
+    settings: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="settings of the backend, where one is named"
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+import tomllib
 from typing import Any, Literal
 
 import pydantic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from envgym.config import Section
 from envgym.runs.recipe_keys import Key, Table, read_tables
-from envgym.runs.recipe_text import as_markdown, as_text
+from envgym.runs.recipe_text import as_markdown, as_starter, as_text, toml_value
 
 
 class Mode(enum.StrEnum):
@@ -105,6 +108,27 @@ def test_text_and_markdown_show_every_key_with_its_description(tables: dict[str,
             assert key.description in text
     assert "a \\| b" in page, "a bar would end the cell"
     assert "[[items]]" in text
+
+
+def test_the_starter_says_what_must_be_set_where_there_is_no_example() -> None:
+    class Bare(Section):
+        """A key without an example."""
+
+        url: str = pydantic.Field(description="where")
+
+    assert "# url must be set" in as_starter(read_tables(Bare), "a command", {}).splitlines()
+
+
+TOML_VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(max_codepoint=126)),
+    lambda inner: st.lists(inner) | st.dictionaries(st.from_regex(r"[a-z_]+", fullmatch=True), inner),
+    max_leaves=8,
+)
+
+
+@given(TOML_VALUES)
+def test_a_default_reads_back_from_its_toml(value: Any) -> None:
+    assert tomllib.loads(f"key = {toml_value(value)}") == {"key": value}
 
 
 def _key(table: Table, name: str) -> Key:
