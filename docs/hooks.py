@@ -32,7 +32,11 @@ ROOT_PAGES = {
 }
 PACKAGES = ("envgym", "environments/envgym_environments", "sandboxes/envgym_sandboxes", "trainers/envgym_trainers")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
-TITLES = {"objective": "Objectives", "mix": "Environments", "sandbox": "Sandboxes"}
+SETTINGS = {
+    "objective": ("Objectives", "objective"),
+    "mix": ("Environments", "mix.settings"),
+    "sandbox": ("Sandboxes", "sandbox.settings"),
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -118,9 +122,9 @@ def _recipes() -> Iterator[str]:
         yield f'## Stage `{stage}`\n\n`stage = "{stage}"`\n'
         yield as_markdown(stage_tables(stage))
     for part in PARTS:
-        yield f"## {TITLES[part]}\n"
+        title, path = SETTINGS[part]
+        yield f"## {title}\n"
         for name in _own(part_registry(part)):
-            path = part if part == "objective" else f"{part}.settings"
             yield f"### `{name}`\n"
             yield as_markdown(part_tables(part, name, path), level=4)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,7 +51,7 @@ def recipe_command(
     chosen = {part: name for part, name in named.items() if name}
     tables = stage_tables(stage, chosen)
     if as_json:
-        print(json.dumps([dataclasses.asdict(table) for table in tables], indent=2))
+        print(json.dumps([asdict(table) for table in tables], indent=2))
     elif toml:
         live = {"stage": stage} | {f"{part}.{'env' if part == 'mix' else 'name'}": n for part, n in chosen.items()}
         print(as_starter(tables, "envgym train my.toml", live), end="")
@@ -104,8 +104,8 @@ def part_tables(part: str, name: str, path: str) -> list[Table]:
 def _with_settings(tables: Sequence[Table], part: str, name: str, stage: str) -> Iterator[Table]:
     """Put a plugin's settings where its part of the recipe takes them.
 
-    They stand beside the name where the part is a free table of the top, and in ``settings`` where it is a table
-    of its own.
+    They stand in ``settings`` where the part has such a key, and beside the name elsewhere: in a table of its own,
+    or in a free one of the top.
     """
     from envgym.runs.recipe_keys import Key
 
@@ -114,15 +114,20 @@ def _with_settings(tables: Sequence[Table], part: str, name: str, stage: str) ->
         first, *inner = part_tables(part, name, part)
         about = f"{part}'s name, or package.module:Class"
         called = Key(name="name", kind="string", bounds="", default=name, required=False, description=about)
-        yield dataclasses.replace(top, keys=tuple(key for key in top.keys if key.name != part))
-        yield dataclasses.replace(first, keys=(called, *first.keys))
+        yield replace(top, keys=tuple(key for key in top.keys if key.name != part))
+        yield replace(first, keys=(called, *first.keys))
         yield from [*inner, *rest]
         return
     if not any(table.path == part for table in rest):
         raise UserError(f"a recipe of stage {stage!r} has no {part}: leave that option out")
     for table in tables:
+        kept = tuple(key for key in table.keys if key.name != "settings")
         if table.path != part:
             yield table
-            continue
-        yield dataclasses.replace(table, keys=tuple(key for key in table.keys if key.name != "settings"))
-        yield from part_tables(part, name, f"{part}.settings")
+        elif len(kept) < len(table.keys):
+            yield replace(table, keys=kept)
+            yield from part_tables(part, name, f"{part}.settings")
+        else:
+            first, *inner = part_tables(part, name, part)
+            yield replace(table, keys=(*kept, *first.keys))
+            yield from inner

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,30 @@ STARTERS = (
     ("rl", "--objective", "dapo", "--env", "code_sandbox", "--sandbox", "docker"),
     ("rl", "--objective", "grpo"),
 )
+
+STAGE = '''
+from envgym.config import Section
+from envgym.runs.stage import Stage
+
+
+class Choice(Section, extra="allow"):
+    """Names an objective."""
+
+    name: str = "dapo"
+    """Its name."""
+
+
+class Named(Stage):
+    """A stage whose objective is a table of its own."""
+
+    class Config(Stage.Config):
+        """The recipe."""
+
+        objective: Choice = Choice()
+
+    async def run(self, folder, reporter):
+        """Do nothing."""
+'''
 
 
 def run(*arguments: str) -> str:
@@ -66,6 +91,18 @@ def test_a_plugin_s_settings_stand_where_the_recipe_takes_them() -> None:
     assert "hops" in {key["name"] for key in tables["mix.settings"]["keys"]}
     assert "settings" not in {key["name"] for key in tables["mix"]["keys"]}
     assert "objective" not in {key["name"] for key in tables[""]["keys"]}
+
+
+def test_settings_stand_beside_the_name_in_a_table_that_has_no_place_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named_stage.py").write_text(STAGE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    tables = json.loads(run("named_stage:Named", "--objective", "grpo", "--json"))
+    (table,) = (t for t in tables if t["path"] == "objective")
+    assert [key["name"] for key in table["keys"]][:2] == ["name", "clip_low"]
+    values = tomllib.loads(run("named_stage:Named", "--objective", "grpo", "--toml"))
+    assert values["objective"] == {"name": "grpo"}
 
 
 def test_a_stage_without_an_objective_says_so() -> None:
