@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DATA := $(abspath $(firstword $(wildcard ../shared/data)))
 export ENVGYM_DATA ?= $(DATA)
 
-.PHONY: demo test check format clean help
+.PHONY: demo test check format docs coverage clean help
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,5 +31,15 @@ format: $(VENV)/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation in site/, its links and anchors checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+coverage: $(VENV)/.installed  ## what the tests reach
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site .coverage .coverage.*

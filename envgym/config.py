@@ -18,9 +18,12 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 class Section(pydantic.BaseModel):
-    """Base of every part of a recipe: frozen, and strict about names."""
+    """Base of every part of a recipe: frozen, and strict about names.
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    A field says what it is for in ``description=`` or in a string below it; ``envgym recipe`` prints both alike.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def validate_settings(model: type[Model], values: dict[str, Any], owner: str) -> Model:

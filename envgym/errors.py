@@ -1,5 +1,6 @@
 """Every error envgym raises, drawn as one tree.
 
+```text
 EnvgymError
 ├── UserError                the caller asked for something impossible; the message says what is allowed
 │   ├── UnknownNameError     no plugin, split, tool or setting has that name
@@ -13,6 +14,7 @@ EnvgymError
     ├── EnvironmentFailure   the environment's own code raised
     ├── NestedEpisodeError   an episode that it plays for another role failed
     └── VerifierError        the verifier could not decide
+```
 
 A ``UserError`` ends a command with its message and exit code 2, without a traceback. An ``EpisodeError`` is
 caught in one place, ``envgym.rollout.episode``, and becomes ``Outcome.failed``.

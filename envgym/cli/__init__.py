@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import typer
 
-from envgym.cli import environments, evaluation, plugins, quality, sandboxes, training
+from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, training
 from envgym.errors import EnvgymError, UserError
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ environments.add_to(app)
 quality.add_to(app)
 evaluation.add_to(app)
 training.add_to(app)
+recipe.add_to(app)
 sandboxes.add_to(app)
 
 

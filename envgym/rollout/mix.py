@@ -22,7 +22,7 @@ __all__ = ["Mix", "MixEntry"]
 class MixEntry(Section):
     """One environment of a mix."""
 
-    env: str = pydantic.Field(description="environment id")
+    env: str = pydantic.Field(description="environment id, or package.module:Class", examples=["math_problems-v1"])
     name: str = pydantic.Field(default="", description="name in metrics; the id without its version by default")
     weight: float = pydantic.Field(default=1.0, ge=0, description="share of the groups; 0 is evaluation only")
     settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the environment")

@@ -28,7 +28,7 @@ __all__ = [
 class SamplingConfig(Section):
     """How completions are sampled, in training and in evaluation alike."""
 
-    temperature: float = pydantic.Field(default=1.0, gt=0)
+    temperature: float = pydantic.Field(default=1.0, gt=0, description="divides the logits; below 1 is sharper")
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
@@ -41,11 +41,15 @@ class SamplingConfig(Section):
 class OptimizerConfig(Section):
     """AdamW with a linear warm-up and a constant or linearly falling rate."""
 
-    learning_rate: float = pydantic.Field(default=1e-6, gt=0)
-    warmup_steps: int = pydantic.Field(default=0, ge=0)
-    decay: Literal["constant", "linear"] = "constant"
-    weight_decay: float = pydantic.Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    learning_rate: float = pydantic.Field(default=1e-6, gt=0, description="step size of AdamW after the warm-up")
+    warmup_steps: int = pydantic.Field(default=0, ge=0, description="updates over which the rate rises from 0")
+    decay: Literal["constant", "linear"] = pydantic.Field(
+        default="constant", description="linear: the rate falls to 0 at the end of the run"
+    )
+    weight_decay: float = pydantic.Field(default=0.0, ge=0, description="decoupled weight decay of AdamW")
+    betas: tuple[float, float] = pydantic.Field(
+        default=(0.9, 0.95), description="AdamW's decay rates of the first and the second moment"
+    )
     clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = pydantic.Field(
         default=8192, ge=1, description="tokens per forward pass, padding included"
@@ -62,8 +66,12 @@ class EvaluateConfig(Section):
 class SandboxConfig(Section):
     """Where untrusted programs run; ``sandbox = "docker"`` is short for a table with that name."""
 
-    name: str = pydantic.Field(default="auto", description="auto is the best isolated backend of this machine")
-    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of a backend that is named")
+    name: str = pydantic.Field(
+        default="auto", description="a backend; auto is the best isolating one that works here"
+    )
+    settings: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="settings of the backend, where one is named"
+    )
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -88,7 +96,9 @@ class StageRecipe(Stage.Config):
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
-    mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
+    mix: tuple[MixEntry, ...] = pydantic.Field(
+        min_length=1, description="One environment of the mix; a recipe has one such table or more."
+    )
     roles: dict[str, RoleConfig] = pydantic.Field(
         default_factory=dict, description="by role; the policy being trained plays those that are not named"
     )
@@ -101,7 +111,7 @@ class StageRecipe(Stage.Config):
 class ReinforcementRecipe(StageRecipe):
     """Reinforcement learning over a mix of environments."""
 
-    steps: int = pydantic.Field(default=100, ge=1)
+    steps: int = pydantic.Field(default=100, ge=1, description="steps of sampling and learning")
     max_minutes: float = pydantic.Field(
         default=0.0, ge=0, description="training ends cleanly after so many minutes; 0 is no limit"
     )

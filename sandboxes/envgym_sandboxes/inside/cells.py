@@ -49,7 +49,8 @@ class Session:
         process: a descriptor of the session's process.
         cells: where cells are written to.
         done: where the byte comes from.
-        out, err: where the process's output comes from.
+        out: where the process's output comes from.
+        err: where its error output comes from.
 
     None of the descriptors blocks: the session's process can open the other ends of its pipes as well, and fill or
     drain them at any time.

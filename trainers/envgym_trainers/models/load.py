@@ -27,10 +27,10 @@ _BUILTIN = "builtin:"
 class NewModelConfig(Section):
     """A small Llama made from nothing, with a tokenizer trained on the gold trajectories of the mix."""
 
-    vocabulary: int = pydantic.Field(default=1024, ge=300)
-    hidden_size: int = pydantic.Field(default=128, ge=8)
-    layers: int = pydantic.Field(default=4, ge=1)
-    heads: int = pydantic.Field(default=4, ge=1)
+    vocabulary: int = pydantic.Field(default=1024, ge=300, description="tokens of the tokenizer")
+    hidden_size: int = pydantic.Field(default=128, ge=8, description="width of a layer's output")
+    layers: int = pydantic.Field(default=4, ge=1, description="transformer layers")
+    heads: int = pydantic.Field(default=4, ge=1, description="attention heads of a layer")
 
 
 class ModelConfig(Section):
@@ -47,7 +47,7 @@ class ModelConfig(Section):
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
     new: NewModelConfig | None = pydantic.Field(
-        default=None, description="make a new model instead of loading one; for supervised stages"
+        default=None, description="Make a new model instead of loading one; for supervised stages."
     )
 
     @pydantic.model_validator(mode="after")

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from envgym.config import Section
 from envgym.errors import UserError
 from envgym_trainers.objectives.ops.advantages import EQUAL_WITHIN
 
@@ -41,10 +42,8 @@ class AtCap(enum.StrEnum):
     PAD = "pad"
 
 
-class DynamicSampling(BaseModel):
+class DynamicSampling(Section):
     """Settings of the refill."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_attempts: int = Field(default=10, ge=1)
     """Most groups generated for one step, in multiples of the groups that the step needs."""

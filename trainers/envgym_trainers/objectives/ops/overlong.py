@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from envgym.config import Section
 
 __all__ = ["SoftOverlong"]
 
 
-class SoftOverlong(BaseModel):
+class SoftOverlong(Section):
     """A penalty that grows from 0 to −1 over the last tokens of the allowance.
 
     Deviation from the paper, which has one-turn answers: the length is that of the *sampled* tokens of all
     turns. What a tool wrote is not the policy's doing.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_tokens: int = Field(default=20480, gt=0)
     """L_max: sampled tokens from which on the penalty is −1."""

@@ -1,34 +1,44 @@
-"""The README and the guides: each file they print runs, each command they show is accepted, each path exists.
+"""The README and the pages: each file they print runs, each command they show is accepted, each name exists.
 
 A fenced block whose first line names a file (``# name.py``, or the command that runs a recipe) is that file.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import pkgutil
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from envgym.chat.tool_formats import tool_formats
 from envgym.cli import app
 from envgym.env.registration import environments
+from envgym.plugins.registry import Registry
+from envgym.policies.interface import policies
+from envgym.records import Message, ToolCall
+from envgym.runs.stage import stages
+from envgym.sandbox.selection import sandboxes
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "examples" / "third_party_plugin"
 PAGES = sorted((ROOT / "docs" / "environments").glob("*.md"))
-GUIDES = [*sorted((ROOT / "docs").glob("*.md")), *PAGES]
-DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", PLUGIN / "README.md", *GUIDES)
+DOCUMENTS = (*sorted(ROOT.glob("*.md")), PLUGIN / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"# (?:.*\btrain )?([\w/]+\.(?:py|toml))\b")
+DOTTED = re.compile(r"`(envgym(?:_\w+)?(?:\.\w+)+)`")
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 ENVIRONMENTS = {
     "warehouse-v1": "warehouse:Warehouse",
@@ -37,13 +47,18 @@ ENVIRONMENTS = {
     "guess-v1": "guess:Guess",
     "ledger-v1": "envgym_ledger.ledger:Ledger",
 }
+PLUGINS = (
+    ("sandbox", sandboxes, "gvisor:GVisorBackend"),
+    ("policy", policies, "parrot:Parrot"),
+    ("tool_format", tool_formats, "llama_json:LlamaFormat"),
+    ("stage", stages, "count_tasks:CountTasks"),
+)
 BRIEF = ("evaluate.tasks=2", "sampling.max_tokens=16")
 ONE_STEP = ("steps=1", "groups=2", "group_size=2", *BRIEF)
 
 
 def blocks(language: str) -> list[str]:
-    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
-    return [body for text in texts for kind, body in BLOCK.findall(text) if kind == language]
+    return [body for page in DOCUMENTS for kind, body in BLOCK.findall(_text(page)) if kind == language]
 
 
 def printed_files() -> dict[str, str]:
@@ -56,6 +71,10 @@ def printed_files() -> dict[str, str]:
 
 def console_lines() -> list[str]:
     return [line[2:] for body in blocks("console") for line in body.splitlines() if line.startswith("$ ")]
+
+
+def documented_groups() -> set[str]:
+    return set(re.findall(r"^\| [a-z ]+ \| .+? \| `(envgym\.\w+)` \|", _read("docs/plugins.md"), re.MULTILINE))
 
 
 @pytest.fixture
@@ -81,6 +100,32 @@ def overrides(*items: str) -> list[str]:
     return [word for item in items for word in ("--set", item)]
 
 
+def test_the_readme_is_short_and_so_is_its_environment() -> None:
+    assert len(_read("README.md").split()) <= 900
+    assert len(printed_files()["reversal.py"].splitlines()) <= 25
+
+
+def test_every_block_can_be_read() -> None:
+    """Fragments as well: Python compiles, with ``await`` at the top, and TOML parses."""
+    for body in blocks("python"):
+        compile(body, "a page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for body in blocks("toml"):
+        tomllib.loads(body)
+
+
+def test_every_module_and_class_named_exists() -> None:
+    pages = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]
+    named = {name for page in pages for name in DOTTED.findall(_text(page))} - documented_groups()
+    assert len(named) > 30
+    missing = [name for name in sorted(named) if not _exists(name)]
+    assert not missing
+
+
+def test_every_kind_of_plugin_is_on_its_page() -> None:
+    groups = tomllib.loads(_read("pyproject.toml"))["project"]["entry-points"]
+    assert set(groups) <= documented_groups()
+
+
 @pytest.mark.parametrize("env", [path for path in ENVIRONMENTS.values() if "." not in path])
 def test_the_printed_environments_tell_an_expert_from_silence(folder: Path, env: str) -> None:
     for policy, reward in (("gold", 1.0), ("empty", 0.0)):
@@ -103,7 +148,7 @@ def test_the_printed_environments_and_the_example_plugin_meet_the_contract(folde
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_the_readme_trains_on_its_own_environment(folder: Path) -> None:
+def test_the_page_on_training_trains_on_its_own_environment(folder: Path) -> None:
     run("train", "start.toml", "--out", "runs/start", *overrides("examples=4", "batch_size=4", *BRIEF))
     run("train", "warehouse.toml", "--out", "runs/warehouse", *overrides(*ONE_STEP))
     summary = json.loads((folder / "runs" / "warehouse" / "summary.json").read_text(encoding="utf-8"))
@@ -114,6 +159,31 @@ def test_the_readme_trains_on_its_own_environment(folder: Path) -> None:
 def test_the_printed_objective_trains(folder: Path) -> None:
     run("train", "leave_one_out.toml", "--out", "runs/leave_one_out", *overrides(*ONE_STEP))
     assert (folder / "runs" / "leave_one_out" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(("kind", "registry", "path"), PLUGINS, ids=[kind for kind, _, _ in PLUGINS])
+def test_the_printed_plugins_meet_the_interface(
+    folder: Path, kind: str, registry: Registry[Any], path: str
+) -> None:
+    assert registry.load(path).contract == 1
+    registry.validate(path, {})
+
+
+def test_the_printed_policy_and_stage_run(folder: Path) -> None:
+    scores = json.loads(
+        run("eval", "--env", "math_problems", "--policy", "parrot:Parrot", "--limit", "3", "--json")
+    )
+    assert scores["environments"]["math_problems"]["reward"]["mean"] == 0
+    run("train", "count.toml", "--out", "runs/count")
+    assert (folder / "runs" / "count" / "report.html").is_file()
+
+
+def test_the_printed_tool_format_reads_what_it_writes(folder: Path) -> None:
+    call = ToolCall(name="look", arguments={"where": "here"}, id="call_0")
+    message = Message(role="assistant", content="", tool_calls=(call,))
+    form = tool_formats.make("llama_json:LlamaFormat")
+    assert form.parse(form.render(message)) == message
+    assert form.parse("look here").content == "look here"
 
 
 def test_the_printed_episode_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +197,7 @@ def test_every_command_shown_is_accepted() -> None:
     group = typer.main.get_command(app)
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for line in console_lines():
-        words = [w for w in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", w)]
+        words = [w for w in shlex.split(line.partition(" > ")[0]) if not re.fullmatch(r"[A-Z_]+=\S*", w)]
         if words[0] == "make":
             assert set(words[1:]) <= set(targets), line
         elif words[0] == "envgym":
@@ -158,10 +228,30 @@ def test_the_episode_on_a_page_is_what_its_command_prints(page: Path) -> None:
     assert played.stdout == printed
 
 
-def test_every_link_and_every_path_of_the_tree_exists() -> None:
+def test_every_link_leads_somewhere() -> None:
     for document in DOCUMENTS:
-        for target in LINK.findall(document.read_text(encoding="utf-8")):
+        for target in LINK.findall(_text(document)):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
-    tree = next(body for body in blocks("text") if body.startswith("README.md"))
-    for line in tree.splitlines():
-        assert (ROOT / line.split()[0]).exists(), line
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = _read("mkdocs.yml")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f" {page.relative_to(ROOT / 'docs').as_posix()}\n" in navigation, page
+
+
+def _text(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def _read(name: str) -> str:
+    return _text(ROOT / name)
+
+
+def _exists(dotted: str) -> bool:
+    """Look a module up, or something in one."""
+    try:
+        pkgutil.resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
