@@ -13,6 +13,7 @@ from envgym_trainers.controls import RewardSettings
 from envgym_trainers.models.load import ModelConfig
 
 __all__ = [
+    "AuxiliaryConfig",
     "EvaluateConfig",
     "OptimizerConfig",
     "ReinforcementRecipe",
@@ -50,6 +51,32 @@ class OptimizerConfig(Section):
     )
 
 
+class ReferenceConfig(Section):
+    """The model that a KL penalty or a preference loss compares with."""
+
+    path: str = pydantic.Field(default="", description="as model.path; the run's start model by default")
+
+
+class CriticConfig(Section):
+    """The value model of an actor-critic objective: a copy of the start model with a value head."""
+
+    learning_rate: float = pydantic.Field(default=1e-5, gt=0, description="scheduled like the policy's")
+
+
+class RewardModelConfig(Section):
+    """A learnt reward model."""
+
+    path: str = pydantic.Field(default="", description="a folder with a sequence classifier of one label")
+
+
+class AuxiliaryConfig(Section):
+    """Models beside the policy; each is made only where the objective asks for it."""
+
+    reference: ReferenceConfig = ReferenceConfig()
+    critic: CriticConfig = CriticConfig()
+    reward: RewardModelConfig = RewardModelConfig()
+
+
 class EvaluateConfig(Section):
     """Held-out evaluation, before and after."""
 
@@ -79,6 +106,7 @@ class StageRecipe(Stage.Config):
     mix: tuple[MixEntry, ...] = pydantic.Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint_every: int = pydantic.Field(default=10, ge=1, description="steps between checkpoints")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from envgym_trainers.batch import Sample
-from envgym_trainers.learner.optimizer import Updater
+from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
