@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from envgym.records import Message, Outcome, Score, Task, Trajectory, Turn, TurnTokens
 from envgym.rollout.collector import Group
@@ -15,6 +17,8 @@ from envgym_trainers.batch import Sample, Unit, collate
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.objectives import Needs
+from envgym_trainers.objectives.grpo import GRPO
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import make_objective
 
@@ -257,3 +261,29 @@ def test_a_control_hides_the_rewards_of_turns(make_learner: Any, watch: Any) -> 
         trajectories[0].turns[0].reward = 0.5
         learner.learn([_group(*trajectories)], 1)
         assert any(s.turn_rewards is not None for s in seen[0]) is visible
+
+
+class _Judged(GRPO):
+    """GRPO on the score of a reward model."""
+
+    def needs(self) -> Needs:
+        return Needs(auxiliary=frozenset({"reward"}))
+
+
+def test_a_reward_model_decides_what_is_learnt(
+    model_folder: Path, language_model: LanguageModel, watch: Any, tmp_path: Path
+) -> None:
+    """The environment scores all alike; the advantages are the reward model's."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    values = {"mix": [{"env": "e-v1"}], "model": {"path": str(model_folder)}}
+    recipe = ReinforcementRecipe.model_validate({**values, "auxiliary": {"reward": {"path": str(tmp_path)}}})
+    learner = Learner(recipe, _Judged(), language_model)
+    seen = watch(learner)
+    learner.learn([_group(_trajectory(1.0), _trajectory(1.0, ids=(30, 31, 32)))], 1)
+    first, second = sorted(map(_advantage, seen[0]))
+    assert first == -second != 0
