@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from envgym_trainers.batch import Batch
+from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.base import Objective
 from envgym_trainers.objectives.dapo import DAPO
 from envgym_trainers.objectives.grpo import GRPO
 from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate
-from envgym_trainers.objectives.ops.reduction import Totals, constant_mean
+from envgym_trainers.objectives.ops.reduction import Totals
 
 SEQUENCES, LENGTH, TOLERANCE = 8, 11, 1e-10
 
@@ -34,15 +34,15 @@ SEQUENCES, LENGTH, TOLERANCE = 8, 11, 1e-10
 class DrGRPO(GRPO):
     """GRPO's clipped surrogate under the constant aggregation, which no shipped objective uses."""
 
-    def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Any]:
+    def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Any]:
         losses = clipped_surrogate(
             batch,
-            logprobs,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            importance_cap=self.importance_cap,
+            outputs.logprobs,
+            clip_low=self.config.clip_low,
+            clip_high=self.config.clip_high,
+            importance_cap=self.config.importance_cap,
         )
-        return constant_mean(losses, batch.mask, totals, max_tokens=LENGTH), {}
+        return torch.where(batch.mask, losses, 0.0).sum() / (totals.sequences * LENGTH), {}
 
 
 def random_batch(seed: int, *, off_policy: bool) -> tuple[Batch, Tensor]:
@@ -64,6 +64,7 @@ def random_batch(seed: int, *, off_policy: bool) -> tuple[Batch, Tensor]:
         mask=mask,
         behaviour_logprobs=old + 0.5 * normal(*shape),
         advantages=normal(SEQUENCES, 1).expand(shape),
+        unit=torch.arange(SEQUENCES),
         old_logprobs=old if off_policy else None,
         reference_logprobs=old + 0.3 * normal(*shape),
     )
@@ -85,10 +86,15 @@ def cut(batch: Batch, parts: int) -> Iterator[tuple[slice, Batch]]:
 def ours(objective: Objective, batch: Batch, values: Tensor, parts: int) -> tuple[float, Tensor]:
     """Loss and gradient by envgym."""
     logprobs = values.clone().requires_grad_()
-    totals = Totals(tokens=int(batch.mask.sum()), sequences=SEQUENCES)
+    totals = Totals(tokens=int(batch.mask.sum()), sequences=SEQUENCES, units=SEQUENCES)
     loss = torch.zeros((), dtype=torch.float64)
     for rows, part in cut(batch, parts):
-        loss = loss + objective.loss(part, logprobs[rows], torch.zeros_like(logprobs[rows]), totals)[0]
+        loss = (
+            loss
+            + objective.loss(
+                part, Outputs(logprobs=logprobs[rows], entropy=torch.zeros_like(logprobs[rows])), totals
+            )[0]
+        )
     loss.backward()
     assert logprobs.grad is not None
     return loss.item(), logprobs.grad

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.batch import Batch
+from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives import Metrics, Objective
 from envgym_trainers.objectives.ops.advantages import group_centred
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
@@ -43,10 +43,10 @@ class BestOfGroup(Objective):
         chosen[centred.argsort(descending=True, stable=True)[: self.config.keep]] = 1.0
         return chosen * (centred > 0)
 
-    def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
         """Token mean of −A·ℓ; see ``Objective.loss``."""
         metrics = {
-            "entropy": token_mean(entropy, batch.mask, totals),
+            "entropy": token_mean(outputs.entropy, batch.mask, totals),
             "imitated_tokens": token_mean(batch.advantages, batch.mask, totals),
         }
-        return token_mean(-batch.advantages * logprobs, batch.mask, totals), metrics
+        return token_mean(-batch.advantages * outputs.logprobs, batch.mask, totals), metrics

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toys
 
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.records import Message, Observation, ToolCall, ToolSpec
 
 PLUGINS = Path(__file__).parent / "plugins"
-sys.path.insert(0, str(PLUGINS))
-
-import toys  # noqa: E402
 
 
 class Script(Policy, PolicySession):

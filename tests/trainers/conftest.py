@@ -35,7 +35,7 @@ def make_sample() -> MakeSample:
             ids=torch.randint(0, 97, (len(mask),), generator=generator),
             mask=sampled,
             logprobs=torch.where(sampled, logprobs, torch.nan),
-            advantage=advantage,
+            advantages=sampled.float() * advantage,
             group="g",
             version=0,
             **extra,

@@ -8,12 +8,15 @@ Example: the prompt ``7 8``, two sampled tokens ``3 4``, a tool's answer ``9``, 
     ids       7     8     3     4     9     5
     mask      0     0     1     1     0     1
     logprobs  nan   nan  -0.1  -2.3   nan  -0.7
+
+A *unit* is a tuple of samples that the loss needs side by side: a pair, a group, or mostly one sample. It is never
+split, neither over micro-batches nor over the updates of a step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Batch", "Sample", "collate", "micro_batches"]
+__all__ = ["Batch", "Outputs", "Sample", "Unit", "as_units", "collate", "micro_batches"]
+
+_OPTIONAL = ("returns", "values", "old_logprobs", "reference_logprobs")
+"""Columns of a sample that a batch has where every sample has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,7 +36,7 @@ class Sample:
 
     Raises:
         ValueError: lengths differ, a dtype is wrong, position 0 counts as sampled, no token was sampled, or
-            the advantage is not finite.
+            an advantage is not finite.
     """
 
     ids: Tensor
@@ -40,12 +46,18 @@ class Sample:
     logprobs: Tensor
     """[T] float: log-prob that the engine reported (b); NaN where it reported none, ignored outside the
     mask."""
-    advantage: float
-    """Advantage of the whole sequence; 0 for a member of a group without signal."""
     group: str
     """Name of the group whose members share the baseline."""
     version: int
     """Version of the oldest policy that sampled one of the tokens."""
+    turn_rewards: Tensor | None = None
+    """[T] float: the environment's reward of a turn at the turn's last sampled token, 0 elsewhere."""
+    advantages: Tensor | None = None
+    """[T] float: set by the objective; None counts as 0."""
+    returns: Tensor | None = None
+    """[T] float: what a critic is to predict at each sampled token; set by the objective."""
+    values: Tensor | None = None
+    """[T] float: the critic's prediction before this step's first update."""
     old_logprobs: Tensor | None = None
     """[T] float: log-prob under the policy before this step's first update (o); None stands for the current
     one."""
@@ -56,7 +68,7 @@ class Sample:
         if self.ids.dtype != torch.int64 or self.mask.dtype != torch.bool:
             raise ValueError(f"ids must be int64 and mask bool, got {self.ids.dtype} and {self.mask.dtype}")
         shape = self.ids.shape
-        for name in ("ids", "mask", "logprobs", "old_logprobs", "reference_logprobs"):
+        for name in ("ids", "mask", "logprobs", "turn_rewards", "advantages", *_OPTIONAL):
             values = getattr(self, name)
             if values is not None and (values.ndim != 1 or values.shape != shape):
                 raise ValueError(f"{name} must be 1-D of length {self.ids.numel()}, got {tuple(values.shape)}")
@@ -64,8 +76,8 @@ class Sample:
             raise ValueError("a sample needs at least one sampled token")
         if bool(self.mask[0]):
             raise ValueError("position 0 has no context, so it cannot be a sampled token")
-        if not torch.isfinite(torch.tensor(self.advantage)):
-            raise ValueError(f"the advantage must be finite, got {self.advantage}")
+        if self.advantages is not None and not bool(self.advantages[self.mask].isfinite().all()):
+            raise ValueError(f"advantages must be finite where the mask is set, got {self.advantages.tolist()}")
 
     def __len__(self) -> int:
         """Number of tokens T."""
@@ -75,6 +87,19 @@ class Sample:
     def model_tokens(self) -> int:
         """Number of tokens the policy sampled."""
         return int(self.mask.sum())
+
+    def spread(self, value: float) -> Tensor:
+        """Return ``value`` at every sampled token and 0 elsewhere. [T] float32"""
+        return self.mask.float() * value
+
+
+Unit = tuple[Sample, ...]
+"""Samples that are never split. At least one."""
+
+
+def as_units(samples: Iterable[Sample]) -> list[Unit]:
+    """Make a unit of each sample."""
+    return [(sample,) for sample in samples]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,7 +115,13 @@ class Batch:
     behaviour_logprobs: Tensor
     """[B, T] float32: b; NaN where the engine reported none and on padding."""
     advantages: Tensor
-    """[B, T] float32: each sequence's advantage at every position."""
+    """[B, T] float32; 0 outside the mask."""
+    unit: Tensor
+    """[B] int64: index of the row's unit; the rows of a unit stand together, in its order."""
+    returns: Tensor | None = None
+    """[B, T] float32: targets of the critic, or None when there is none."""
+    values: Tensor | None = None
+    """[B, T] float32: the critic's predictions before the step, or None when there is none."""
     old_logprobs: Tensor | None = None
     """[B, T] float32: o, or None for the current policy's own."""
     reference_logprobs: Tensor | None = None
@@ -103,32 +134,44 @@ class Batch:
         return Batch(**moved)
 
 
-def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
-    """Pad ``samples`` on the right to the longest of them.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outputs:
+    """Outputs of the models on a micro-batch."""
+
+    logprobs: Tensor
+    """[B, T] ℓ with gradient, as ``token_logprobs`` returns them."""
+    entropy: Tensor
+    """[B, T] in nats, detached."""
+    values: Tensor | None = None
+    """[B, T] of the critic, with gradient: ``[b, t]`` is the value of the state in which token t was sampled."""
+
+
+def collate(units: Sequence[Unit], pad_id: int) -> Batch:
+    """Pad the samples of ``units`` on the right to the longest of them.
 
     Args:
-        samples: at least one.
+        units: at least one.
         pad_id: any id of the vocabulary; it is neither attended to nor trained on.
 
     Raises:
-        ValueError: no samples, or an optional log-prob that only some samples carry.
+        ValueError: no samples, or an optional column that only some samples carry.
     """
+    samples = [sample for unit in units for sample in unit]
     if not samples:
         raise ValueError("cannot collate an empty batch")
 
     def pad(rows: list[Tensor], value: float) -> Tensor:
         return pad_sequence(rows, batch_first=True, padding_value=value)
 
-    ids = pad([s.ids for s in samples], pad_id)
-    advantages = torch.tensor([s.advantage for s in samples], dtype=torch.float32)
+    optional = {name: _pad_optional(name, [getattr(s, name) for s in samples]) for name in _OPTIONAL}
     return Batch(
-        ids=ids,
+        ids=pad([s.ids for s in samples], pad_id),
         attention=pad([torch.ones_like(s.mask) for s in samples], False),
         mask=pad([s.mask for s in samples], False),
         behaviour_logprobs=pad([s.logprobs.float() for s in samples], torch.nan),
-        advantages=advantages[:, None].expand(ids.shape),
-        old_logprobs=_pad_optional("old_logprobs", [s.old_logprobs for s in samples]),
-        reference_logprobs=_pad_optional("reference_logprobs", [s.reference_logprobs for s in samples]),
+        advantages=pad([s.spread(0.0) if s.advantages is None else s.advantages.float() for s in samples], 0.0),
+        unit=torch.tensor([i for i, unit in enumerate(units) for _ in unit]),
+        **optional,
     )
 
 
@@ -141,15 +184,15 @@ def _pad_optional(name: str, rows: Sequence[Tensor | None]) -> Tensor | None:
     return pad_sequence(present, batch_first=True, padding_value=torch.nan)
 
 
-def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sample]]:
-    """Pack the members of a group together, which share their prompt, and groups of like length.
+def micro_batches(units: Sequence[Unit], max_tokens: int) -> list[list[Unit]]:
+    """Pack the units of a group together, which share their prompt, and groups of like length.
 
     The longest come first: a batch that does not fit in memory fails at the start of the step.
 
     Args:
-        samples: in any order.
-        max_tokens: most positions of one micro-batch, padding included. A longer sample gets one of its own,
-            because a sequence cannot be split.
+        units: in any order.
+        max_tokens: most positions of one micro-batch, padding included. A larger unit gets one of its own,
+            because a unit cannot be split.
 
     Raises:
         ValueError: ``max_tokens`` is not positive.
@@ -157,12 +200,20 @@ def micro_batches(samples: Sequence[Sample], max_tokens: int) -> list[list[Sampl
     if max_tokens <= 0:
         raise ValueError(f"max_tokens must be positive, got {max_tokens}")
     longest: dict[str, int] = {}
-    for sample in samples:
-        longest[sample.group] = max(len(sample), longest.get(sample.group, 0))
-    packs: list[list[Sample]] = []
-    for sample in sorted(samples, key=lambda s: (longest[s.group], s.group, len(s)), reverse=True):
-        if packs and (len(packs[-1]) + 1) * len(packs[-1][0]) <= max_tokens:
-            packs[-1].append(sample)
+    for unit in units:
+        longest[unit[0].group] = max(_width(unit), longest.get(unit[0].group, 0))
+    packs: list[list[Unit]] = []
+    rows = width = 0
+    for unit in sorted(units, key=lambda u: (longest[u[0].group], u[0].group, _width(u)), reverse=True):
+        grown = max(width, _width(unit))
+        if packs and (rows + len(unit)) * grown <= max_tokens:
+            packs[-1].append(unit)
+            rows, width = rows + len(unit), grown
         else:
-            packs.append([sample])
+            packs.append([unit])
+            rows, width = len(unit), _width(unit)
     return packs
+
+
+def _width(unit: Unit) -> int:
+    return max(map(len, unit))

@@ -14,6 +14,7 @@ from envgym_trainers.engine.interface import EngineChoice
 from envgym_trainers.models.load import ModelConfig
 
 __all__ = [
+    "AuxiliaryConfig",
     "EvaluateConfig",
     "OptimizerConfig",
     "ReinforcementRecipe",
@@ -54,6 +55,32 @@ class OptimizerConfig(Section):
     micro_batch_tokens: int = pydantic.Field(
         default=8192, ge=1, description="tokens per forward pass, padding included"
     )
+
+
+class ReferenceConfig(Section):
+    """The model that a KL penalty or a preference loss compares with."""
+
+    path: str = pydantic.Field(default="", description="as model.path; the run's start model by default")
+
+
+class CriticConfig(Section):
+    """The value model of an actor-critic objective: a copy of the start model with a value head."""
+
+    learning_rate: float = pydantic.Field(default=1e-5, gt=0, description="scheduled like the policy's")
+
+
+class RewardModelConfig(Section):
+    """A learnt reward model."""
+
+    path: str = pydantic.Field(default="", description="a folder with a sequence classifier of one label")
+
+
+class AuxiliaryConfig(Section):
+    """Models beside the policy; each is made only where the objective asks for it."""
+
+    reference: ReferenceConfig = ReferenceConfig()
+    critic: CriticConfig = CriticConfig()
+    reward: RewardModelConfig = RewardModelConfig()
 
 
 class EvaluateConfig(Section):
@@ -104,6 +131,7 @@ class StageRecipe(Stage.Config):
     )
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    auxiliary: AuxiliaryConfig = AuxiliaryConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint_every: int = pydantic.Field(default=10, ge=1, description="steps between checkpoints")
 

@@ -220,7 +220,7 @@ def test_gold_tokens_decode_to_the_rendered_conversation(make_language_model: Ca
         ],
     )
     write_tokens(trajectory, language_model)
-    (sample,) = samples_of(trajectory, 1.0, "g")
+    (sample,) = samples_of(trajectory, "g")
     decode = language_model.tokenizer.decode
     written = '<tool_call>{"name":"lookup","arguments":{"title":"12 + 7"}}</tool_call>'
     assert decode(sample.ids) == (

@@ -68,7 +68,7 @@ async def test_every_turn_carries_its_tokens(play: Any) -> None:
         assert turn.tokens.policy_version == 0
     first, second = trajectory.turns[0].tokens.prompt_ids, trajectory.turns[1].tokens.prompt_ids
     assert first != second
-    assert sum(sample.model_tokens for sample in samples_of(trajectory, 1.0, "g")) == 3
+    assert sum(sample.model_tokens for sample in samples_of(trajectory, "g")) == 3
 
 
 async def test_the_token_budget_cuts_the_episode(play: Any) -> None:
@@ -84,7 +84,7 @@ async def test_a_full_context_truncates_and_scores(play: Any) -> None:
     trajectory = await play(max_tokens=8, max_turns=30, context=48, ends=True)
     assert trajectory.outcome.reason == "context"
     assert trajectory.reward == 0.5
-    lengths = [len(sample) for sample in samples_of(trajectory, 1.0, "g")]
+    lengths = [len(sample) for sample in samples_of(trajectory, "g")]
     assert 40 < max(lengths) <= 48
 
 
@@ -92,7 +92,7 @@ async def test_a_prompt_longer_than_the_context_is_no_failure(play: Any) -> None
     trajectory = await play(max_tokens=8, max_turns=3, context=5, ends=True)
     assert trajectory.outcome.reason == "context"
     assert trajectory.turns == []
-    assert samples_of(trajectory, 1.0, "g") == []
+    assert samples_of(trajectory, "g") == []
 
 
 async def test_a_model_from_a_folder_plays(model_folder: Any) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from envgym.records import Message, Outcome, Score, Task, Trajectory, Turn, TurnTokens
 from envgym.rollout.collector import Group
-from envgym_trainers.batch import Sample, collate
+from envgym_trainers.batch import Sample, Unit, collate
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.objectives import Needs
+from envgym_trainers.objectives.grpo import GRPO
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import make_objective
 
@@ -48,6 +52,14 @@ def _group(*trajectories: Trajectory) -> Group:
     return Group(env="e", task=_TASK, trajectories=list(trajectories))
 
 
+def _advantage(sample: Sample) -> float:
+    """Return the advantage, which is the same at every sampled token and 0 elsewhere."""
+    assert sample.advantages is not None
+    (value,) = set(sample.advantages[sample.mask].tolist())
+    assert not sample.advantages[~sample.mask].any()
+    return float(value)
+
+
 @pytest.fixture
 def language_model(make_language_model: Callable[[], LanguageModel]) -> LanguageModel:
     return make_language_model()
@@ -74,14 +86,14 @@ def make_learner(language_model: LanguageModel, model_folder: Any) -> Callable[.
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Learner], list[list[Sample]]]:
-    """The samples of each update, instead of the update."""
+    """Record the samples of each update instead of taking it."""
 
     def run(learner: Learner) -> list[list[Sample]]:
         seen: list[list[Sample]] = []
 
-        def update(samples: Sequence[Sample], loss: object) -> dict[str, float]:
-            seen.append(list(samples))
-            return {"loss": float(len(samples))}
+        def update(units: Sequence[Unit], loss: object) -> dict[str, float]:
+            seen.append([sample for unit in units for sample in unit])
+            return {"loss": float(len(units))}
 
         monkeypatch.setattr(learner.updater, "update", update)
         return seen
@@ -96,7 +108,7 @@ def test_failed_episodes_are_in_neither_baseline_nor_loss(make_learner: Any, wat
     failed = _trajectory(None, outcome=Outcome.failed(RuntimeError("sandbox died")))
     row = learner.learn([_group(_trajectory(1.0), failed, _trajectory(0.0))], 1)
     expected = 0.5 / (math.sqrt(0.5) + 1e-4)
-    assert sorted(s.advantage for s in seen[0]) == pytest.approx([-expected, expected])
+    assert sorted(map(_advantage, seen[0])) == pytest.approx([-expected, expected])
     assert row["samples"] == 2
 
 
@@ -110,7 +122,7 @@ def test_every_role_has_a_baseline_of_its_own(make_learner: Any, watch: Any) -> 
     assert learner.learn([_group(*parents)], 1)["samples"] == 4
     for ids, deviation in ((20, 0.5), (40, 10.0)):
         expected = deviation / (math.sqrt(2) * deviation + 1e-4)
-        advantages = sorted(s.advantage for s in seen[0] if int(s.ids[2]) == ids)
+        advantages = sorted(_advantage(s) for s in seen[0] if int(s.ids[2]) == ids)
         assert advantages == pytest.approx([-expected, expected])
 
 
@@ -157,7 +169,7 @@ def test_the_random_control_never_reads_the_score(make_learner: Any, watch: Any)
         learner = make_learner({"name": "grpo"}, reward={"control": "random"})
         seen = watch(learner)
         learner.learn([_group(*(_trajectory(s, seed=i) for i, s in enumerate(scores)))], 1)
-        return [sample.advantage for sample in seen[0]]
+        return [_advantage(sample) for sample in seen[0]]
 
     first = advantages([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
     assert first == advantages([0.0, 1.0, 0.0, 1.0, 0.0, 0.0])
@@ -172,7 +184,7 @@ def test_truncated_members_leave_the_loss_but_not_the_baseline_where_asked(make_
         seen = watch(learner)
         learner.learn([_group(_trajectory(1.0), cut)], 1)
         assert len(seen[0]) == count
-        assert max(s.advantage for s in seen[0]) > 0.5
+        assert max(map(_advantage, seen[0])) > 0.5
 
 
 def test_updates_share_the_samples_out_and_staleness_is_told(make_learner: Any, watch: Any) -> None:
@@ -198,5 +210,96 @@ def test_a_penalty_needs_and_gets_the_reference_of_the_start(
     learner.learn([_group(_trajectory(1.0), _trajectory(0.0, ids=(30, 31, 32)))], 1)
     for sample in seen[0]:
         assert sample.reference_logprobs is not None
-        expected, _ = token_logprobs(make_language_model().model, collate([sample], 0))
+        expected, _ = token_logprobs(make_language_model().model, collate([(sample,)], 0))
         torch.testing.assert_close(sample.reference_logprobs[sample.mask], expected[0].detach()[sample.mask])
+
+
+def _engine_said(trajectory: Trajectory, logprob: float) -> Trajectory:
+    tokens = trajectory.turns[0].tokens
+    assert tokens is not None
+    tokens.logprobs[:] = [logprob] * len(tokens.logprobs)
+    return trajectory
+
+
+def _true_logprobs(language_model: LanguageModel, ids: Sequence[int]) -> list[float]:
+    with torch.no_grad():
+        logits = language_model.model(input_ids=torch.tensor([[10, 11, *ids]])).logits[0]
+    return [float(torch.log_softmax(logits[1 + i], -1)[token]) for i, token in enumerate(ids)]
+
+
+def test_the_engine_is_compared_with_the_trainer_and_not_with_itself(
+    make_learner: Any, language_model: LanguageModel
+) -> None:
+    """An engine that tells the truth is at KL 0; one that is off by a nat is at e^d − d − 1 with d = ±1."""
+    group = _group(_trajectory(1.0), _trajectory(0.0, ids=(30, 31)))
+    for trajectory, ids in zip(group.trajectories, ((20, 21), (30, 31)), strict=True):
+        tokens = trajectory.turns[0].tokens
+        assert tokens is not None
+        tokens.logprobs[:] = _true_logprobs(language_model, ids)
+    frozen = {"optimizer": {"learning_rate": 1e-12}}
+    assert make_learner({"name": "grpo"}, **frozen).learn([group], 1)["engine_kl_k3"] == pytest.approx(0, abs=1e-6)
+    for trajectory in group.trajectories:
+        tokens = trajectory.turns[0].tokens
+        assert tokens is not None
+        tokens.logprobs[:] = [value - 1 for value in tokens.logprobs]
+    row = make_learner({"name": "grpo"}, **frozen).learn([group], 1)
+    assert row["engine_kl_k3"] == pytest.approx(math.e - 2, rel=1e-3)
+
+
+def test_the_importance_cap_of_a_recipe_changes_the_update(
+    make_learner: Any, language_model: LanguageModel
+) -> None:
+    """On its own samples, an engine that claims far less than the truth doubles the gradient under a cap of 2."""
+    norms = []
+    for cap in (None, 2.0):
+        claimed = [
+            _engine_said(_trajectory(score, ids=ids), -50.0) for score, ids in ((1.0, (20, 21)), (0.0, (30, 31)))
+        ]
+        objective = {"name": "grpo"} | ({} if cap is None else {"importance_cap": cap})
+        norms.append(make_learner(objective, optimizer={"learning_rate": 1e-12}).learn([_group(*claimed)], 1))
+    assert norms[1]["grad_norm"] == pytest.approx(2 * norms[0]["grad_norm"], rel=1e-3)
+
+
+def test_later_updates_of_a_step_are_compared_with_the_policy_before_the_first(make_learner: Any) -> None:
+    """One update: the ratio is 1. Two: the second sees a policy that has moved since its old log-probs."""
+    members = [_trajectory(float(i % 2), ids=(20 + i, 40 + i)) for i in range(4)]
+    assert make_learner({"name": "grpo"}).learn([_group(*members)], 1)["ratio_max"] == 1.0
+    row = make_learner({"name": "grpo"}, updates=2).learn([_group(*members)], 1)
+    assert row["ratio_max"] != pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_control_hides_the_rewards_of_turns(make_learner: Any, watch: Any) -> None:
+    """A coin in the place of the reward must not leave the truth in another column."""
+    for control, visible in (("none", True), ("random", False)):
+        learner = make_learner({"name": "grpo"}, reward={"control": control})
+        seen = watch(learner)
+        trajectories = [_trajectory(1.0), _trajectory(0.0)]
+        trajectories[0].turns[0].reward = 0.5
+        learner.learn([_group(*trajectories)], 1)
+        assert any(s.turn_rewards is not None for s in seen[0]) is visible
+
+
+class _Judged(GRPO):
+    """GRPO on the score of a reward model."""
+
+    def needs(self) -> Needs:
+        return Needs(auxiliary=frozenset({"reward"}))
+
+
+def test_a_reward_model_decides_what_is_learnt(
+    model_folder: Path, language_model: LanguageModel, watch: Any, tmp_path: Path
+) -> None:
+    """The environment scores all alike; the advantages are the reward model's."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    values = {"mix": [{"env": "e-v1"}], "model": {"path": str(model_folder)}}
+    recipe = ReinforcementRecipe.model_validate({**values, "auxiliary": {"reward": {"path": str(tmp_path)}}})
+    learner = Learner(recipe, _Judged(), language_model)
+    seen = watch(learner)
+    learner.learn([_group(_trajectory(1.0), _trajectory(1.0, ids=(30, 31, 32)))], 1)
+    first, second = sorted(map(_advantage, seen[0]))
+    assert first == -second != 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from envgym_trainers.batch import Batch, collate
+from envgym_trainers.batch import Batch, as_units, collate
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.head import has_plain_head
 
@@ -21,7 +21,7 @@ TEMPERATURE = 0.7
 def batch(make_sample) -> Batch:
     """Ragged, with an environment's tokens between two turns."""
     masks = [[0, 0, 1, 1, 0, 0, 1], [0, 1, 1], [0, 0, 0, 1, 0]]
-    return collate([make_sample(mask, seed=i) for i, mask in enumerate(masks)], pad_id=0)
+    return collate(as_units(make_sample(mask, seed=i) for i, mask in enumerate(masks)), pad_id=0)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def test_only_sampled_positions_reach_the_head(tiny_llama, batch):
 def test_padding_changes_nothing(tiny_llama, make_sample):
     """A sample's log-probs are those it has alone, whatever id pads it."""
     short, long = make_sample([0, 1, 1], seed=1), make_sample([0, 1, 1, 1, 1, 1], seed=2)
-    alone, _ = token_logprobs(tiny_llama, collate([short], 0))
-    padded, _ = token_logprobs(tiny_llama, collate([short, long], 13))
+    alone, _ = token_logprobs(tiny_llama, collate([(short,)], 0))
+    padded, _ = token_logprobs(tiny_llama, collate([(short,), (long,)], 13))
     torch.testing.assert_close(padded[0, :3], alone[0], atol=1e-12, rtol=0)
     assert padded[0, 3:].tolist() == [0.0] * 3
 

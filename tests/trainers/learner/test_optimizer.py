@@ -1,86 +1,69 @@
-"""An optimizer step: micro-batches add up, bad gradients are not applied, the rate follows its schedule."""
+"""AdamW on float32 copies: small steps on 16-bit weights add up, and the copies survive a checkpoint."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pytest
 import torch
 
-from envgym_trainers.batch import Batch, Sample
-from envgym_trainers.learner.optimizer import Updater
-from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.objectives import Metrics
-from envgym_trainers.objectives.ops.reduction import Totals
+from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.recipe import OptimizerConfig
-from envgym_trainers.stages.sft import negative_log_likelihood
 
-MakeSample = Callable[..., Sample]
-MakeModel = Callable[[], LanguageModel]
+CONFIG = OptimizerConfig(learning_rate=1e-6, clip_norm=1e9)
 
 
-def _updater(language_model: LanguageModel, total: int = 10, **values: object) -> Updater:
-    config = OptimizerConfig.model_validate({"learning_rate": 1e-2, **values})
-    return Updater(language_model, config, temperature=1.0, total_updates=total)
+def _parameter(dtype: torch.dtype) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.linspace(0.01, 0.03, 64).bfloat16().to(dtype))
 
 
-def _weights(language_model: LanguageModel) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in language_model.model.parameters()]
+def _train(optimizer: MasterAdamW, parameter: torch.nn.Parameter, steps: int) -> None:
+    for _ in range(steps):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step(CONFIG.learning_rate)
 
 
-def _not_finite(
-    batch: Batch, logprobs: torch.Tensor, entropy: torch.Tensor, totals: Totals
-) -> tuple[torch.Tensor, Metrics]:
-    return (logprobs * float("nan")).sum(), {}
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_below_the_precision_of_the_weights_add_up(dtype: torch.dtype) -> None:
+    """Each of 150 steps of 1e-6 rounds away in 16 bits; together they move the weights by 1.5e-4."""
+    wide, narrow = _parameter(torch.float32), _parameter(dtype)
+    for parameter in (wide, narrow):
+        _train(MasterAdamW([parameter], CONFIG), parameter, 150)
+    torch.testing.assert_close(narrow.float(), wide, atol=7e-5, rtol=0)  # half a unit of bfloat16 at 0.03
+    assert narrow.dtype is dtype
+    plain = _parameter(dtype)
+    adamw = torch.optim.AdamW([plain], lr=CONFIG.learning_rate, betas=CONFIG.betas, weight_decay=0.0)
+    before = plain.detach().clone()
+    for _ in range(150):
+        plain.grad = torch.ones_like(plain)
+        adamw.step()
+    assert torch.equal(plain[32:], before[32:])  # the fault that the copies are there for
 
 
-def test_micro_batches_add_up(make_language_model: MakeModel, make_sample: MakeSample) -> None:
-    """One forward pass or one for each sample: the same loss and the same weights afterwards."""
-    samples = [make_sample([0] * n + [1] * m, seed=n) for n, m in ((1, 3), (4, 1), (2, 6))]
-    found = []
-    for tokens in (10_000, 1):
-        language_model = make_language_model()
-        row = _updater(language_model, micro_batch_tokens=tokens).update(samples, negative_log_likelihood)
-        found.append((row, _weights(language_model)))
-    (one, first), (many, second) = found
-    assert one == pytest.approx(many, rel=1e-4)
-    for a, b in zip(first, second, strict=True):
-        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)  # Adam divides by the gradient itself
+def test_float32_weights_are_their_own_masters() -> None:
+    parameter = _parameter(torch.float32)
+    optimizer = MasterAdamW([parameter], CONFIG)
+    _train(optimizer, parameter, 1)
+    assert optimizer.state()["masters"] == []
 
 
-def test_learning_lowers_the_loss(make_language_model: MakeModel, make_sample: MakeSample) -> None:
-    updater = _updater(make_language_model())
-    rows = [updater.update([make_sample([0, 1, 1, 1])], negative_log_likelihood) for _ in range(10)]
-    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_restored_optimizer_goes_on_where_it_was(dtype: torch.dtype) -> None:
+    """Also below the precision of the weights: 75 and 75 steps are 150 steps."""
+    whole, first = _parameter(dtype), _parameter(dtype)
+    _train(MasterAdamW([whole], CONFIG), whole, 150)
+    optimizer = MasterAdamW([first], CONFIG)
+    _train(optimizer, first, 75)
+    second = torch.nn.Parameter(first.detach().clone())
+    resumed = MasterAdamW([second], CONFIG)
+    resumed.restore(optimizer.state())
+    _train(resumed, second, 75)
+    assert torch.equal(second, whole)
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
-    make_language_model: MakeModel, make_sample: MakeSample
-) -> None:
-    """At the first update, when the optimizer has no state yet, and later; the next good one counts again."""
-    language_model = make_language_model()
-    updater = _updater(language_model)
-    samples = [make_sample([0, 1, 1])]
-    for _ in range(2):
-        before = _weights(language_model)
-        row = updater.update(samples, _not_finite)
-        assert (row["skipped"], row["grad_norm"]) == (1.0, 0.0)
-        assert all(map(torch.equal, before, _weights(language_model)))
-        row = updater.update(samples, negative_log_likelihood)
-        assert row["skipped"] == 0.0
-        assert row["grad_norm"] > 0
-        assert not all(map(torch.equal, before, _weights(language_model)))
-
-
-def test_the_rate_warms_up_and_falls(make_language_model: MakeModel, make_sample: MakeSample) -> None:
-    """Warm-up over 2 updates: 1/3, 2/3, 1; falling to 0 over 4: 1, 3/4, 2/4, 1/4; their product times 0.01."""
-    updater = _updater(make_language_model(), total=4, warmup_steps=2, decay="linear")
-    rates = [updater.update([make_sample([0, 1])], negative_log_likelihood)["learning_rate"] for _ in range(4)]
-    assert rates == pytest.approx([0.01 / 3, 0.01 * 2 / 3 * 3 / 4, 0.01 * 2 / 4, 0.01 / 4])
-    assert [group["lr"] for group in updater.optimizer.param_groups] == [pytest.approx(0.0025)]
-
-
-def test_the_gradient_is_clipped(make_language_model: MakeModel, make_sample: MakeSample) -> None:
-    """The norm is reported as it was before."""
-    row = _updater(make_language_model(), clip_norm=1e-9).update([make_sample([0, 1, 1])], negative_log_likelihood)
-    assert row["grad_norm"] > 1e-3
+def test_a_gradient_that_is_not_finite_is_not_applied_and_is_cleared() -> None:
+    parameter = _parameter(torch.bfloat16)
+    before = parameter.detach().clone()
+    optimizer = MasterAdamW([parameter], CONFIG)
+    parameter.grad = torch.full_like(parameter, torch.nan)
+    assert not torch.isfinite(torch.tensor(optimizer.step(1e-2)))
+    assert torch.equal(parameter, before)
+    assert parameter.grad is None

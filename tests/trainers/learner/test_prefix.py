@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from envgym_trainers.batch import Batch, Sample, collate
+from envgym_trainers.batch import Batch, Sample, as_units, collate
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
 
@@ -35,8 +35,8 @@ def batch_of(rows: list[list[int]], sampled: int = 2) -> Batch:
     for row in rows:
         ids = torch.tensor(row)
         mask = torch.arange(len(row)) >= len(row) - sampled
-        samples.append(Sample(ids=ids, mask=mask, logprobs=ids.float(), advantage=1.0, group="g", version=0))
-    return collate(samples, 0)
+        samples.append(Sample(ids=ids, mask=mask, logprobs=ids.float(), group="g", version=0))
+    return collate(as_units(samples), 0)
 
 
 @settings(deadline=None, max_examples=40)

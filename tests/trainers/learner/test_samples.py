@@ -11,7 +11,7 @@ _ACTION = Message(role="assistant", content="")
 
 
 def _trajectory(*tokens: TurnTokens | None) -> Trajectory:
-    turns = [Turn(messages=(), action=_ACTION, tokens=t) for t in tokens]
+    turns = [Turn(messages=(), action=_ACTION, tokens=t, reward=i + 1.0) for i, t in enumerate(tokens)]
     return Trajectory(env="e", task=Task(id="t", split="train", messages=()), turns=turns)
 
 
@@ -24,21 +24,25 @@ def _tokens(prompt: list[int], completion: list[int], *, version: int = 0, fork:
 
 def test_turns_join_into_one_sample_with_environment_tokens_masked_out() -> None:
     """The worked example of ``envgym_trainers.batch``; the version is the oldest one's."""
-    (sample,) = samples_of(_trajectory(_tokens([7, 8], [3, 4], version=5), _tokens([9], [5], version=4)), 1.5, "g")
+    (sample,) = samples_of(_trajectory(_tokens([7, 8], [3, 4], version=5), _tokens([9], [5], version=4)), "g")
     assert sample.ids.tolist() == [7, 8, 3, 4, 9, 5]
     assert sample.mask.tolist() == [False, False, True, True, False, True]
     assert [None if math.isnan(x) else x for x in sample.logprobs.tolist()] == [None, None, -1.5, -2.0, None, -2.5]
-    assert (sample.advantage, sample.group, sample.version) == (1.5, "g", 4)
+    assert (sample.group, sample.version) == ("g", 4)
+    assert sample.turn_rewards is not None
+    assert sample.turn_rewards.tolist() == [0, 0, 0, 1, 0, 2]  # at the last token of each turn
 
 
 def test_a_fork_begins_a_sample_and_each_token_is_trained_on_once() -> None:
-    first, second = samples_of(_trajectory(_tokens([7], [3]), _tokens([7, 3, 9], [5], fork=True)), -1.0, "g")
+    first, second = samples_of(_trajectory(_tokens([7], [3]), _tokens([7, 3, 9], [5], fork=True)), "g")
     assert (first.ids.tolist(), first.mask.tolist()) == ([7, 3], [False, True])
     assert (second.ids.tolist(), second.mask.tolist()) == ([7, 3, 9, 5], [False, False, False, True])
-    assert first.advantage == second.advantage == -1.0
+    assert first.turn_rewards is not None
+    assert second.turn_rewards is not None
+    assert (first.turn_rewards.tolist(), second.turn_rewards.tolist()) == ([0, 1], [0, 0, 0, 2])
 
 
 def test_nothing_sampled_gives_no_sample() -> None:
-    assert samples_of(_trajectory(), 1.0, "g") == []
-    assert samples_of(_trajectory(None), 1.0, "g") == []
-    assert samples_of(_trajectory(_tokens([7, 8], [])), 1.0, "g") == []
+    assert samples_of(_trajectory(), "g") == []
+    assert samples_of(_trajectory(None), "g") == []
+    assert samples_of(_trajectory(_tokens([7, 8], [])), "g") == []

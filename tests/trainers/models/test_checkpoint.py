@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from envgym_trainers.batch import Sample
-from envgym_trainers.learner.optimizer import Updater
+from envgym_trainers.batch import Sample, as_units
+from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
@@ -94,7 +94,7 @@ def test_training_goes_on_bit_for_bit(
         return language_model, Updater(language_model, config, temperature=1.0, total_updates=6)
 
     def learn(updater: Updater, which: slice) -> list[dict[str, float]]:
-        return [updater.update(batch, negative_log_likelihood) for batch in batches[which]]
+        return [updater.update(as_units(batch), negative_log_likelihood) for batch in batches[which]]
 
     torch.manual_seed(0)
     whole, updater = begin(model_folder)

@@ -30,6 +30,7 @@ def random_batch() -> Callable[..., tuple[Batch, Tensor]]:
             mask=mask,
             behaviour_logprobs=old + 0.5 * normal(6, 9),
             advantages=normal(6, 1).expand(6, 9),
+            unit=torch.arange(6),
             old_logprobs=old,
             reference_logprobs=old + 0.3 * normal(6, 9),
         )

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from envgym.errors import RecipeError
+from envgym_trainers.batch import Outputs
 from envgym_trainers.objectives import Needs, Objective, merge_metrics
 from envgym_trainers.objectives.ops.advantages import group_centred
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
@@ -24,16 +25,18 @@ class Reinforce(Objective):
     def advantages(self, rewards):
         return group_centred(rewards)
 
-    def loss(self, batch, logprobs, entropy, totals):
-        loss = token_mean(-self.config.scale * batch.advantages * logprobs, batch.mask, totals)
-        return loss, {"entropy": token_mean(entropy, batch.mask, totals)}
+    def loss(self, batch, outputs, totals):
+        loss = token_mean(-self.config.scale * batch.advantages * outputs.logprobs, batch.mask, totals)
+        return loss, {"entropy": token_mean(outputs.entropy, batch.mask, totals)}
 
 
 def test_an_objective_is_its_settings(random_batch):
     """Two methods are enough; settings are validated, unknown ones refused, and the rest has a default."""
     objective = Reinforce(scale=2.0)
     batch, values = random_batch()
-    loss, _ = objective.loss(batch, values, values, Totals(tokens=2, sequences=1))
+    loss, _ = objective.loss(
+        batch, Outputs(logprobs=values, entropy=values), Totals(tokens=2, sequences=1, units=1)
+    )
     assert loss.item() == pytest.approx(-(batch.advantages * values)[batch.mask].sum().item())
     assert objective.needs() == Needs()
     with pytest.raises(RecipeError, match="did you mean 'scale'"):
@@ -51,6 +54,15 @@ def test_an_objective_without_a_loss_cannot_be_made():
 
     with pytest.raises(TypeError, match="loss"):
         Half()
+
+
+def test_an_objective_without_advantages_and_units_says_so():
+    class Nothing(Objective):
+        def loss(self, batch, outputs, totals):
+            return outputs.logprobs.sum(), {}
+
+    with pytest.raises(NotImplementedError, match=r"must define advantages\(rewards\) or units\(members\)"):
+        Nothing().units([])
 
 
 def test_metrics_add_up_and_maxima_stay_maxima():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym_trainers.batch import Batch, collate, micro_batches
+from envgym_trainers.batch import Batch, Outputs, as_units, collate, micro_batches
 from envgym_trainers.objectives.base import merge_metrics
 from envgym_trainers.objectives.dapo import DAPO
 from envgym_trainers.objectives.grpo import GRPO
@@ -27,13 +27,13 @@ RATIOS = [0.5, 0.79, 0.81, 1.2, 1.27, 1.29, 4.0, 11.0]
 
 
 def totals(batch: Batch) -> Totals:
-    return Totals(tokens=int(batch.mask.sum()), sequences=len(batch.mask))
+    return Totals(tokens=int(batch.mask.sum()), sequences=len(batch.mask), units=len(batch.mask))
 
 
 def run(objective, batch, values):
     """Loss, gradient and metrics of a batch taken whole."""
     logprobs = values.clone().requires_grad_()
-    loss, metrics = objective.loss(batch, logprobs, values.abs(), totals(batch))
+    loss, metrics = objective.loss(batch, Outputs(logprobs=logprobs, entropy=values.abs()), totals(batch))
     loss.backward()
     return loss.detach(), logprobs.grad, merge_metrics([metrics])
 
@@ -48,6 +48,7 @@ def one_token(ratio: float, advantage: float) -> tuple[Batch, torch.Tensor]:
         mask=mask,
         behaviour_logprobs=zeros,
         advantages=zeros + advantage,
+        unit=torch.zeros(1, dtype=torch.int64),
         old_logprobs=zeros,
     )
     return batch, zeros + math.log(ratio) - 1e-9
@@ -108,9 +109,10 @@ def test_invariant_to_micro_batches(random_batch, objective, parts):
     logprobs = values.clone().requires_grad_()
     pieces = []
     for rows in torch.arange(6).chunk(parts):
-        names = [field.name for field in dataclasses.fields(batch)]
-        part = Batch(**{name: getattr(batch, name)[rows] for name in names})
-        pieces.append(objective.loss(part, logprobs[rows], values[rows].abs(), totals(batch)))
+        columns = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+        part = Batch(**{name: None if c is None else c[rows] for name, c in columns.items()})
+        outputs = Outputs(logprobs=logprobs[rows], entropy=values[rows].abs())
+        pieces.append(objective.loss(part, outputs, totals(batch)))
     total = sum(piece[0] for piece in pieces)
     total.backward()
     assert total.item() == pytest.approx(loss.item(), abs=1e-14)
@@ -127,18 +129,20 @@ def test_invariant_to_micro_batches(random_batch, objective, parts):
 def test_packing_by_length_changes_no_gradient(make_sample, objective, masks, budget):
     """Through ``micro_batches`` and ``collate``, padding included, each sample keeps its gradient."""
     samples = [make_sample([0, *mask], advantage=(-1.0) ** i, seed=i) for i, mask in enumerate(masks)]
-    whole = Totals.of(samples)
+    units = as_units(samples)
+    whole = Totals.of(units)
 
     def by_group_of(packs):
         gradients = {}
         for pack in packs:
             batch = collate(pack, pad_id=0)
             logprobs = torch.where(batch.mask, batch.behaviour_logprobs, 0.0).requires_grad_()
-            objective.loss(batch, logprobs, torch.zeros_like(logprobs), whole)[0].backward()
-            gradients |= {id(s): logprobs.grad[i, : len(s)] for i, s in enumerate(pack)}
+            outputs = Outputs(logprobs=logprobs, entropy=torch.zeros_like(logprobs))
+            objective.loss(batch, outputs, whole)[0].backward()
+            gradients |= {id(s): logprobs.grad[i, : len(s)] for i, (s,) in enumerate(pack)}
         return gradients
 
-    packed, together = by_group_of(micro_batches(samples, budget)), by_group_of([samples])
+    packed, together = by_group_of(micro_batches(units, budget)), by_group_of([units])
     for sample in samples:
         torch.testing.assert_close(packed[id(sample)], together[id(sample)])
 

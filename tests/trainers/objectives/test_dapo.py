@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from envgym_trainers.batch import collate
+from envgym_trainers.batch import Outputs, as_units, collate
 from envgym_trainers.objectives.dapo import DAPO
 from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
 from envgym_trainers.objectives.ops.overlong import SoftOverlong
@@ -17,9 +17,10 @@ from envgym_trainers.objectives.ops.reduction import Totals
 def test_every_token_weighs_the_same(make_sample):
     """On policy the loss is −ΣnA/Σn: one token at +1 and nine at −½."""
     samples = [make_sample([0, 1], advantage=1.0), make_sample([0, *[1] * 9], advantage=-0.5)]
-    batch = collate(samples, pad_id=0)
+    units = as_units(samples)
+    batch = collate(units, pad_id=0)
     logprobs = torch.zeros(batch.ids.shape)
-    loss, _ = DAPO().loss(batch, logprobs, logprobs, Totals.of(samples))
+    loss, _ = DAPO().loss(batch, Outputs(logprobs=logprobs, entropy=logprobs), Totals.of(units))
     assert loss.item() == pytest.approx(-(1.0 - 4.5) / 10)
 
 
@@ -46,6 +47,6 @@ def test_needs_are_declared():
     needs = DAPO().needs()
     assert needs.dynamic_sampling == DynamicSampling()
     assert not needs.filter_truncated
-    assert not needs.reference_model
+    assert not needs.auxiliary
     assert DAPO(dynamic_sampling=None, filter_truncated=True).needs().filter_truncated
     assert DAPO(dynamic_sampling=None).needs().dynamic_sampling is None

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from envgym_trainers.batch import collate
+from envgym_trainers.batch import Outputs, as_units, collate
 from envgym_trainers.objectives.grpo import GRPO
 from envgym_trainers.objectives.ops.reduction import Totals
 
@@ -15,9 +15,10 @@ from envgym_trainers.objectives.ops.reduction import Totals
 def test_short_and_long_sequences_weigh_the_same(make_sample):
     """On policy the loss is −mean A, whatever the lengths."""
     samples = [make_sample([0, 1], advantage=1.0), make_sample([0, *[1] * 9], advantage=-0.5)]
-    batch = collate(samples, pad_id=0)
+    units = as_units(samples)
+    batch = collate(units, pad_id=0)
     logprobs = torch.zeros(batch.ids.shape)
-    loss, _ = GRPO().loss(batch, logprobs, logprobs, Totals.of(samples))
+    loss, _ = GRPO().loss(batch, Outputs(logprobs=logprobs, entropy=logprobs), Totals.of(units))
     assert loss.item() == pytest.approx(-0.25)
 
 
@@ -27,8 +28,10 @@ def test_kl_penalty_gradient(random_batch, unbiased):
     batch, values = random_batch()
     batch = dataclasses.replace(batch, old_logprobs=None, advantages=torch.zeros_like(batch.advantages))
     logprobs = values.clone().requires_grad_()
-    totals = Totals(tokens=int(batch.mask.sum()), sequences=6)
-    loss, metrics = GRPO(beta=0.5, unbiased_kl=unbiased).loss(batch, logprobs, values, totals)
+    totals = Totals(tokens=int(batch.mask.sum()), sequences=6, units=6)
+    loss, metrics = GRPO(beta=0.5, unbiased_kl=unbiased).loss(
+        batch, Outputs(logprobs=logprobs, entropy=values), totals
+    )
     loss.backward()
     gap = batch.reference_logprobs - values
     slope = -gap if unbiased else 1 - gap.exp()
@@ -39,12 +42,14 @@ def test_kl_penalty_gradient(random_batch, unbiased):
 
 def test_reference_model_is_declared_and_missed(random_batch):
     """β above 0 declares the need; a batch without reference log-probs is refused."""
-    assert not GRPO().needs().reference_model
-    assert GRPO(beta=0.04).needs().reference_model
+    assert GRPO().needs().auxiliary == frozenset()
+    assert GRPO(beta=0.04).needs().auxiliary == {"reference"}
     batch, values = random_batch()
     bare = dataclasses.replace(batch, reference_logprobs=None)
     with pytest.raises(ValueError, match="reference_logprobs"):
-        GRPO(beta=0.04).loss(bare, values, values, Totals(tokens=1, sequences=1))
+        GRPO(beta=0.04).loss(
+            bare, Outputs(logprobs=values, entropy=values), Totals(tokens=1, sequences=1, units=1)
+        )
 
 
 def test_scores_are_the_rewards():

@@ -94,8 +94,12 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
 _GRPO = {"name": "grpo"}
 _DAPO = {"name": "dapo", "overlong": False, "dynamic_sampling": {"max_attempts": 2, "at_cap": "train"}}
 
+_PPO = {"name": "ppo"}
+_DPO = {"name": "dpo"}
+_ALL = pytest.mark.parametrize("objective", [_GRPO, _DAPO, _PPO, _DPO], ids=lambda o: o["name"])
 
-@pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
+
+@_ALL
 async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str, Any]) -> None:
     """A random model does it by chance; a trained one, always."""
     overall = (await train(Letter, objective))["overall"]
@@ -103,7 +107,7 @@ async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str
     assert overall["after"]["mean"] > 0.9
 
 
-@pytest.mark.parametrize("objective", [_GRPO, _DAPO], ids=["grpo", "dapo"])
+@_ALL
 async def test_random_rewards_teach_nothing(train: Train, objective: dict[str, Any]) -> None:
     """The same run with coin flips for rewards: whatever improved above came from the reward."""
     overall = (await train(Letter, objective, reward={"control": "random"}))["overall"]

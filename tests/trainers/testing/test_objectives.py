@@ -18,8 +18,8 @@ class Sound(Objective):
     def advantages(self, rewards: Tensor) -> Tensor:
         return group_centred(rewards)
 
-    def loss(self, batch: Any, logprobs: Tensor, entropy: Tensor, totals: Any) -> Any:
-        return token_mean(-batch.advantages * logprobs, batch.mask, totals), {}
+    def loss(self, batch: Any, outputs: Any, totals: Any) -> Any:
+        return token_mean(-batch.advantages * outputs.logprobs, batch.mask, totals), {}
 
 
 class CountsTheMissing(Sound):
@@ -33,26 +33,28 @@ class RewardsEqualGroups(Sound):
 
 
 class ForgetsTheMask(Sound):
-    def loss(self, batch: Any, logprobs: Tensor, entropy: Tensor, totals: Any) -> Any:
-        return token_mean(-batch.advantages * logprobs.nan_to_num(), torch.ones_like(batch.mask), totals), {}
+    def loss(self, batch: Any, outputs: Any, totals: Any) -> Any:
+        return token_mean(
+            -batch.advantages * outputs.logprobs.nan_to_num(), torch.ones_like(batch.mask), totals
+        ), {}
 
 
 class MeanOfItsOwn(Sound):
-    def loss(self, batch: Any, logprobs: Tensor, entropy: Tensor, totals: Any) -> Any:
-        return (-batch.advantages * logprobs)[batch.mask].mean(), {}
+    def loss(self, batch: Any, outputs: Any, totals: Any) -> Any:
+        return (-batch.advantages * outputs.logprobs)[batch.mask].mean(), {}
 
 
 class Spoils(Sound):
-    def loss(self, batch: Any, logprobs: Tensor, entropy: Tensor, totals: Any) -> Any:
+    def loss(self, batch: Any, outputs: Any, totals: Any) -> Any:
         with torch.no_grad():
-            logprobs += 1
-        return super().loss(batch, logprobs, entropy, totals)
+            outputs.logprobs.add_(1)
+        return super().loss(batch, outputs, totals)
 
 
 @pytest.mark.parametrize(
     ("kind", "test", "arguments"),
     [
-        (CountsTheMissing, "test_a_missing_member_has_no_advantage_and_no_influence", ()),
+        (CountsTheMissing, "test_a_missing_member_has_no_unit_and_no_influence", ()),
         (RewardsEqualGroups, "test_a_group_without_a_signal_is_not_learnt_from", ((1.0, 1.0),)),
         (ForgetsTheMask, "test_only_sampled_tokens_have_a_gradient", (-1.0,)),
         (MeanOfItsOwn, "test_micro_batches_add_up", ()),

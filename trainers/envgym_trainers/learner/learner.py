@@ -1,43 +1,71 @@
-"""From groups to an update: rewards, advantages, samples, optimizer steps."""
+"""From groups to an update: rewards, samples, units, optimizer steps."""
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from envgym.records import OutcomeKind, Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
-from envgym_trainers.batch import Sample, collate, micro_batches
+from envgym_trainers.batch import Batch, Sample, Unit
 from envgym_trainers.controls import controlled
+from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels, annotate_tokens
+from envgym_trainers.learner.critic import Critic
 from envgym_trainers.learner.logprobs import token_logprobs
-from envgym_trainers.learner.optimizer import Updater
+from envgym_trainers.learner.reference import Reference
+from envgym_trainers.learner.reward_model import RewardModel
 from envgym_trainers.learner.samples import samples_of
+from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.models.load import load_model
-from envgym_trainers.objectives import Objective
+from envgym_trainers.objectives import AuxiliaryName, Member, Objective
 from envgym_trainers.recipe import ReinforcementRecipe
 
 __all__ = ["Learner"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cohort:
+    """Trajectories of one group in one role, which share a baseline, with the samples of each."""
+
+    trajectories: Sequence[Trajectory]
+    samples: Sequence[Sequence[Sample]]
+
+
 class Learner:
-    """Applies an objective to groups."""
+    """Applies an objective to groups.
+
+    Args:
+        recipe: of the run.
+        objective: gives units and loss.
+        language_model: what is trained, in place.
+
+    Raises:
+        UserError: an auxiliary model that the objective needs cannot be loaded.
+    """
 
     def __init__(self, recipe: ReinforcementRecipe, objective: Objective, language_model: LanguageModel) -> None:
         self._recipe = recipe
         self._objective = objective
         self._needs = objective.needs()
+        self._language_model = language_model
         self._threads = torch.get_num_threads()
-        self._reference = load_model(recipe.model) if self._needs.reference_model else None
+        makers: Mapping[AuxiliaryName, Callable[[], Auxiliary]] = {
+            "reference": lambda: Reference(recipe, language_model),
+            "critic": lambda: Critic(recipe),
+            "reward": lambda: RewardModel(recipe),
+        }
+        self._auxiliary = AuxiliaryModels({name: makers[name]() for name in sorted(self._needs.auxiliary)})
         self.updater = Updater(
             language_model,
             recipe.optimizer,
             temperature=recipe.sampling.temperature,
             total_updates=recipe.steps * recipe.updates,
+            auxiliary=self._auxiliary,
         )
 
     def learn(self, groups: Sequence[Group], step: int) -> dict[str, float]:
@@ -47,50 +75,72 @@ class Learner:
             metrics, averaged over the updates; only ``samples`` = 0 where nothing carried a signal.
         """
         torch.set_num_threads(self._threads)
-        samples = [
-            sample
-            for group in groups
-            for role, played in group.by_role().items()
-            for sample in self._samples(group, role, played)
-        ]
-        if self._reference is not None:
-            samples = _with_reference(samples, self._reference, self._recipe)
-        if not samples:
+        units = [unit for cohort in self._cohorts(groups) for unit in self._units(cohort)]
+        units = self._objective.prepare(units)
+        if not units:
             return {"samples": 0.0}
         rng = random.Random(derive_seed("minibatches", self._recipe.seed, step))
-        rng.shuffle(samples)
-        count = min(self._recipe.updates, len(samples))
-        rows = [self.updater.update(samples[i::count], self._objective.loss) for i in range(count)]
+        rng.shuffle(units)
+        count = min(self._recipe.updates, len(units))
+        rows = [self.updater.update(units[i::count], self._objective.loss) for i in range(count)]
         mean = {name: sum(row[name] for row in rows) / count for name in rows[0]}
-        lag = [step - 1 - sample.version for sample in samples]
-        return {**mean, "samples": float(len(samples)), "staleness_max": float(max(lag))}
+        versions = [sample.version for unit in units for sample in unit]
+        return {**mean, "samples": float(len(versions)), "staleness_max": float(step - 1 - min(versions))}
 
-    def _samples(self, group: Group, role: str, trajectories: Sequence[Trajectory]) -> list[Sample]:
-        """Make samples of the trajectories of one role; a group's roles have a baseline each."""
-        scores = [controlled(self._recipe.reward, t)[0] for t in trajectories]
-        lengths = torch.tensor([t.sampled_tokens for t in trajectories])
+    def _cohorts(self, groups: Sequence[Group]) -> Iterator[_Cohort]:
+        """Make the samples of every trajectory, annotated together and handed out by cohort."""
+        named = [
+            (f"{group.env}/{group.task.id}/{role}", trajectories)
+            for group in groups
+            for role, trajectories in group.by_role().items()
+        ]
+        made = [[self._samples(t, name) for t in trajectories] for name, trajectories in named]
+        annotated = iter(self._annotated([s for cohort in made for own in cohort for s in own]))
+        for (_, trajectories), cohort in zip(named, made, strict=True):
+            samples = [[next(annotated) for _ in own] for own in cohort]
+            yield _Cohort(trajectories=trajectories, samples=samples)
+
+    def _samples(self, trajectory: Trajectory, name: str) -> list[Sample]:
+        truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED
+        if trajectory.failed or (truncated and self._needs.filter_truncated):
+            return []
+        samples = samples_of(trajectory, name)
+        if self._recipe.reward.control == "none":
+            return samples
+        # A control replaces the whole reward: what turns earned would tell the objective the truth.
+        return [replace(sample, turn_rewards=None) for sample in samples]
+
+    def _annotated(self, samples: list[Sample]) -> list[Sample]:
+        """Fill the columns of auxiliary models and, where the policy moves within the step, of the old policy.
+
+        With one update a step, the old policy is the current one, and no forward pass is spent on it.
+        """
+        samples = self._auxiliary.annotate(samples)
+        if self._recipe.updates == 1:
+            return samples
+
+        def run(batch: Batch) -> Tensor:
+            model = self._language_model.model
+            return token_logprobs(model, batch.to(model.device), self._recipe.sampling.temperature)[0]
+
+        return annotate_tokens(
+            samples,
+            "old_logprobs",
+            run,
+            pad_id=self._language_model.pad_id,
+            max_tokens=self._recipe.optimizer.micro_batch_tokens,
+        )
+
+    def _units(self, cohort: _Cohort) -> list[Unit]:
+        scores = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
+        scores = self._auxiliary.rescore(cohort.samples, scores)
+        lengths = torch.tensor([t.sampled_tokens for t in cohort.trajectories])
         rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
-        advantages = self._objective.advantages(rewards)
-        name = f"{group.env}/{group.task.id}/{role}"
-        found: list[Sample] = []
-        for trajectory, advantage in zip(trajectories, advantages.tolist(), strict=True):
-            truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED
-            if trajectory.failed or (truncated and self._needs.filter_truncated):
-                continue
-            found += samples_of(trajectory, advantage, name)
-        # The engine's log-probs are the old policy's: same weights, same temperature, float32.
-        return [dataclasses.replace(sample, old_logprobs=sample.logprobs) for sample in found]
-
-
-@torch.no_grad()
-def _with_reference(
-    samples: Sequence[Sample], reference: LanguageModel, recipe: ReinforcementRecipe
-) -> list[Sample]:
-    """The same samples, with the reference model's log-probs."""
-    found: list[Sample] = []
-    for pack in micro_batches(samples, recipe.optimizer.micro_batch_tokens):
-        batch = collate(pack, reference.pad_id).to(reference.model.device)
-        logprobs, _ = token_logprobs(reference.model, batch, recipe.sampling.temperature)
-        rows = [row[: len(sample)].cpu() for row, sample in zip(logprobs, pack, strict=True)]
-        found += [dataclasses.replace(s, reference_logprobs=r) for s, r in zip(pack, rows, strict=True)]
-    return found
+        return self._objective.units(
+            [
+                Member(trajectory=trajectory, reward=reward, samples=tuple(samples))
+                for trajectory, reward, samples in zip(
+                    cohort.trajectories, rewards.tolist(), cohort.samples, strict=True
+                )
+            ]
+        )

@@ -1,114 +1,76 @@
-"""One optimizer update from a list of samples, in micro-batches."""
+"""AdamW on float32 weights, whatever the precision that the model runs in."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from envgym_trainers.batch import Batch, Sample, collate, micro_batches
-from envgym_trainers.learner.logprobs import token_logprobs
-from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.objectives import Metrics, merge_metrics
-from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
 
-__all__ = ["Loss", "Updater"]
-
-Loss = Callable[[Batch, torch.Tensor, torch.Tensor, Totals], tuple[torch.Tensor, Metrics]]
-"""From a batch, its log-probs [B, T], entropies [B, T] and the optimizer batch's totals to a share of the loss."""
+__all__ = ["MasterAdamW"]
 
 
-class Updater:
-    """Owns the optimizer and its learning-rate schedule.
+class MasterAdamW:
+    """AdamW that accumulates in float32 and writes the result back in the parameters' own precision.
+
+    A step of 1e-6 is smaller than half the distance between neighbouring bfloat16 numbers of the usual size: added
+    to 16-bit weights it rounds away, and training that looks healthy moves nothing. Micikevicius et al., Mixed
+    precision training, arXiv 1710.03740, section 3.1.
 
     Args:
-        language_model: what is trained, in place.
-        config: of the optimizer.
-        temperature: at which the samples were drawn.
-        total_updates: of the whole run, for a falling rate.
+        parameters: trained in place; those in float32 or wider are their own master copies.
+        config: betas, weight decay and the norm that gradients are clipped to.
     """
 
-    def __init__(
-        self, language_model: LanguageModel, config: OptimizerConfig, *, temperature: float, total_updates: int
-    ) -> None:
-        self._language_model = language_model
-        self._config = config
-        self._temperature = temperature
-        self._parameters = [p for p in language_model.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], config: OptimizerConfig) -> None:
+        self.parameters = list(parameters)
+        self._clip_norm = config.clip_norm
+        self._masters: list[torch.Tensor] = [
+            p if torch.finfo(p.dtype).bits >= 32 else p.detach().float().clone().requires_grad_()
+            for p in self.parameters
+        ]
+        self._adamw = torch.optim.AdamW(
+            self._masters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self._total_updates = max(1, total_updates)
-        self.updates = 0
-        """Updates done, skipped ones included."""
 
-    @property
-    def learning_rate(self) -> float:
-        """Rate of the next update."""
-        config = self._config
-        warm = min(1.0, (self.updates + 1) / (config.warmup_steps + 1))
-        left = 1.0 - self.updates / self._total_updates if config.decay == "linear" else 1.0
-        return config.learning_rate * warm * max(left, 0.0)
-
-    def update(self, samples: Sequence[Sample], loss: Loss) -> dict[str, float]:
-        """Take one optimizer step on ``samples``.
+    def step(self, rate: float) -> float:
+        """Clip the gradients, take one step at learning rate ``rate``, and clear them.
 
         Returns:
-            the objective's metrics, ``loss``, ``grad_norm`` and ``learning_rate``. A gradient that is not finite
-            is not applied: ``skipped`` is 1.
+            the gradient norm before clipping. One that is not finite is not applied.
         """
-        totals = Totals.of(samples)
-        device = self._language_model.model.device
-        parts: list[Metrics] = []
-        total = 0.0
-        for pack in micro_batches(samples, self._config.micro_batch_tokens):
-            batch = collate(pack, self._language_model.pad_id).to(device)
-            logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
-            share, metrics = loss(batch, logprobs, entropy, totals)
-            share.backward()
-            total += float(share.detach())
-            parts.append(metrics)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm))
-        finite = math.isfinite(norm)
-        rate = self.learning_rate
-        if finite:
-            for group in self.optimizer.param_groups:
+        for parameter, master in zip(self.parameters, self._masters, strict=True):
+            if master is not parameter and parameter.grad is not None:
+                master.grad = parameter.grad.float()
+        norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self._clip_norm))
+        if math.isfinite(norm):
+            for group in self._adamw.param_groups:
                 group["lr"] = rate
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        return {
-            **merge_metrics(parts),
-            "loss": total,
-            "grad_norm": norm if finite else 0.0,
-            "learning_rate": rate,
-            "skipped": float(not finite),
-        }
+            self._adamw.step()
+            self._write_back()
+        for tensor in (*self.parameters, *self._masters):
+            tensor.grad = None
+        return norm
 
     def state(self) -> dict[str, Any]:
-        """Tensors and numbers that ``restore`` needs: the optimizer, and adapters if they alone are trained.
+        """Return what ``restore`` needs: the moments, and the master copies that are not the parameters."""
+        own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
+        return {"adamw": self._adamw.state_dict(), "masters": [master.detach() for master in own]}
 
-        A model that is trained whole is saved whole, beside this.
-        """
-        named = dict(self._language_model.model.named_parameters())
-        partly = len(self._parameters) < len(named)
-        return {
-            "updates": self.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "adapters": {n: p.detach() for n, p in named.items() if p.requires_grad} if partly else {},
-        }
-
+    @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
-        self.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        named = dict(self._language_model.model.named_parameters())
-        with torch.no_grad():
-            for name, value in state["adapters"].items():
-                named[name].copy_(value)
+        """Go on from ``state()``, with parameters of the same shapes and precisions."""
+        self._adamw.load_state_dict(state["adamw"])
+        own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
+        for master, saved in zip(own, state["masters"], strict=True):
+            master.copy_(saved)
+        self._write_back()
+
+    @torch.no_grad()
+    def _write_back(self) -> None:
+        for parameter, master in zip(self.parameters, self._masters, strict=True):
+            if master is not parameter:
+                parameter.copy_(master)

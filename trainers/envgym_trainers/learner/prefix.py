@@ -139,7 +139,9 @@ def _compare(model: PreTrainedModel, backbone: nn.Module) -> bool:
     modes = [(module, module.training) for module in model.modules()]
     ids = torch.tensor([[0, 1, 2, 1, 2, 1], [0, 1, 2, 2, 1, 1]], device=model.device)
     mask = torch.ones_like(ids, dtype=torch.bool)
-    batch = Batch(ids=ids, attention=mask, mask=mask, behaviour_logprobs=ids.float(), advantages=ids.float())
+    batch = Batch(
+        ids=ids, attention=mask, mask=mask, behaviour_logprobs=ids.float(), advantages=ids.float(), unit=ids[:, 0]
+    )
     packed = pack(batch, model.config.get_text_config().hidden_size)
     if packed is None:
         return False

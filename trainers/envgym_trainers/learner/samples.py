@@ -1,4 +1,4 @@
-"""From trajectories to samples: which tokens are trained on, and with which advantage."""
+"""From trajectories to samples: which tokens are trained on, and where the rewards of turns stand."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class _Sequence:
     ids: list[int] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
 
 
-def samples_of(trajectory: Trajectory, advantage: float, group: str) -> list[Sample]:
-    """The training samples of one trajectory: one, or one more for each turn whose history was rewritten.
+def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
+    """Return the training samples of one trajectory: one, or one more for each turn whose history was rewritten.
 
     Environment tokens, templates included, are masked out; sampled ids and log-probs are those of the engine.
 
     Args:
         trajectory: its turns carry tokens where a trainable model acted.
-        advantage: of the whole trajectory.
         group: name of its group.
 
     Returns:
@@ -45,13 +45,16 @@ def samples_of(trajectory: Trajectory, advantage: float, group: str) -> list[Sam
         current.ids += tokens.prompt_ids + tokens.completion_ids
         current.mask += [False] * len(tokens.prompt_ids) + [True] * len(tokens.completion_ids)
         current.logprobs += [math.nan] * len(tokens.prompt_ids) + tokens.logprobs
+        current.rewards += [0.0] * (len(tokens.prompt_ids) + len(tokens.completion_ids))
+        if tokens.completion_ids:
+            current.rewards[-1] = turn.reward
         current.versions.append(tokens.policy_version)
     return [
         Sample(
             ids=torch.tensor(s.ids),
             mask=torch.tensor(s.mask),
             logprobs=torch.tensor(s.logprobs),
-            advantage=advantage,
+            turn_rewards=torch.tensor(s.rewards),
             group=group,
             version=min(s.versions),
         )

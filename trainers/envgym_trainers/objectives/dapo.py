@@ -18,7 +18,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.batch import Batch
+from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
 from envgym_trainers.objectives.ops.advantages import group_normalised
 from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
@@ -51,7 +51,7 @@ class DAPO(Objective):
     config: Config
 
     def needs(self) -> Needs:
-        """Dynamic sampling, and the filter of truncated members where it is turned on."""
+        """Ask for dynamic sampling, and for the filter of truncated members where it is turned on."""
         return Needs(dynamic_sampling=self.config.dynamic_sampling, filter_truncated=self.config.filter_truncated)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ class DAPO(Objective):
         """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
         return group_normalised(rewards)
 
-    def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
         """Token mean of the clipped surrogate; see ``Objective.loss``."""
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
-        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)
-        return token_mean(losses, batch.mask, totals), policy_metrics(batch, logprobs, entropy, totals, **clip)
+        losses = clipped_surrogate(batch, outputs.logprobs, **clip, importance_cap=self.config.importance_cap)
+        return token_mean(losses, batch.mask, totals), policy_metrics(batch, outputs, totals, **clip)

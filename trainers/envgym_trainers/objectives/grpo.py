@@ -14,7 +14,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from envgym_trainers.batch import Batch
+from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
 from envgym_trainers.objectives.ops.advantages import group_normalised
 from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, k3, log_ratio, policy_metrics
@@ -43,18 +43,19 @@ class GRPO(Objective):
     config: Config
 
     def needs(self) -> Needs:
-        """A reference model where ``beta`` is above 0."""
-        return Needs(reference_model=self.config.beta > 0)
+        """Ask for a reference model where ``beta`` is above 0."""
+        return Needs(auxiliary=frozenset({"reference"} if self.config.beta > 0 else ()))
 
     def advantages(self, rewards: Tensor) -> Tensor:
         """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
         return group_normalised(rewards)
 
-    def loss(self, batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
         """Sequence-mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
+        logprobs = outputs.logprobs
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
         losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)
-        metrics = policy_metrics(batch, logprobs, entropy, totals, **clip)
+        metrics = policy_metrics(batch, outputs, totals, **clip)
         if self.config.beta > 0:
             penalty = k3(batch, logprobs)
             if self.config.unbiased_kl:

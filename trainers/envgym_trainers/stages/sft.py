@@ -21,10 +21,10 @@ from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
 from envgym.seeding import derive_seed
-from envgym_trainers.batch import Batch, Sample
+from envgym_trainers.batch import Batch, Outputs, Sample, as_units
 from envgym_trainers.chat.conversation import Conversation
-from envgym_trainers.learner.optimizer import Updater
 from envgym_trainers.learner.samples import samples_of
+from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
@@ -44,11 +44,10 @@ _MIN_SOLVED = 0.98
 """Share of gold trajectories that must solve their task; a busy machine may lose a few to deadlines."""
 
 
-def negative_log_likelihood(
-    batch: Batch, logprobs: torch.Tensor, entropy: torch.Tensor, totals: Totals
-) -> tuple[torch.Tensor, Metrics]:
-    """Mean over the policy's tokens of −log π, over the whole optimizer batch."""
-    return token_mean(-logprobs, batch.mask, totals), {"entropy": token_mean(entropy, batch.mask, totals)}
+def negative_log_likelihood(batch: Batch, outputs: Outputs, totals: Totals) -> tuple[torch.Tensor, Metrics]:
+    """Return the mean over the policy's tokens of −log π, over the whole optimizer batch."""
+    metrics = {"entropy": token_mean(outputs.entropy, batch.mask, totals)}
+    return token_mean(-outputs.logprobs, batch.mask, totals), metrics
 
 
 def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
@@ -187,7 +186,7 @@ class _Run:
         """
         for trajectory in gold:
             write_tokens(trajectory, language_model)
-        samples = [s for t in gold for s in samples_of(t, 1.0, t.env)]
+        samples = [s for t in gold for s in samples_of(t, t.env)]
         fitting = [sample for sample in samples if len(sample) <= language_model.context]
         if len(fitting) < len(samples):
             text = (
@@ -219,7 +218,7 @@ class _Run:
             order = list(range(len(samples)))
             random.Random(derive_seed("epoch", recipe.seed, epoch)).shuffle(order)
             picked = order[place * recipe.batch_size : (place + 1) * recipe.batch_size]
-            metrics = updater.update([samples[i] for i in picked], negative_log_likelihood)
+            metrics = updater.update(as_units(samples[i] for i in picked), negative_log_likelihood)
             done += 1
             self._folder.append_metrics({"step": done, **metrics})
             self._reporter.advance(f"loss {metrics['loss']:.3f}")

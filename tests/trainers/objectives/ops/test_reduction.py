@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import pytest
@@ -11,28 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from envgym_trainers.objectives.ops.reduction import Totals, constant_mean, sequence_mean, token_mean
+from envgym_trainers.objectives.ops.reduction import Totals, sequence_mean, token_mean
 
 VALUES = torch.tensor([[1.0, 2.0, torch.nan], [4.0, 5.0, 6.0]])
 MASK = torch.tensor([[True, True, False], [False, False, True]])
-ALL = [token_mean, sequence_mean, functools.partial(constant_mean, max_tokens=7)]
+ALL = [token_mean, sequence_mean]
 
 
 def totals(mask: Tensor) -> Totals:
-    return Totals(tokens=int(mask.sum()), sequences=len(mask))
+    return Totals(tokens=int(mask.sum()), sequences=len(mask), units=len(mask))
 
 
-@pytest.mark.parametrize(("aggregate", "expected"), [(ALL[0], 9 / 3), (ALL[1], (1.5 + 6) / 2), (ALL[2], 9 / 14)])
+@pytest.mark.parametrize(("aggregate", "expected"), [(ALL[0], 9 / 3), (ALL[1], (1.5 + 6) / 2)])
 def test_hand_values(aggregate, expected):
     """Masked tokens 1, 2 and 6 in two sequences; the NaN outside the mask has no effect."""
     assert aggregate(VALUES, MASK, totals(MASK)).item() == pytest.approx(expected)
 
 
 def test_totals_add_up_over_ranks(make_sample):
-    """Totals of two ranks are those of all their samples."""
-    first, second = make_sample([0, 1, 1]), make_sample([0, 0, 1, 0, 1, 1])
-    assert Totals.of([first, second]) == Totals(tokens=5, sequences=2)
-    assert Totals.of([first]) + Totals.of([second]) == Totals.of([first, second])
+    """Totals of two ranks are those of all their units, a pair counting once."""
+    one, pair = (make_sample([0, 1, 1]),), (make_sample([0, 0, 1, 0, 1, 1]), make_sample([0, 1]))
+    assert Totals.of([one, pair]) == Totals(tokens=6, sequences=3, units=2)
+    assert Totals.of([one]) + Totals.of([pair]) == Totals.of([one, pair])
 
 
 @st.composite

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envgym_trainers.batch import Batch
+from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
 __all__ = ["clipped_surrogate", "importance_weight", "k3", "log_ratio", "policy_metrics"]
@@ -79,24 +79,24 @@ def _engine_gap(batch: Batch, logprobs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def policy_metrics(
-    batch: Batch, logprobs: Tensor, entropy: Tensor, totals: Totals, *, clip_low: float, clip_high: float
+    batch: Batch, outputs: Outputs, totals: Totals, *, clip_low: float, clip_high: float
 ) -> dict[str, Tensor]:
-    """Token means over the optimizer batch, as shares, and the largest ratio.
+    """Return token means over the optimizer batch, as shares, and the largest ratio.
 
     ``clip_low`` and ``clip_high``: fraction of tokens whose gradient the clip cut off on that side.
     ``approx_kl_k1``, ``approx_kl_k3``: estimates of KL(π_old ‖ π_θ). ``engine_kl_k3``: the same of KL(engine
     ‖ π_old).
     """
-    log_r = log_ratio(batch, logprobs)
+    log_r = log_ratio(batch, outputs.logprobs)
     ratio = log_r.exp()
-    engine_gap = _engine_gap(batch, logprobs)
+    engine_gap = _engine_gap(batch, outputs.logprobs)
     columns = {
         "clip_low": (ratio < 1 - clip_low) & (batch.advantages < 0),
         "clip_high": (ratio > 1 + clip_high) & (batch.advantages > 0),
         "approx_kl_k1": -log_r,
         "approx_kl_k3": ratio - log_r - 1,
         "engine_kl_k3": engine_gap.exp() - engine_gap - 1,
-        "entropy": entropy,
+        "entropy": outputs.entropy,
     }
     shares = {name: token_mean(column.float(), batch.mask, totals) for name, column in columns.items()}
     return {**shares, "ratio_max": torch.where(batch.mask, ratio, 0.0).max()}

@@ -6,16 +6,16 @@ shares of all micro-batches on all ranks add up, values and gradients, to the re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from envgym_trainers.batch import Sample
+from envgym_trainers.batch import Unit
 
-__all__ = ["Totals", "constant_mean", "sequence_mean", "token_mean"]
+__all__ = ["Totals", "sequence_mean", "token_mean"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +26,22 @@ class Totals:
     """Sampled tokens (N)."""
     sequences: int
     """Samples (B)."""
+    units: int
+    """Units (U)."""
 
     @classmethod
-    def of(cls, samples: Iterable[Sample]) -> Self:
-        """Count what ``samples`` hold."""
-        counts = [sample.model_tokens for sample in samples]
-        return cls(tokens=sum(counts), sequences=len(counts))
+    def of(cls, units: Sequence[Unit]) -> Self:
+        """Count what ``units`` hold."""
+        counts = [sample.model_tokens for unit in units for sample in unit]
+        return cls(tokens=sum(counts), sequences=len(counts), units=len(units))
 
     def __add__(self, other: Totals) -> Totals:
-        """Totals of two disjoint parts, e.g. of two ranks."""
-        return Totals(tokens=self.tokens + other.tokens, sequences=self.sequences + other.sequences)
+        """Return the totals of two disjoint parts, e.g. of two ranks."""
+        return Totals(
+            tokens=self.tokens + other.tokens,
+            sequences=self.sequences + other.sequences,
+            units=self.units + other.units,
+        )
 
 
 def token_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
@@ -56,18 +62,6 @@ def sequence_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
     """Σ_i (ΣLm / n_i) / B: every sequence weighs the same. GRPO, arXiv 2402.03300. See ``token_mean``."""
     lengths = mask.sum(-1).clamp(min=1)
     return (_masked(values, mask).sum(-1) / lengths).sum() / totals.sequences
-
-
-def constant_mean(values: Tensor, mask: Tensor, totals: Totals, *, max_tokens: int) -> Tensor:
-    """ΣLm / (B·L_max): no length in the weight. Dr.GRPO, arXiv 2503.20783. See ``token_mean``.
-
-    Args:
-        values: [B, T].
-        mask: [B, T] bool.
-        totals: of the whole optimizer batch.
-        max_tokens: L_max, the most tokens a sequence may sample.
-    """
-    return _masked(values, mask).sum() / (totals.sequences * max_tokens)
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:

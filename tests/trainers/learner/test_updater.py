@@ -1,0 +1,89 @@
+"""An optimizer step: micro-batches add up, bad gradients are not applied, the rate follows its schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from envgym_trainers.batch import Batch, Outputs, Sample, as_units
+from envgym_trainers.learner.updater import Updater
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.objectives import Metrics
+from envgym_trainers.objectives.ops.reduction import Totals
+from envgym_trainers.recipe import OptimizerConfig
+from envgym_trainers.stages.sft import negative_log_likelihood
+
+MakeSample = Callable[..., Sample]
+MakeModel = Callable[[], LanguageModel]
+
+
+def _updater(language_model: LanguageModel, total: int = 10, **values: object) -> Updater:
+    config = OptimizerConfig.model_validate({"learning_rate": 1e-2, **values})
+    return Updater(language_model, config, temperature=1.0, total_updates=total)
+
+
+def _weights(language_model: LanguageModel) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in language_model.model.parameters()]
+
+
+def _not_finite(batch: Batch, outputs: Outputs, totals: Totals) -> tuple[torch.Tensor, Metrics]:
+    return (outputs.logprobs * float("nan")).sum(), {}
+
+
+def test_micro_batches_add_up(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    """One forward pass or one for each sample: the same loss and the same weights afterwards."""
+    samples = [make_sample([0] * n + [1] * m, seed=n) for n, m in ((1, 3), (4, 1), (2, 6))]
+    found = []
+    for tokens in (10_000, 1):
+        language_model = make_language_model()
+        row = _updater(language_model, micro_batch_tokens=tokens).update(
+            as_units(samples), negative_log_likelihood
+        )
+        found.append((row, _weights(language_model)))
+    (one, first), (many, second) = found
+    assert one == pytest.approx(many, rel=1e-4)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)  # Adam divides by the gradient itself
+
+
+def test_learning_lowers_the_loss(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    updater = _updater(make_language_model())
+    rows = [updater.update([(make_sample([0, 1, 1, 1]),)], negative_log_likelihood) for _ in range(10)]
+    assert rows[-1]["loss"] < rows[0]["loss"] - 1
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
+    make_language_model: MakeModel, make_sample: MakeSample
+) -> None:
+    """At the first update, when the optimizer has no state yet, and later; the next good one counts again."""
+    language_model = make_language_model()
+    updater = _updater(language_model)
+    samples = [make_sample([0, 1, 1])]
+    for _ in range(2):
+        before = _weights(language_model)
+        row = updater.update(as_units(samples), _not_finite)
+        assert (row["skipped"], row["grad_norm"]) == (1.0, 0.0)
+        assert all(map(torch.equal, before, _weights(language_model)))
+        row = updater.update(as_units(samples), negative_log_likelihood)
+        assert row["skipped"] == 0.0
+        assert row["grad_norm"] > 0
+        assert not all(map(torch.equal, before, _weights(language_model)))
+
+
+def test_the_rate_warms_up_and_falls(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    """Warm-up over 2 updates: 1/3, 2/3, 1; falling to 0 over 4: 1, 3/4, 2/4, 1/4; their product times 0.01."""
+    updater = _updater(make_language_model(), total=4, warmup_steps=2, decay="linear")
+    rates = [updater.update([(make_sample([0, 1]),)], negative_log_likelihood)["learning_rate"] for _ in range(4)]
+    assert rates == pytest.approx([0.01 / 3, 0.01 * 2 / 3 * 3 / 4, 0.01 * 2 / 4, 0.01 / 4])
+    groups = updater.state()["optimizer"]["adamw"]["param_groups"]
+    assert [group["lr"] for group in groups] == [pytest.approx(0.0025)]
+
+
+def test_the_gradient_is_clipped(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    """The norm is reported as it was before."""
+    row = _updater(make_language_model(), clip_norm=1e-9).update(
+        [(make_sample([0, 1, 1]),)], negative_log_likelihood
+    )
+    assert row["grad_norm"] > 1e-3

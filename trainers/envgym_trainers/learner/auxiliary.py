@@ -1,0 +1,118 @@
+"""Models beside the policy: a reference, a critic, a reward model. All live the same life.
+
+Each is made with the learner, annotates the samples of a step before the objective sees them, and is saved with
+the checkpoint where it changes. A critic also gives outputs to the loss, and takes a step with the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envgym_trainers.batch import Batch, Sample, as_units, collate, micro_batches
+
+__all__ = ["Auxiliary", "AuxiliaryModels", "annotate_tokens"]
+
+
+class Auxiliary:
+    """One model beside the policy. Every step of its life may be left out."""
+
+    def annotate(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Return the samples, in order, with this model's column filled."""
+        return list(samples)
+
+    def rescore(self, samples: Sequence[Sequence[Sample]], scores: Sequence[float]) -> list[float]:
+        """Return the scores of the members of one group.
+
+        Args:
+            samples: of each member; a member without samples keeps its score.
+            scores: of the environment, NaN where missing.
+        """
+        del samples
+        return list(scores)
+
+    def values(self, batch: Batch) -> Tensor | None:
+        """Return ``Outputs.values``, with gradient, if this is the model that gives them."""
+        del batch
+        return None
+
+    def step(self, schedule: float) -> dict[str, float]:
+        """Take an optimizer step at the own rate times ``schedule``; return metrics."""
+        del schedule
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Return what changed since the model was made, for the checkpoint."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state()``."""
+
+
+class AuxiliaryModels:
+    """The auxiliary models of a run, by name."""
+
+    def __init__(self, models: Mapping[str, Auxiliary] | None = None) -> None:
+        self._models = dict(models or {})
+
+    def annotate(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Fill every model's column."""
+        annotated = list(samples)
+        for model in self._models.values():
+            annotated = model.annotate(annotated)
+        return annotated
+
+    def rescore(self, samples: Sequence[Sequence[Sample]], scores: Sequence[float]) -> list[float]:
+        """Return the scores of a group; see ``Auxiliary.rescore``."""
+        rescored = list(scores)
+        for model in self._models.values():
+            rescored = model.rescore(samples, rescored)
+        return rescored
+
+    def values(self, batch: Batch) -> Tensor | None:
+        """Return the critic's values, or ``None`` without a critic."""
+        found = (model.values(batch) for model in self._models.values())
+        return next((values for values in found if values is not None), None)
+
+    def step(self, schedule: float) -> dict[str, float]:
+        """Let every trained model take its step; metrics carry the model's name."""
+        return {
+            f"{name}/{metric}": value
+            for name, model in self._models.items()
+            for metric, value in model.step(schedule).items()
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of every model."""
+        return {name: model.state() for name, model in self._models.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state()``."""
+        for name, model in self._models.items():
+            model.restore(state[name])
+
+
+@torch.no_grad()
+def annotate_tokens(
+    samples: Sequence[Sample], column: str, run: Callable[[Batch], Tensor], *, pad_id: int, max_tokens: int
+) -> list[Sample]:
+    """Fill a per-token column of ``samples``, in order, from forward passes in micro-batches.
+
+    Args:
+        samples: any number.
+        column: field of ``Sample``.
+        run: from a batch to [B, T].
+        pad_id: any id of the vocabulary.
+        max_tokens: of one forward pass, padding included.
+    """
+    found: dict[int, Tensor] = {}
+    for pack in micro_batches(as_units(samples), max_tokens):
+        rows = run(collate(pack, pad_id))
+        for (sample,), row in zip(pack, rows, strict=True):
+            found[id(sample)] = row[: len(sample)].cpu()
+    filled: list[dict[str, Any]] = [{column: found[id(sample)]} for sample in samples]
+    return [replace(sample, **values) for sample, values in zip(samples, filled, strict=True)]

@@ -1,0 +1,50 @@
+"""The reference model: the policy as it was at the start of the run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from envgym_trainers.batch import Batch, Sample
+from envgym_trainers.learner.auxiliary import Auxiliary, annotate_tokens
+from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import load_model
+from envgym_trainers.recipe import StageRecipe
+
+__all__ = ["Reference"]
+
+
+class Reference(Auxiliary):
+    """Fills ``reference_logprobs``.
+
+    Where adapters alone are trained, the reference is the trained model with its adapters off: no second copy.
+
+    Args:
+        recipe: ``auxiliary.reference.path`` names another model; the default is the one that the run starts from.
+        policy: the model that is trained.
+    """
+
+    def __init__(self, recipe: StageRecipe, policy: LanguageModel) -> None:
+        path = recipe.auxiliary.reference.path
+        shared = recipe.model.lora_rank > 0 and path in ("", recipe.model.path)
+        config = recipe.model.model_copy(update={"lora_rank": 0, **({"path": path} if path else {})})
+        self._model = policy if shared else load_model(config)
+        self._adapters_off: Any = getattr(policy.model, "disable_adapter", None) if shared else None
+        self._temperature = recipe.sampling.temperature
+        self._max_tokens = recipe.optimizer.micro_batch_tokens
+
+    def annotate(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Fill ``reference_logprobs``: at the sampling temperature, like the policy's."""
+
+        def run(batch: Batch) -> Tensor:
+            model = self._model.model
+            return token_logprobs(model, batch.to(model.device), self._temperature)[0]
+
+        with self._adapters_off() if self._adapters_off else contextlib.nullcontext():
+            return annotate_tokens(
+                samples, "reference_logprobs", run, pad_id=self._model.pad_id, max_tokens=self._max_tokens
+            )

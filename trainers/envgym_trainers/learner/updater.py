@@ -1,0 +1,123 @@
+"""One optimizer update from units of samples, in micro-batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from envgym_trainers.batch import Batch, Outputs, Unit, collate, micro_batches
+from envgym_trainers.learner.auxiliary import AuxiliaryModels
+from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.learner.optimizer import MasterAdamW
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.objectives import Metrics, merge_metrics
+from envgym_trainers.objectives.ops.reduction import Totals
+from envgym_trainers.recipe import OptimizerConfig
+
+__all__ = ["Loss", "Updater"]
+
+Loss = Callable[[Batch, Outputs, Totals], tuple[torch.Tensor, Metrics]]
+"""From a batch, the models' outputs on it and the optimizer batch's totals to a share of the loss."""
+
+
+class Updater:
+    """Owns the policy's optimizer and its learning-rate schedule.
+
+    Args:
+        language_model: what is trained, in place.
+        config: of the optimizer.
+        temperature: at which the samples were drawn.
+        total_updates: of the whole run, for a falling rate.
+        auxiliary: models that give outputs to the loss and may be trained by it.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        config: OptimizerConfig,
+        *,
+        temperature: float,
+        total_updates: int,
+        auxiliary: AuxiliaryModels | None = None,
+    ) -> None:
+        self._language_model = language_model
+        self._config = config
+        self._temperature = temperature
+        self._auxiliary = auxiliary or AuxiliaryModels()
+        self._optimizer = MasterAdamW((p for p in language_model.model.parameters() if p.requires_grad), config)
+        self._total_updates = max(1, total_updates)
+        self.updates = 0
+        """Updates done, skipped ones included."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the next update."""
+        return self._config.learning_rate * self._schedule
+
+    @property
+    def _schedule(self) -> float:
+        """Factor of every learning rate at the next update."""
+        warm = min(1.0, (self.updates + 1) / (self._config.warmup_steps + 1))
+        left = 1.0 - self.updates / self._total_updates if self._config.decay == "linear" else 1.0
+        return warm * max(left, 0.0)
+
+    def update(self, units: Sequence[Unit], loss: Loss) -> dict[str, float]:
+        """Take one optimizer step on ``units``.
+
+        Returns:
+            the objective's metrics, ``loss``, ``grad_norm`` and ``learning_rate``. A gradient that is not finite
+            is not applied: ``skipped`` is 1.
+        """
+        totals = Totals.of(units)
+        device = self._language_model.model.device
+        parts: list[Metrics] = []
+        total = 0.0
+        for pack in micro_batches(units, self._config.micro_batch_tokens):
+            batch = collate(pack, self._language_model.pad_id).to(device)
+            logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
+            outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
+            share, metrics = loss(batch, outputs, totals)
+            share.backward()
+            total += float(share.detach())
+            parts.append(metrics)
+        rate = self.learning_rate
+        norm = self._optimizer.step(rate)
+        trained = self._auxiliary.step(self._schedule)
+        self.updates += 1
+        finite = math.isfinite(norm)
+        return {
+            **merge_metrics(parts),
+            **trained,
+            "loss": total,
+            "grad_norm": norm if finite else 0.0,
+            "learning_rate": rate,
+            "skipped": float(not finite),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the tensors and numbers that ``restore`` needs.
+
+        They are the optimizer, the auxiliary models that are trained, and adapters if they alone are trained; a
+        model that is trained whole is saved whole, beside this.
+        """
+        named = dict(self._language_model.model.named_parameters())
+        partly = len(self._optimizer.parameters) < len(named)
+        return {
+            "updates": self.updates,
+            "optimizer": self._optimizer.state(),
+            "adapters": {n: p.detach() for n, p in named.items() if p.requires_grad} if partly else {},
+            "auxiliary": self._auxiliary.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
+        self.updates = state["updates"]
+        named = dict(self._language_model.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["adapters"].items():
+                named[name].copy_(value)
+        self._optimizer.restore(state["optimizer"])
+        self._auxiliary.restore(state["auxiliary"])
