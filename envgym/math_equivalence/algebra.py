@@ -1,6 +1,6 @@
 r"""Exact equality of scalars: radicals, logarithms, powers and rational functions, without floats.
 
-``equal`` answers yes, no, or "not in this fragment" (a nested root, a sine): then another stage decides.
+``equal`` returns ``None`` outside this fragment (a nested root, a sine), where the next stage decides.
 The base of a bare ``\log`` is unknown: it obeys the laws of logarithms and equals no number.
 """
 
@@ -36,15 +36,18 @@ _LARGEST_EXPANDED_POWER = 12
 
 
 class Algebra:
-    """Trees as ratios of polynomials, for one comparison."""
+    """Converts trees to ratios of polynomials, for one comparison."""
 
     def __init__(self, whole: Budget) -> None:
         self.budget = Budget(whole)
         self.complete = True
-        """Whether two ratios that differ are different numbers; opaque atoms make it false."""
+        """True while ratios that differ are certainly different numbers; opaque atoms make it false."""
 
     def value(self, tree: Tree) -> Ratio:
-        """Return ``tree`` as a ratio; raise ``UnreadableError`` where it is no scalar or divides by zero."""
+        """Return ``tree`` as a ratio.
+
+        Raises ``UnreadableError`` if it is not a scalar, and ``ZeroDivisionError`` if it divides by zero.
+        """
         match tree:
             case Num(value):
                 return constant(value, self.budget)
@@ -176,7 +179,7 @@ class Algebra:
         return total
 
     def _symbolic_power(self, base: Ratio, exponent: Ratio) -> Ratio:
-        """``2^{2n+1}`` as ``2 * (2^n)^2``: one factor per term of the exponent."""
+        """Expand a power with a symbolic exponent into one factor per term: ``2^{2n+1}`` as ``2 * (2^n)^2``."""
         term = base.single()
         if term is None or exponent.bottom != ONE or term[1] < 0:
             return self._opaque("power", base, exponent)
@@ -203,9 +206,9 @@ class Algebra:
 
 
 def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:
-    """Whether two scalars are equal; ``None`` when exact arithmetic cannot tell.
+    """Return whether two scalars are equal; ``None`` if exact arithmetic cannot decide.
 
-    Raises ``UnreadableError`` when either is no number: a division by zero, or a value over a cap.
+    Raises ``UnreadableError`` if either has no value: a division by zero, or a value over a cap.
     """
     algebra = Algebra(budget)
     try:
@@ -220,7 +223,7 @@ def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:
 
 
 def check_value(tree: Tree) -> None:
-    """Raise ``UnreadableError`` where a scalar in ``tree`` divides by zero or is over a cap."""
+    """Raise ``UnreadableError`` if a scalar in ``tree`` divides by zero or is over a cap."""
     if isinstance(tree, Series | Relation):
         for part in children(tree):
             check_value(part)
@@ -229,7 +232,7 @@ def check_value(tree: Tree) -> None:
 
 
 def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool | None:
-    """Whether two rational scalars differ by at most ``tolerance``; ``None`` when either is not rational."""
+    """Return whether two rational scalars differ by at most ``tolerance``; ``None`` if either is not rational."""
     algebra = Algebra(budget)
     try:
         difference = (algebra.value(left) + algebra.value(right).scaled(Fraction(-1))).rational()
@@ -241,9 +244,9 @@ def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool
 
 
 def proportion(left: Tree, right: Tree, budget: Budget) -> Fraction | None:
-    """Return the rational factor with ``left = factor * right``, 0 when there is none, ``None`` when unknown.
+    """Return the rational factor with ``left = factor * right``, 0 if there is none, ``None`` if unknown.
 
-    Constants are in proportion to every other constant, so for them the answer is ``None`` too.
+    Constants are in proportion to every other constant, so for them the result is ``None`` too.
     """
     algebra = Algebra(budget)
     try:

@@ -1,4 +1,4 @@
-"""What the task's metadata says about units, percentages and rounding."""
+"""Rules of a task for units, percentages and rounding in answers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MINUS_ONE = Num(Fraction(-1))
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
-    """How scalars are read before they are compared."""
+    """Rules for reading scalars before they are compared."""
 
     unit: str | None = None
-    """A unit that either side may leave out; ``ANY_UNIT``; or ``None``: both state the same unit or none."""
+    """Unit that either side may omit; ``ANY_UNIT``; or ``None`` if both must state the same unit or none."""
     percent: bool = False
-    """Whether a number without a percent sign is a percentage all the same."""
+    """Read a number without a percent sign as a percentage."""
     rounded: bool = False
-    """Whether a decimal gold stands for every value that rounds to it."""
+    """Accept every value that rounds to a decimal gold."""
 
     def read(self, tree: Tree, other: Tree) -> Tree:
-        """Return the scalar ``tree`` as this policy reads it beside ``other``."""
+        """Return the scalar ``tree`` as these rules read it beside ``other``."""
         if self.unit == ANY_UNIT:
             tree = tree if _symbols(other) else split_unit(tree)[0]
         elif self.unit is not None:
@@ -41,7 +41,7 @@ class AnswerRules:
         return tree
 
     def tolerance(self, gold: Tree) -> Fraction | None:
-        """Half a unit in the last digit of a decimal ``gold`` that ``read`` returned; ``None``: exactly."""
+        """Return half a unit of the last digit of a decimal ``gold`` from ``read``, or ``None`` for equality."""
         if not self.rounded:
             return None
         if isinstance(gold, Percent):
@@ -53,7 +53,7 @@ class AnswerRules:
 
 
 def split_unit(tree: Tree) -> tuple[Tree, Tree]:
-    """Return (value, unit) of a product with units; the unit is 1 where there is none."""
+    """Return (value, unit) of a product with units; the unit is 1 if there is none."""
     if isinstance(tree, Percent):
         value, unit = split_unit(tree.value)
         return Percent(value), unit

@@ -1,7 +1,7 @@
-"""Equality of LaTeX by Math-Verify, with guards against what it lets pass. Runs in the worker process only.
+"""Equality of LaTeX by Math-Verify, with guards against its false positives. Runs in the worker process only.
 
-Math-Verify 0.9.0 compares floats at a fixed tolerance and lets a tuple equal a set. Here the kinds must
-agree first, and numbers must agree to 50 digits after.
+Math-Verify 0.9.0 compares floats at a fixed tolerance and accepts a tuple as equal to a set. Here the kinds must
+agree first, and numbers must then agree to 50 digits.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _KINDS = (Relational, sympy.Tuple, sympy.FiniteSet, sympy.Interval, sympy.Set, s
 
 
 def warm_up() -> None:
-    """Fill caches that every forked child then shares: a first answer takes half a second."""
+    """Fill the caches that every forked child then shares; without them an answer takes half a second longer."""
     for prediction, gold in _WARM_UP:
         equal(prediction, gold)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether ``prediction`` equals ``gold``, or where there is none, whether ``gold`` can be read."""
+    """Return whether ``prediction`` equals ``gold``, or without a prediction, whether ``gold`` is readable."""
     if "prediction" in request:
         return {"equal": equal(request["prediction"], request["gold"])}
     return {"readable": readable(request["gold"])}
 
 
 def readable(latex: str) -> bool:
-    """Whether Math-Verify reads ``latex`` as mathematics."""
+    """Return whether Math-Verify reads ``latex`` as mathematics."""
     return _parse(latex) is not None
 
 
 def equal(prediction: str, gold: str) -> bool | None:
-    """Whether two LaTeX answers are equal; ``None`` when the prediction cannot be read.
+    """Return whether two LaTeX answers are equal; ``None`` if the prediction cannot be read.
 
-    Raises ``ValueError`` when the gold cannot be read.
+    Raises ``ValueError`` if the gold cannot be read.
     """
     left, right = _parse(prediction), _parse(gold)
     if right is None:

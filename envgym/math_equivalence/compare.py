@@ -1,4 +1,4 @@
-"""Structure: brackets, order and count must agree before any two scalars are compared."""
+"""Structural comparison: brackets, order and count must agree before scalars are compared."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _UNORDERED = frozenset({",", "{}", "cup"})
 
 
 class Comparison:
-    """One comparison of a prediction with a gold under a policy."""
+    """One comparison of a prediction with a gold under the task's answer rules."""
 
-    def __init__(self, policy: AnswerRules, undecided: Undecided) -> None:
-        self._policy = policy
+    def __init__(self, rules: AnswerRules, undecided: Undecided) -> None:
+        self._rules = rules
         self._undecided = undecided
         self._budget = Budget()
         self.stage = VerifierStage.STRUCTURE
-        """The last stage that was needed so far."""
+        """The last stage needed so far."""
         self.undone: str | None = None
-        """An operation that the prediction leaves undone, such as a sum, where the gold has a value."""
+        """Operation that the prediction leaves unevaluated, such as a sum, where the gold has a value."""
 
     def same(self, prediction: Tree, gold: Tree) -> bool:
-        """Whether the two are equivalent answers."""
+        """Return whether the two are equivalent answers."""
         left, right = assigned(prediction), assigned(gold)
         if left is not None and right is not None and left[0] == right[0]:
             return self._same_value(left[1], right[1])
@@ -77,14 +77,17 @@ class Comparison:
         return self._matches(prediction, gold)
 
     def _covers(self, these: Series, those: Series, *, swapped: bool = False) -> bool:
-        """Whether every item of ``these`` is among ``those``."""
+        """Return whether every item of ``these`` is among ``those``."""
         return all(
             any(self._same_value(b, a) if swapped else self._same_value(a, b) for b in those.items)
             for a in these.items
         )
 
     def _matches(self, prediction: Series, gold: Series) -> bool:
-        """Whether the items pair up one to one; greedy, as equality is an equivalence."""
+        """Return whether the items pair up one to one.
+
+        Equality is an equivalence relation, so greedy matching finds a pairing if there is one.
+        """
         if len(prediction.items) != len(gold.items):
             return False
         left = list(prediction.items)
@@ -116,10 +119,10 @@ class Comparison:
         left_infinity, right_infinity = infinity_sign(prediction), infinity_sign(gold)
         if left_infinity or right_infinity:
             return left_infinity == right_infinity
-        left, right = self._policy.read(prediction, gold), self._policy.read(gold, prediction)
+        left, right = self._rules.read(prediction, gold), self._rules.read(gold, prediction)
         self._reach(VerifierStage.ALGEBRA)
         value, unit = split_unit(right)
-        tolerance = self._policy.tolerance(value)
+        tolerance = self._rules.tolerance(value)
         if tolerance is None:
             decided = algebra.equal(left, right, self._budget)
         else:

@@ -17,7 +17,7 @@ class ExpressionParser(AtomParser):
     """The scalar rules above atoms; ``grammar.AnswerParser`` adds brackets, lists and relations."""
 
     def sum(self) -> Tree:
-        """``term (+ term)*``, with ``+-`` and ``-+`` kept as calls of ``pm``."""
+        """Read ``term (+ term)*``, keeping plus-minus as a call of ``pm``."""
         terms = [self._signed_term()]
         while sign := self.accept("+", "-", "\\pm", "\\mp"):
             term = self._signed_term()
@@ -70,7 +70,7 @@ class ExpressionParser(AtomParser):
         return self.power(after_factor=True)
 
     def power(self, after_factor: bool = False) -> Tree:
-        """``atom``, its signs such as ``!`` and ``%``, and an exponent."""
+        """Read an atom, its postfix signs such as ``!`` and ``%``, and an exponent."""
         tree = self._postfix(self.atom(after_factor))
         if self.accept("^"):
             exponent = self.nested(self.exponent)
@@ -78,7 +78,7 @@ class ExpressionParser(AtomParser):
         return tree
 
     def exponent(self) -> Tree:
-        """What follows ``^``: a signed atom, right-associative."""
+        """Read the exponent after ``^``: a signed atom, right-associative."""
         if self.accept("-"):
             return negate(self.nested(self.exponent))
         self.accept("+")

@@ -1,9 +1,8 @@
 r"""The final answer in an assistant's last message.
 
-AnswerRules: what a model thought (up to the last ``</think>``) does not count; the *last* fence wins, so that an
-honest correction (``\boxed{7} ... \boxed{12}``) is read as the model meant it. Text without a fence is an
-answer only when it is a single line. A fence left open is a message cut short: no answer, rather than an
-earlier one.
+Rules: the thoughts (up to the last ``</think>``) do not count; the *last* fence wins, so that a correction
+(``\boxed{7} ... \boxed{12}``) is read as the model meant it. Text without a fence is an answer only if it is a
+single line. A fence left open means a truncated message: it has no answer, rather than an earlier one.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ _HASH_LINE = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 
 
 def extract_answer(text: str) -> str | None:
-    r"""Return the final answer in ``text``, or ``None`` when there is none.
+    r"""Return the final answer in ``text``, or ``None`` if there is none.
 
-    Reads the last of ``\boxed{...}``, ``<answer>...</answer>`` and a ``#### ...`` line; a box inside the last
+    The last of ``\boxed{...}``, ``<answer>...</answer>`` and a ``#### ...`` line counts, and a box inside the last
     answer tag is opened too. Time is linear in the length of ``text``.
     """
     think_end = text.rfind("</think>")

@@ -1,4 +1,4 @@
-"""A whole answer: relations, lists, sets, tuples, intervals, unions, matrices, words."""
+"""Grammar of a whole answer: relations, lists, sets, tuples, intervals, unions, matrices, words."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AnswerParser(ExpressionParser):
         if len(parts) == 1:
             return parts[0]
         if not all(isinstance(part, Series) for part in parts):
-            raise UnreadableError("a union of something that is no set")
+            raise UnreadableError("a union of something that is not a set")
         return Series("cup", tuple(parts))
 
     def group(self) -> Tree:
@@ -115,7 +115,7 @@ class AnswerParser(ExpressionParser):
 
 
 def read_tree(text: str, *, grouped: bool = True) -> Tree:
-    """Read normalised ``text`` that is within the caps; raise ``UnreadableError`` when it is no answer."""
+    """Parse normalised ``text`` that is within the caps; raise ``UnreadableError`` if it is not an answer."""
     if text in ("\\emptyset", "\\{\\}"):
         return Series("{}", ())
     if text == "\\reals":
@@ -134,7 +134,7 @@ def read_tree(text: str, *, grouped: bool = True) -> Tree:
 
 
 def _only_words(text: str) -> bool:
-    """Whether ``text`` is prose (``Evelyn``, ``no``, ``not enough information``), not algebra."""
+    """Return whether ``text`` is prose (``Evelyn``, ``no``, ``not enough information``), not algebra."""
     if _TEXT.fullmatch(text) is None or any(c in "/:()" or c.isdecimal() for c in text):
         return False
     words = _WORD.findall(text)

@@ -1,6 +1,6 @@
-"""Caps on what is read at all, checked before anything is parsed.
+"""Caps on answers, checked before anything is parsed.
 
-They bound time and memory in the caller's process; an answer over a cap is no answer.
+They bound time and memory in the caller's process; an answer over a cap counts as none.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ __all__ = [
 ]
 
 MAX_CHARS = 512
-"""Characters of one answer."""
+"""Maximum number of characters of one answer."""
 MAX_DEPTH = 32
-"""Brackets, arguments and exponents open at once."""
+"""Maximum number of brackets, arguments and exponents open at once."""
 MAX_DIGITS = 200
-"""Digits of one number."""
+"""Maximum number of digits of one number."""
 MAX_EXPONENT = 10_000
-"""Absolute value of a numeric exponent."""
+"""Maximum absolute value of a numeric exponent."""
 
 
 class UnreadableError(ValueError):
-    """Text that is not an answer in the notation that is understood."""
+    """The text is not an answer in the supported notation."""
 
 
 class OverCapError(UnreadableError):
-    """Text, or the value it stands for, that is over a cap."""
+    """The text, or the value it stands for, is over a cap."""
 
 
 def check_caps(text: str) -> None:
-    """Raise ``OverCapError`` when ``text`` is over the caps on length or nesting. Linear."""
+    """Raise ``OverCapError`` if ``text`` is over the caps on length or nesting, in linear time."""
     if len(text) > MAX_CHARS:
         raise OverCapError(f"{len(text)} characters, the cap is {MAX_CHARS}")
     depth = 0

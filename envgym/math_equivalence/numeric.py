@@ -1,8 +1,8 @@
 """Equality of scalars by evaluation to 600 and to 1200 digits. Runs in the worker process only.
 
-Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
-precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
-of both signs, at the first of them with all digits.
+Two expressions are equal if their difference is rounding noise, which shrinks as the precision grows; a true
+difference, however small, keeps its size. Variables are evaluated at fixed rational points of both signs, at the
+first of them with all digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from envgym.math_equivalence.tree_json import Node
 __all__ = ["answer", "equal"]
 
 _PRECISIONS = ((50, 100), (600, 1200))
-"""Digits: a cheap pair that tells most differences, and a pair that is hard to fool."""
+"""Pairs of precisions in digits: a cheap one that shows most differences, and one that is hard to fool."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(mpmath, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{"a" + name: getattr(mpmath, "a" + name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
@@ -40,7 +40,7 @@ _LARGEST_MAGNITUDE = 1_000_000
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether ``prediction`` equals ``gold`` within ``tolerance``; what has no numeric value equals nothing."""
+    """Return whether ``prediction`` equals ``gold`` within ``tolerance``; false if either has no numeric value."""
     tolerance = Fraction(request["tolerance"]) if request["tolerance"] else None
     try:
         return {"equal": equal(request["prediction"], request["gold"], tolerance)}
@@ -49,19 +49,20 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
-    """Whether two scalars are equal, or within ``tolerance`` of each other.
+    """Return whether two scalars are equal, or within ``tolerance`` of each other.
 
     Raises ``ValueError`` for a function that has no numeric value.
     """
     names = sorted({name for node in (left, right) for name in _symbols(node)})
     if not names:
         return _equal_at({}, left, right, tolerance)
+    # Each variable gets a value of its own over a prime denominator, so that different functions rarely agree.
     tried = 0
     for sign, shift in ((1, 0), (1, 7), (-1, 0), (-1, 7), (1, 19)):
         point = {n: Fraction(sign * (1009 + 97 * i + 31 * shift * (i + 1)), 733) for i, n in enumerate(names)}
         try:
             with mpmath.workdps(30):
-                if mpmath.im(_value(right, point)):
+                if mpmath.im(_value(right, point)):  # outside the gold's real domain, where branches may differ
                     continue
             precisions = _PRECISIONS[:1] if tried else _PRECISIONS
             if not _equal_at(point, left, right, tolerance, precisions):
@@ -69,7 +70,7 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
             tried += 1
         except (ZeroDivisionError, OverflowError):
             continue
-    return tried > 1
+    return tried > 1  # a single point in the domain is too little evidence
 
 
 def _equal_at(
@@ -87,7 +88,7 @@ def _equal_at(
 
 
 def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
-    """Whether the difference shrinks by half the added digits when ``digits`` become ``more``."""
+    """Return whether the difference shrinks by at least half the digits that ``more`` adds to ``digits``."""
     gaps = []
     for precision in (digits, more):
         with mpmath.workdps(precision):
@@ -96,7 +97,7 @@ def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, 
                 return False
             gaps.append(abs(a - b))
     coarse, fine = gaps
-    if coarse == 0:
+    if coarse == 0:  # no ratio to take: the finer difference must vanish at the coarse precision
         return bool(fine <= mpmath.mpf(10) ** -digits * max(abs(a), abs(b)))
     return bool(fine <= coarse * mpmath.mpf(10) ** ((digits - more) // 2))
 
@@ -131,14 +132,14 @@ def _value(node: Node, point: dict[str, Fraction]) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """Return the power; raise ``ValueError`` where it has more than a million digits."""
+    """Return the power; raise ``ValueError`` if it has more than a million digits."""
     if base and abs(exponent) * abs(mpmath.log10(abs(base))) > _LARGEST_MAGNITUDE:
         raise ValueError("a power too large to be an answer")
     return mpmath.power(base, exponent)
 
 
 def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
-    if name == "root":
+    if name == "root":  # an odd root of a negative number is real here; mpmath's principal root is complex
         radicand, index = parts
         if mpmath.im(radicand) == 0 and mpmath.re(radicand) < 0 and mpmath.isint(index) and int(index) % 2:
             return -mpmath.power(-radicand, 1 / index)
@@ -147,7 +148,7 @@ def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
         base = parts[1] if len(parts) > 1 else _value(["sym", "base of log"], point)
         return mpmath.ln(parts[0]) / mpmath.ln(base)
     if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
-        raise ValueError("a factorial of something that is no small natural number")
+        raise ValueError(f"a factorial of something other than a whole number from 0 to {_LARGEST_FACTORIAL}")
     if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
         raise ValueError("a value too large to be an answer")
     if name not in _FUNCTIONS:

@@ -1,4 +1,4 @@
-"""What a verification says: the decision, the stage that took it, why, and how long it took."""
+"""Verdicts: the decision, the stage that reached it, the reason and the time taken."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ __all__ = ["Decision", "VerifierStage", "Verdict"]
 
 
 class Decision(enum.StrEnum):
-    """The six ways a verification ends."""
+    """Outcome of a verification."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
     UNPARSEABLE = "unparseable"
-    """No answer can be read, or it is over a cap. A wrong answer, told apart for counting."""
+    """No answer can be read, or it is over a cap. A wrong answer, counted separately."""
     TIMEOUT = "timeout"
-    """Computer algebra ran out of time. Missing data, not a wrong answer."""
+    """Computer algebra exceeded its time limit. Missing data, not a wrong answer."""
     GOLD_ERROR = "gold_error"
-    """The reference cannot be read. A mistake in the data set, not a wrong answer."""
+    """The reference cannot be read. A fault of the data set, not a wrong answer."""
     VERIFIER_ERROR = "verifier_error"
-    """The verifier's own worker failed. Missing data, not a wrong answer."""
+    """The worker process failed. Missing data, not a wrong answer."""
 
 
 class VerifierStage(enum.StrEnum):
-    """Where a verification was decided, cheapest first."""
+    """Stage that reached the decision, cheapest first."""
 
     EXTRACTION = "extraction"
     CAPS = "caps"
@@ -42,7 +42,7 @@ _UNDECIDED = frozenset({Decision.TIMEOUT, Decision.GOLD_ERROR, Decision.VERIFIER
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One verification's result."""
+    """Result of one verification."""
 
     verdict: Decision
     stage: VerifierStage
@@ -53,10 +53,10 @@ class Verdict:
 
     @property
     def correct(self) -> bool:
-        """Whether the prediction is equivalent to the gold."""
+        """True if the prediction is equivalent to the gold."""
         return self.verdict is Decision.CORRECT
 
     @property
     def decided(self) -> bool:
-        """Whether the verdict is about the prediction; otherwise the episode has no reward, rather than 0."""
+        """True if the verdict concerns the prediction; if false, the episode has no reward, rather than 0."""
         return self.verdict not in _UNDECIDED
