@@ -1,6 +1,6 @@
-"""Worker processes, shared by every thread of this process.
+"""Pool of worker processes, shared by every thread of this process.
 
-A worker that does not reply is killed with everything it started, and the next request starts another.
+A worker that does not reply in time is killed with everything it started; the next request starts a new one.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _SIZE = 2
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 0.15
 _WALL_FACTOR = 3.0
-"""Wall-clock seconds per second of processor time: on a busy machine an answer is slow, not a timeout."""
+"""Wall-clock seconds allowed per second of processor time, so that a busy machine causes no timeouts."""
 
 
 class WorkerTimeoutError(Exception):
-    """The work was not done within its time."""
+    """The request was not answered within its time."""
 
 
 class WorkerFailedError(Exception):
-    """The worker failed for reasons that are not the answer's."""
+    """The worker could not start, died, or raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerReply:
-    """What a request came to."""
+    """Reply to one request."""
 
     found: dict[str, Any]
-    """What the module's ``answer`` returned."""
+    """Return value of the module's ``answer``."""
     seconds: float
-    """Processor seconds it took."""
+    """Processor seconds used."""
 
 
 class _Worker:
@@ -55,8 +55,9 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # The worker must find the modules that this process finds, e.g. those a test runner's path adds.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                start_new_session=True,
+                start_new_session=True,  # a process group of its own, so that ``kill`` reaches forked children
             )
         except OSError as error:
             raise WorkerFailedError(f"the worker cannot be started: {error}") from error
@@ -86,12 +87,12 @@ class _Worker:
         return self._receive(wall_seconds + _GRACE_SECONDS)
 
     def abandon(self) -> None:
-        """Close this process's ends of the pipes; the worker is another process's."""
+        """Close this process's ends of the pipes without killing the worker, which the parent process owns."""
         self._requests.close()
         self._replies.close()
 
     def kill(self) -> None:
-        """End the process, what it forked, and the pipes."""
+        """Kill the process with its children, and close the pipes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -154,7 +155,7 @@ class WorkerPool:
             worker = worker or _Worker()
             worker.load(module)
             reply = worker.ask(module, request, seconds)
-        except BaseException:
+        except BaseException:  # a late reply would answer the next request, so a worker out of step cannot be kept
             if worker is not None:
                 worker.kill()
             worker = None
@@ -168,13 +169,13 @@ class WorkerPool:
         return WorkerReply(reply["found"], reply["seconds"])
 
     def abandon(self) -> None:
-        """Let go of the workers in a forked process, where the queue's lock may be held for ever."""
+        """Release the workers after a fork, without the queue's lock: a thread that is gone may hold it."""
         for worker in self._slots.queue:
             if worker is not None:
                 worker.abandon()
 
     def close(self) -> None:
-        """End the idle workers."""
+        """Kill the idle workers."""
         with contextlib.suppress(queue.Empty):
             while True:
                 worker = self._slots.get_nowait()

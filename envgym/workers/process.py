@@ -1,9 +1,9 @@
 """The program of a worker: ``python -m envgym.workers.process``.
 
-One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
-answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
-so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
-ends with its parent: at the end of standard input.
+It reads one JSON request per line from standard input and writes one JSON reply per line to standard output. Each
+request is answered in a forked child, which is limited in memory and killed when its processor time is spent. So a
+request leaves no state behind, and a kill costs no second import of slow libraries. The program ends with its
+parent, at the end of standard input.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REPLY_BYTES = 1 << 16
 def main() -> None:
     """Serve requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    os.dup2(2, 1)  # a library that prints must not break the line protocol
     _ready(replies)
     for line in sys.stdin:
         request = json.loads(line)
@@ -52,14 +52,14 @@ def _send(replies: TextIO, reply: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     reading, writing = os.pipe()
-    child = os.fork()
+    child = os.fork()  # safe, because this process has a single thread
     if child == 0:
         os.close(reading)
         _answer_and_exit(request, writing)
     os.close(writing)
     ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
     text = os.read(reading, _REPLY_BYTES) if ready else b""
-    if not ready:
+    if not ready:  # the processor-time limit below stops no child that sleeps
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     os.close(reading)
@@ -75,6 +75,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
 
 def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    # SIGPROF keeps its default action, which ends the process even inside a C function that never returns.
     signal.setitimer(signal.ITIMER_PROF, request["seconds"])
     reply: dict[str, Any]
     try:
@@ -82,7 +83,7 @@ def _answer_and_exit(request: dict[str, Any], writing: int) -> None:
     except Exception as error:  # noqa: BLE001 - whatever the libraries raise is this request's result
         reply = {"status": "error", "reason": f"{type(error).__name__}: {error}"[:500]}
     os.write(writing, json.dumps(reply).encode())
-    os._exit(0)
+    os._exit(0)  # skip exit handlers and buffers, which belong to the parent
 
 
 if __name__ == "__main__":
