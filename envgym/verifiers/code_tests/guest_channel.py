@@ -1,4 +1,4 @@
-"""Runs inside the sandbox, after ``tagged_json.py``: where answers go, and how an exception is described."""
+"""Channel of the guests, run in the sandbox after ``tagged_json.py``: read the request, write answers."""
 
 import json
 import os
@@ -12,11 +12,11 @@ TEXT_LIMIT = 300
 
 
 class CallTimeout(BaseException):
-    """A call that ran past its deadline."""
+    """A call passed its deadline."""
 
 
 def describe(error: BaseException) -> list[str]:
-    """The type and the text of an exception, with the line of the program that raised it."""
+    """Return the type and the text of an exception, with the line of the program that raised it."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == SOURCE]
     where = f" (line {lines[-1]})" if lines else ""
     kind = "TimeoutError" if isinstance(error, CallTimeout) else type(error).__name__
@@ -25,7 +25,7 @@ def describe(error: BaseException) -> list[str]:
 
 
 def open_channel() -> tuple[dict[str, Any], Callable[..., None]]:
-    """Read the request from standard input, and keep standard output for answers alone.
+    """Read the request from standard input, and reserve standard output for answers.
 
     Returns:
         the request, and a function that writes its arguments as one line of JSON.

@@ -1,4 +1,4 @@
-"""Call a function of an untrusted program, and compare what it returned: inside goes input, outside is judged."""
+"""Calls of an untrusted program's function: only arguments enter the sandbox, results are judged outside it."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ Result = Returned | Raised | Died
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """The text that runs in the sandbox: what all guests share, then the guest file ``name``."""
+    """Return the source that runs in the sandbox: the modules that all guests share, then the guest ``name``."""
     folder = importlib.resources.files("envgym.verifiers.code_tests")
     parts = ("tagged_json.py", "guest_channel.py", name)
     return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
 
 
 def tagged_call(call: Call) -> list[Any]:
-    """A call as tagged JSON: its arguments, and its keywords."""
+    """Return a call as tagged JSON: its arguments and its keywords."""
     return [encode(list(call.arguments)), encode(dict(call.keywords))]
 
 
@@ -90,13 +90,13 @@ async def call_program(
     A program may keep state between calls, as it may in any test file that calls it twice.
 
     Args:
-        sandbox: where it runs; its own deadline bounds the whole.
-        program: source text; one that is too long, or is not Python, raises in every call.
+        sandbox: sandbox for the program; its own deadline bounds all calls together.
+        program: source text; if it is too long or not Python, every call raises.
         entry_point: name of the function.
-        calls: what to call it with.
+        calls: arguments of each call.
         preamble: source that runs before the program, in the same module.
-        call_seconds: processor time of each call, in seconds.
-        restarts: how often to go on with the calls after one that killed the process.
+        call_seconds: limit on each call in seconds of processor time.
+        restarts: number of times to continue with the remaining calls after one that killed the process.
 
     Returns:
         one result per call.
@@ -130,7 +130,7 @@ async def call_program(
 
 
 def equal(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
-    """Whether a result is the expected one, as Python's ``==`` has it, with two exceptions.
+    """Return whether a result equals the expected one by Python's ``==``, with two exceptions.
 
     Two NaNs are equal, and floats may differ by ``tolerance``, relative and absolute.
     """
@@ -166,7 +166,7 @@ def _equal_numbers(expected: Any, actual: Any, tolerance: float) -> bool:
 
 
 def answers(done: ExecResult) -> Iterator[list[Any]]:
-    """What a guest wrote, line by line; what is no answer is passed over, since programs can write there too."""
+    """Yield a guest's answers, one per line; skip other lines, since programs can write to this stream too."""
     for line in done.stdout.splitlines():
         try:
             parts = json.loads(line)
@@ -177,7 +177,7 @@ def answers(done: ExecResult) -> Iterator[list[Any]]:
 
 
 def _read(done: ExecResult) -> dict[int, Result]:
-    """Read the results by index; the first for an index counts."""
+    """Return the results by index; the first for an index counts."""
     answered: dict[int, Result] = {}
     for parts in answers(done):
         match parts:

@@ -1,8 +1,8 @@
-"""Python values as tagged JSON: how arguments go into a sandbox and results come out.
+"""Python values as tagged JSON, the form in which arguments enter a sandbox and results leave it.
 
-Only data crosses. A result is rebuilt from builtin types, whatever class the program used, so an object that
-claims to equal everything arrives as an ``Opaque`` that equals nothing. This file imports the standard library
-alone, because its text is also sent into the sandbox.
+Only data crosses. A result is rebuilt from built-in types, whatever class the program used, so an object that
+claims to equal everything arrives as an ``Opaque`` that equals nothing. This file imports only the standard
+library, because its text is also sent into the sandbox.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ _JSON_INTEGER = 2**53
 
 
 class MalformedError(ValueError):
-    """Text that is no tagged value, or one that is too deep or too large."""
+    """The text is not a tagged value, or the value is too deep or too large."""
 
 
 class Opaque:
-    """Stands for an object of a class that does not cross, such as a regular expression's match: true, and equal
-    to nothing, itself included."""
+    """Stands for an object of a class that does not cross, such as a match of a regular expression.
+
+    It is true, and equal to nothing, itself included.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -48,10 +50,10 @@ class _Budget:
 
 
 def encode(value: Any) -> Any:
-    """Turn a value into what ``json.dumps`` accepts; equal sets give equal text.
+    """Return a value in a form that ``json.dumps`` accepts; equal sets give equal text.
 
     Raises:
-        MalformedError: it is too large or too deep, e.g. because it contains itself.
+        MalformedError: the value is too large or too deep, e.g. because it contains itself.
     """
     return _encode(value, _Budget(), 0)
 
@@ -60,7 +62,7 @@ def decode(data: Any) -> Any:
     """Rebuild a value from parsed JSON; classes that did not cross become ``Opaque``.
 
     Raises:
-        MalformedError: the JSON is no tagged value.
+        MalformedError: the JSON is not a tagged value.
     """
     return _decode(data, _Budget(), 0)
 

@@ -1,8 +1,8 @@
 """Formulas of first-order logic without functions or equality, as text and as trees.
 
-Notation, loosest first: ``forall x y. A`` and ``exists x. A`` (reaching as far right as they can), ``A <-> B``,
-``A -> B``, ``A | B``, ``A & B``, ``~A``, and atoms: ``p``, ``likes(anna, x)``. Arrows group to the right, the
-others to the left. The printed signs of logic are read too.
+Notation, loosest first: ``forall x y. A`` and ``exists x. A`` (which extend as far right as they can),
+``A <-> B``, ``A -> B``, ``A | B``, ``A & B``, ``~A``, and atoms: ``p``, ``likes(anna, x)``. Arrows associate to
+the right, the other connectives to the left. The Unicode signs of logic are read too.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 MAX_CHARS = 200
-"""Characters of one formula, as somebody wrote it."""
+"""Maximum number of characters of a formula as its author wrote it."""
 WRITTEN_CHARS = 2000
-"""Characters of ``str(formula)``, which spells signs out and sets every bracket."""
+"""Maximum number of characters of ``str(formula)``, which spells signs out and sets every bracket."""
 MAX_DEPTH = 16
-"""Connectives and quantifiers inside each other; brackets may be twice as deep."""
+"""Maximum depth of connectives and quantifiers; brackets may be twice as deep."""
 
 Operator = Literal["<->", "->", "|", "&"]
 Quantifier = Literal["forall", "exists"]
@@ -44,7 +44,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 
 
 class FormulaError(ValueError):
-    """Text that is no formula, or one over a cap."""
+    """The text is not a formula, or the formula is over a cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """Two formulas and what connects them."""
+    """Two formulas and their connective."""
 
     operator: Operator
     left: Formula
@@ -80,7 +80,7 @@ class Binary:
         return f"{self._side(self.left)} {self.operator} {self._side(self.right)}"
 
     def _side(self, side: Formula) -> str:
-        """In brackets unless it binds tighter."""
+        """Return the text of an operand, in brackets unless it binds tighter."""
         if isinstance(side, Binary):
             tighter = _LOOSEST_FIRST.index(side.operator) > _LOOSEST_FIRST.index(self.operator)
             return str(side) if tighter else f"({side})"
@@ -89,7 +89,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Quantified:
-    """A formula for every, or for some, value of a variable."""
+    """A formula under a quantifier: it holds for every, or for some, value of a variable."""
 
     quantifier: Quantifier
     variable: str
@@ -107,7 +107,7 @@ def _inside(formula: Formula, *bracketed: type[Formula]) -> str:
 
 
 def atoms(formula: Formula) -> Iterator[Atom]:
-    """Every occurrence of an atom, from left to right."""
+    """Yield every occurrence of an atom, from left to right."""
     match formula:
         case Atom():
             yield formula
@@ -119,7 +119,7 @@ def atoms(formula: Formula) -> Iterator[Atom]:
 
 
 def free_terms(formula: Formula) -> set[str]:
-    """Terms that no quantifier binds: the constants, where the formula says something."""
+    """Return the terms that no quantifier binds: in a closed formula, its constants."""
     match formula:
         case Atom(_, terms):
             return set(terms)
@@ -132,15 +132,15 @@ def free_terms(formula: Formula) -> set[str]:
 
 
 def read_formula(text: str, *, max_chars: int = MAX_CHARS) -> Formula:
-    """Read a formula. Time is linear in the length of ``text``.
+    """Parse a formula, in time linear in the length of ``text``.
 
     Args:
-        text: in the notation above.
-        max_chars: longest text that is read at all; with ``WRITTEN_CHARS``, ``str`` of every formula that was read
-            is read as that formula again.
+        text: formula in the notation above.
+        max_chars: maximum length of ``text``; with ``WRITTEN_CHARS``, ``str`` of every formula that was read is
+            read as that formula again.
 
     Raises:
-        FormulaError: it is none, longer than ``max_chars``, or nested deeper than 16.
+        FormulaError: ``text`` is not a formula, is longer than ``max_chars``, or is nested deeper than 16.
     """
     if len(text) > max_chars:
         raise FormulaError(f"a formula has {max_chars} characters at most, this one has {len(text)}")
@@ -182,7 +182,7 @@ class _Reader:
             raise FormulaError(f"{self._token!r} is left over")
 
     def binary(self, level: int) -> Formula:
-        """A chain of one connective, or what binds tighter."""
+        """Read a chain of one connective, or a formula that binds tighter."""
         if level == len(_LOOSEST_FIRST):
             return self._unary()
         operator = _LOOSEST_FIRST[level]

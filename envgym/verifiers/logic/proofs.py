@@ -1,8 +1,8 @@
-"""Proofs as numbered lines, each of which follows from the few lines that it names.
+"""Proofs as numbered lines, each of which follows from the few lines that it cites.
 
-A step is whatever z3 finds valid; no rule has a name. What makes a proof more than the claim is that steps are
-small: a step names at most ``max_cited`` lines and says at most ``max_atoms`` atoms, so that premises cannot be
-piled up into one line from which everything follows at once.
+A step is anything that z3 finds valid; rules have no names. A proof says more than its claim because steps are
+small: a step cites at most ``max_cited`` lines and holds at most ``max_atoms`` atoms, so that premises cannot be
+joined into one line from which everything follows at once.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _CITED = re.compile(r"\d{1,4}(?:(?:\s*,\s*|\s+and\s+|\s+)\d{1,4}){0,15}", re.ASC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRules:
-    """How large a proof and its steps may be."""
+    """Limits on the size of a proof and its steps."""
 
     max_cited: int = 2
-    """Lines that one step may name."""
+    """Maximum number of lines that one step cites."""
     max_atoms: int = 4
-    """Occurrences of atoms in one step's formula."""
+    """Maximum number of occurrences of atoms in one step's formula."""
     max_lines: int = 40
 
 
 @dataclass(frozen=True, slots=True)
 class ProofLine:
-    """A step: its formula and the numbers of the lines that it follows from."""
+    """A step: its formula, and the numbers of the lines from which it follows."""
 
     formula: Formula
     cited: tuple[int, ...]
@@ -46,47 +46,47 @@ class ProofLine:
 
 @dataclass(frozen=True, slots=True)
 class LineVerdict:
-    """What became of one line."""
+    """Verdict on one line."""
 
     number: int
     line: ProofLine | None
-    """``None``: the line cannot be read, or breaks a rule."""
+    """``None`` if the line cannot be read or breaks a rule."""
     validity: Validity | None
-    """``None`` with ``line``."""
+    """``None`` if ``line`` is."""
     reason: str
-    """For the proof's author; empty where the line follows."""
+    """Explanation for the proof's author; empty if the line follows."""
 
     @property
     def follows(self) -> bool:
-        """Whether the line may stand."""
+        """True if the line follows from those it cites."""
         return self.validity is Validity.FOLLOWS
 
 
 @dataclass(frozen=True, slots=True)
 class ProofVerdict:
-    """What became of a proof."""
+    """Verdict on a proof."""
 
     lines: tuple[LineVerdict, ...]
     proved: bool
-    """Every line follows, and the last one is the goal."""
+    """True if every line follows and the last one is the goal."""
     reason: str
-    """What is wrong with the proof as a whole; empty where ``proved``."""
+    """Fault of the proof as a whole; empty if ``proved``."""
 
     def established(self) -> set[Formula]:
-        """Formulas of the lines before the first that does not follow; guesses after it establish nothing."""
+        """Return the formulas before the first line that does not follow; later guesses establish nothing."""
         standing = itertools.takewhile(lambda verdict: verdict.follows, self.lines)
         return {verdict.line.formula for verdict in standing if verdict.line}
 
 
 def check_proof(text: str, premises: Sequence[Formula], goal: Formula, rules: StepRules) -> ProofVerdict:
-    """Check a proof; no text makes it raise.
+    """Check a proof; never raise because of ``text``.
 
     Args:
         text: lines such as ``5. p & q from 1, 4``; the premises are lines 1 to ``len(premises)``, and the proof's
             lines count on from there. Numbers may be left out; blank lines are skipped.
-        premises: what may be used.
-        goal: what the last line must say, in this very form.
-        rules: how large steps may be.
+        premises: formulas that the proof may use.
+        goal: formula of the last line, in exactly this form.
+        rules: limits on the proof and its steps.
 
     Raises:
         VerifierError: the prover failed.
@@ -121,7 +121,7 @@ def _with_step(number: int, line: ProofLine, step: StepVerdict) -> LineVerdict:
 
 
 class _Reader:
-    """Reads lines in order; ``formulas`` holds what later lines may cite."""
+    """Reads lines in order; ``formulas`` holds those that later lines may cite, by number."""
 
     def __init__(self, premises: Sequence[Formula], goal: Formula, rules: StepRules) -> None:
         self.formulas: dict[int, Formula] = dict(enumerate(premises, 1))
@@ -132,7 +132,7 @@ class _Reader:
         self._constants = set().union(*(free_terms(formula) for formula in known))
 
     def read(self, row: str) -> tuple[ProofLine | None, str]:
-        """The line, or why it is none. Lines after it may cite it only if it is one."""
+        """Return the line and an empty text, or ``None`` and the fault; later lines may cite only a line."""
         number = self._next
         self._next += 1
         try:

@@ -1,7 +1,7 @@
-"""Whether steps follow, by z3. Runs in a worker process only, for z3 cannot be interrupted safely.
+"""Decision of proof steps by z3. Runs in a worker process only, because z3 cannot be interrupted safely.
 
-The solver is limited by z3's own count of work (``rlimit``), not by the clock: the same step is decided alike on a
-busy machine. The domain of things has at least one member, as usual.
+The solver is limited by z3's own count of work (``rlimit``) rather than the clock, so that a busy machine decides
+every step alike. The domain of things has at least one member, as usual in first-order logic.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from envgym.verifiers.logic.formulas import (
 __all__ = ["answer", "warm_up"]
 
 _STEP_EFFORT = 200_000
-"""Units of z3's own count of work for one step; ordinary steps take some hundreds."""
+"""Limit on one step in units of z3's own count of work; ordinary steps take a few hundred."""
 _TOTAL_EFFORT = 1_000_000
-"""Units for all steps of a request: about a second."""
+"""Limit on all steps of a request, in the same units: about a second."""
 _UNDECIDED = ["undecided", ""]
 _CONNECTIVES = {"&": z3.And, "|": z3.Or, "->": z3.Implies, "<->": lambda left, right: left == right}
 
 
 def warm_up() -> None:
-    """Make what every forked child then shares."""
+    """Load and initialise z3, which every forked child then shares."""
     answer({"steps": [[["forall x. p(x) -> q"], "q | r"]]})
 
 
@@ -41,7 +41,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``{"verdicts": [...]}``: for each step ``["follows", ""]``, ``["undecided", ""]``, or
-        ``["does_not_follow", where]``, where propositions take the values that ``where`` tells.
+        ``["does_not_follow", where]``; ``where`` names the propositions' values in a counterexample.
     """
     left = _TOTAL_EFFORT
     verdicts = []
@@ -53,8 +53,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decide(premises: list[str], conclusion: str, effort: int) -> tuple[list[str], int]:
-    """The verdict, and the work that it took."""
-    solver = z3.SimpleSolver()  # half the time of the combined one, which picks among tactics first
+    """Return the verdict and the work it took."""
+    solver = z3.SimpleSolver()  # half the time of the combined solver, which chooses a tactic first
     solver.set("rlimit", effort)
     formulas = [read_formula(text, max_chars=WRITTEN_CHARS) for text in (*premises, conclusion)]
     translation = _Translation()
@@ -76,13 +76,13 @@ def _work(solver: Any) -> int:
 
 
 class _Translation:
-    """The z3 terms of one step: names stand for the same in all its formulas."""
+    """Translates the formulas of one step; a name means the same in all of them."""
 
     def __init__(self) -> None:
         self._thing = z3.DeclareSort("Thing")
 
     def of(self, formula: Formula, bound: dict[str, Any]) -> Any:
-        """The z3 formula, where ``bound`` holds the variables of the quantifiers around it."""
+        """Return the z3 formula; ``bound`` holds the variables of the enclosing quantifiers."""
         match formula:
             case Atom(name, ()):
                 return z3.Bool(name)
@@ -100,7 +100,7 @@ class _Translation:
 
 
 def _where(model: z3.ModelRef, formulas: list[Formula]) -> str:
-    """The propositions' values in a case that speaks against the step; nothing where there are predicates."""
+    """Return the propositions' values in a counterexample to the step; empty if the step has predicates."""
     used = {atom for formula in formulas for atom in atoms(formula)}
     if any(atom.terms for atom in used):
         return ""
