@@ -155,8 +155,8 @@ def test_a_row_without_a_proof_can_be_asked_but_has_no_expert(tmp_path: Path) ->
     [
         ({"goal": "d0"}, "row 1: the proof is wrong: the last line is not the goal, d0"),
         ({"goal": "~c0", "proof": []}, "row 1: the goal does not follow"),
-        ({"goal": "c0 &"}, "row 1: column 'goal': 'c0 &' is no formula"),
-        ({"goal": 7}, "row 1: column 'goal': '7' is no formula"),
+        ({"goal": "c0 &"}, "row 1: column 'goal': 'c0 &' is not a formula"),
+        ({"goal": 7}, "row 1: column 'goal': '7' is not a formula"),
         ({"premises": []}, "row 1: column 'premises' must be a list of 1 to 60 formulas"),
         ({"premises": ["a0", "a0(ada) -> c0"]}, "row 1: a0 is used with different numbers of terms"),
         ({"premises": "a0"}, "row 1: column 'premises' must be a list"),

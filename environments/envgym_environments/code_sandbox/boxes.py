@@ -1,4 +1,4 @@
-"""What a set of tests runs in and with."""
+"""The two sandboxes of a set of tests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["Boxes"]
 
 
 class Boxes:
-    """Two sandboxes, each opened when first needed: one for the policy's programs, and one for test code, which no
-    program ever enters.
+    """Two sandboxes, each opened on first use: one for the policy's programs, one for test code.
+
+    No program ever enters the second, which holds the expected results.
 
     Args:
         services: opens sandboxes.
-        limits: in effect in both.
-        call_seconds: processor time of one call of a program's function, in seconds.
-        recordings: what is known of reference solutions, by test suite; added to.
+        limits: limits in effect in both.
+        call_seconds: limit on one call of a program's function in seconds of processor time.
+        recordings: records of reference solutions, by test suite; new ones are added.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Boxes:
         self._opened: dict[str, Sandbox] = {}
 
     async def program(self) -> Sandbox:
-        """Where programs run.
+        """Return the sandbox for programs.
 
         Raises:
             SandboxError: none could be started.
@@ -41,7 +42,7 @@ class Boxes:
         return await self._get("program")
 
     async def checker(self) -> Sandbox:
-        """Where test code runs.
+        """Return the sandbox for test code.
 
         Raises:
             SandboxError: none could be started.

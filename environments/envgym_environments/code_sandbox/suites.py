@@ -1,4 +1,4 @@
-"""The tests of a task, as kept in its reference, and how each kind is run."""
+"""Test suites of tasks, in the form of the task's reference, by kind of test."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["AssertTests", "StdioTest", "StdioTests", "Suite", "ValueTest", "Valu
 
 Which = Literal["visible", "hidden"]
 RESTARTS = 3
-"""How often a program's process is begun anew for the calls after one that ended it."""
+"""Number of times that a program is started again for the calls after one that ended its process."""
 
 
 class ValueTest(pydantic.BaseModel):
-    """One call and what it must return, both as tagged JSON."""
+    """One call and its expected result, both as tagged JSON."""
 
     arguments: list[JsonValue]
     expected: JsonValue
@@ -100,7 +100,7 @@ class AssertTests(pydantic.BaseModel):
         key = "\0".join((self.solution, *tests))
         recording = boxes.recordings.get(key) or await record_calls(checker, suite)
         deciding = [tests.index(test) for test in self.hidden]
-        if recording.failures.keys().isdisjoint(deciding):  # a failure may pass: it is looked into again next time
+        if recording.failures.keys().isdisjoint(deciding):  # a failure may be transient: record again next time
             boxes.recordings[key] = recording
         shown = [n for n in map(tests.index, self.visible) if n not in recording.failures]
         wanted = shown if which == "visible" else deciding
@@ -111,14 +111,14 @@ class AssertTests(pydantic.BaseModel):
 
 
 def _named(test: str, result: TestResult) -> TestResult:
-    """A failure with the last line of its test, which is its assert."""
+    """Return a failure with the last line of its test, which is its assert."""
     if result.passed:
         return result
     return TestResult(passed=False, text=f"{test.strip().splitlines()[-1]} failed: {result.text}")
 
 
 class StdioTest(pydantic.BaseModel):
-    """What a program reads, and what it must print."""
+    """Input of a program and its expected output."""
 
     stdin: str
     stdout: str
@@ -152,7 +152,7 @@ class StdioTests(pydantic.BaseModel):
 
 
 def _show(value: object) -> str:
-    """A value as the policy sees it; Python refuses to write out very large integers."""
+    """Return a value as text for the policy; Python refuses to write out very large integers."""
     try:
         return repr(value)
     except ValueError:
@@ -166,5 +166,5 @@ _ADAPTER: pydantic.TypeAdapter[Suite] = pydantic.TypeAdapter(
 
 
 def read_suite(reference: JsonValue) -> Suite:
-    """The tests in a task's reference."""
+    """Return the tests in a task's reference."""
     return _ADAPTER.validate_python(reference)

@@ -12,7 +12,7 @@ _PRIMES = (3, 5, 7, 11, 13, 17, 19, 23)
 
 
 def arithmetic(rng: random.Random, level: int) -> MathProblem:
-    """``level`` operations on whole numbers; brackets from level 2 on, larger numbers from level 4 on."""
+    """Draw ``level`` operations on whole numbers, with brackets from level 2, larger numbers from level 4."""
     largest = 99 if level < 4 else 999
     expression = str(rng.randint(2, largest))
     for _ in range(level):
@@ -24,7 +24,7 @@ def arithmetic(rng: random.Random, level: int) -> MathProblem:
 
 
 def fractions(rng: random.Random, level: int) -> MathProblem:
-    """Sums, then products and quotients, of fractions with growing denominators."""
+    """Draw sums, then products and quotients, of fractions with growing denominators."""
     largest = (6, 9, 12, 16, 24)[level - 1]
     operators = "+-" if level == 1 else "+-*/"
     terms = [_fraction(rng, largest) for _ in range(2 + (level > 2) + (level > 4))]
@@ -36,7 +36,7 @@ def fractions(rng: random.Random, level: int) -> MathProblem:
 
 
 def modular(rng: random.Random, level: int) -> MathProblem:
-    """Remainders of numbers, products and powers, then inverses, then two congruences at once."""
+    """Draw remainders of numbers, products and powers, then inverses, then pairs of congruences."""
     modulus = rng.randint(3, 9 + 4 * level)
     base, other = rng.randint(10, 99), rng.randint(10, 99)
     match level:

@@ -1,4 +1,4 @@
-"""Is the final answer right, and is it an answer?"""
+"""Checks of the final answer: equal to the gold, and evaluated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POWERS = re.compile(r"\^|\*\*|\\sqrt|[√²³]")
 
 
 async def is_correct(trajectory: Trajectory) -> float:
-    """1 where the last message's fenced answer equals the gold and leaves no work undone, else 0.
+    """Return 1 if the last message's fenced answer equals the gold and is evaluated, else 0.
 
     Raises:
         VerifierError: the verifier could not decide; the episode is missing data.
@@ -36,7 +36,7 @@ async def is_correct(trajectory: Trajectory) -> float:
     )
     if answer is None or leaves_work(answer, gold):
         return 0.0
-    # A thread, because computer algebra may take its whole time limit.
+    # In a thread, because computer algebra may take its whole time limit.
     verdict = await asyncio.to_thread(verify, f"<answer>{answer}</answer>", gold)
     if not verdict.decided:
         raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
@@ -44,7 +44,7 @@ async def is_correct(trajectory: Trajectory) -> float:
 
 
 def leaves_work(answer: str, gold: str) -> bool:
-    """Whether ``answer`` restates the problem of a plain number: ``12/4`` for 3, ``2^10`` for 1024.
+    """Return whether ``answer`` leaves a plain number unevaluated: ``12/4`` for 3, ``2^10`` for 1024.
 
     A fraction may have one bar, and a power of ten may follow a number.
     """

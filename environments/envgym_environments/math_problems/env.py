@@ -51,7 +51,7 @@ _SYSTEM = Message(role="system", content="Solve the problem. Put the result in <
 class MathProblems(ChatEnv):
     """Solve a problem, with a calculator on the way; the last message's answer is compared exactly.
 
-    Only what the last message fences counts, and work left to the verifier (``12/4`` for 3) is no answer.
+    Only the fenced answer in the last message counts, and it must be evaluated: ``12/4`` for 3 is wrong.
     """
 
     class Config(ChatEnv.Config):
@@ -106,16 +106,16 @@ class MathProblems(ChatEnv):
         self._session = PythonSession(self.services, limits, error_chars=_ERROR_CHARS)
 
     def make_tools(self) -> dict[str, Tool]:
-        """The tools that the settings offer."""
+        """Return the tools that the settings offer."""
         offered = {"calculator": self.config.calculator, "python": self.config.python}
         return {name: made for name, made in collect_tools(self).items() if offered[name]}
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Procedural problems made on demand, or the rows of the source.
+        """Return procedural problems, made on demand, or the rows of the source.
 
         Raises:
-            DataError: see ``FileProblems.load``; a procedural task is refused when its families make hardly any
-                problem but the examples.
+            DataError: see ``FileProblems.load``; also on access to a procedural task, if the families make hardly
+                any problem but the examples.
         """
         s = self.config
         if s.source == "procedural":
@@ -138,14 +138,14 @@ class MathProblems(ChatEnv):
         await self._session.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """One calculation where a calculator is on offer, then the answer."""
+        """Return one calculation, if the calculator is offered, then the answer."""
         reference = reference_of(task)
         expression = reference.get("expression")
         calls = [call("calculator", expression=expression)] if expression and "calculator" in self.tools else []
         return script(calls, str(reference["answer"]))
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for the right answer; a wrong one earns at most ``format_weight``."""
+        """Score the right answer 1, a wrong one at most ``format_weight``."""
         share = self.config.format_weight
         rubric = Rubric(
             Reward(name="correct", function=is_correct, weight=1 - share),
@@ -190,13 +190,13 @@ class MathProblems(ChatEnv):
 
     @functools.cached_property
     def _examples(self) -> tuple[Message, ...]:
-        """The solved problems before every procedural question."""
+        """Messages of the solved problems before every procedural question."""
         rng = derive_rng("examples", self.config.task_seed)
         problems = [self._new_problem(rng)[2] for _ in range(self.config.examples)]
         return tuple(itertools.chain(*(_solved(p.question, p.answer, p.expression) for p in problems)))
 
     def _after_examples(self, split: Split, files: FileProblems) -> Sequence[Task]:
-        """The file's tasks of a split; its first training rows are the examples, and are not asked."""
+        """Return the file's tasks of a split, without its first training rows, which are shown as examples."""
         count = self.config.examples
         if not count:
             return files.load(split, _SYSTEM)
@@ -208,7 +208,7 @@ class MathProblems(ChatEnv):
 
 
 def _solved(question: str, answer: str, expression: str | None = None) -> tuple[Message, Message]:
-    """A question, and how to answer it."""
+    """Return a question and its solution as messages."""
     working = f"{expression} = {answer}\n" if expression else ""
     return (
         Message(role="user", content=question),

@@ -1,4 +1,4 @@
-"""What every family of problems makes."""
+"""Problems, as every family makes them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ THINGS = (
     "shells",
     "stamps",
 )
-"""What problems count."""
+"""Things that are counted in problems."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathProblem:
-    """A question, and the calculation that solves it."""
+    """A question with the calculation that solves it."""
 
     question: str
     expression: str
-    """What the scripted expert gives to the calculator; its value is the answer."""
+    """Expression that the scripted expert gives to the calculator; its value is the answer."""
 
     @property
     def answer(self) -> str:
-        """An integer, or a fraction in lowest terms."""
+        """The answer: an integer, or a fraction in lowest terms."""
         return calculate(self.expression)
 
 

@@ -14,22 +14,22 @@ from envgym.verifiers import check_gold
 __all__ = ["GSM8K", "FileProblems"]
 
 _COMPARISON = {"unit": str, "percent": bool, "rounded": bool}
-"""Columns that a row may have, and what they hold."""
+"""Optional columns of a row, with their types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProblems:
-    """Where problems are and how to read a row."""
+    """Files of problems, with the columns of a row."""
 
     train_file: str
     held_out_file: str = ""
     question_column: str = "question"
     answer_column: str = "answer"
     answer_marker: str = ""
-    """The answer is what follows the last occurrence; ``""``: the whole column."""
+    """The answer follows the last occurrence of this text; with ``""`` it is the whole column."""
 
     def load(self, split: Split, system: Message) -> Sequence[Task]:
-        """Read the tasks of a split. A row may say how its answer is compared: ``unit``, ``percent``, ``rounded``.
+        """Read the tasks of a split. The columns ``unit``, ``percent`` and ``rounded`` set a row's answer rules.
 
         Raises:
             DataError: see ``load_split``; also a gold that cannot be read. The message names file and row.
@@ -61,7 +61,7 @@ class FileProblems:
 
 
 def _comparison(where: str, row: dict[str, Any]) -> dict[str, str | bool]:
-    """How the row says that its answer is compared; see ``verify_math``."""
+    """Return the row's arguments of ``verify_math``."""
     said = {name: row[name] for name in _COMPARISON if row.get(name) is not None}
     for name, value in said.items():
         if not isinstance(value, _COMPARISON[name]):

@@ -1,4 +1,4 @@
-"""Word problems: someone has things, and ``level`` events change how many."""
+"""Word problems: ``level`` events change the number of someone's things."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = ("Ana", "Ben", "Eva", "Ira", "Kim", "Lee", "Max", "Mia", "Noa", "Sam", 
 
 
 def word_problems(rng: random.Random, level: int) -> MathProblem:
-    """A chain of ``level`` events; every number on the way is a whole number above 0."""
+    """Draw a chain of ``level`` events; every intermediate result is a whole number above 0."""
     name, things = rng.choice(_NAMES), rng.choice(THINGS)
     count = rng.randint(4, 99)
     sentences, expression = [f"{name} has {count} {things}."], str(count)
@@ -28,7 +28,7 @@ def word_problems(rng: random.Random, level: int) -> MathProblem:
 
 
 def _event(rng: random.Random, count: int) -> tuple[str, str, int]:
-    """A sentence, and what it does to ``count``."""
+    """Return a sentence, and its effect on ``count``."""
     divisors = [n for n in range(2, 13) if count % n == 0 and count > n]
     choices = ["+", "-", "*"] if count > 2 else ["+", "*"]
     match rng.choice(choices + ["/"] * bool(divisors)):

@@ -11,7 +11,7 @@ __all__ = ["combinatorics", "linear_equations", "sequences"]
 
 
 def linear_equations(rng: random.Random, level: int) -> MathProblem:
-    """One unknown: whole solutions, then negative ones, x on both sides, brackets, rational solutions."""
+    """Draw an equation in x: whole solution, then negative ones, x on both sides, brackets, rational solution."""
     solution = rng.randint(2, 20) if level == 1 else rng.choice([n for n in range(-20, 21) if n])
     factor, shift = rng.randint(2, 9), rng.randint(1, 30)
     match level:
@@ -36,7 +36,7 @@ def linear_equations(rng: random.Random, level: int) -> MathProblem:
 
 
 def sequences(rng: random.Random, level: int) -> MathProblem:
-    """Next term, nth term, geometric, quadratic, and the sum of an arithmetic series."""
+    """Draw a sequence: next term, nth term, geometric, quadratic, and the sum of an arithmetic series."""
     start, step, place = rng.randint(1, 30), rng.randint(2, 12), rng.randint(8, 30)
     terms = ", ".join(str(start + step * i) for i in range(4))
     match level:
@@ -61,7 +61,7 @@ def sequences(rng: random.Random, level: int) -> MathProblem:
 
 
 def combinatorics(rng: random.Random, level: int) -> MathProblem:
-    """Choices, orders, subsets, words with repeated letters, and sharing out equal things."""
+    """Draw a count of choices, orders, subsets, words with repeated letters, or shares of equal things."""
     things = rng.choice(THINGS)
     total = rng.randint(5, 18)
     match level:
@@ -90,5 +90,5 @@ def combinatorics(rng: random.Random, level: int) -> MathProblem:
 
 
 def _falling(total: int, count: int) -> str:
-    """``total * (total - 1) * ...``, ``count`` factors, written out."""
+    """Return ``total * (total - 1) * ...``, ``count`` factors, as text."""
     return "*".join(str(total - i) for i in range(count))

@@ -31,7 +31,7 @@ FAMILIES: Mapping[str, Family] = {"propositional": propositional, "first_order":
 class ProofChecker(ChatEnv):
     """Prove a goal from premises in small steps; a prover checks each of them.
 
-    Only the proof that the last message fences counts, and all of its lines must follow.
+    Only the fenced proof in the last message counts, and all of its lines must follow.
     """
 
     class Config(ChatEnv.Config):
@@ -54,7 +54,7 @@ class ProofChecker(ChatEnv):
         )
         checker: bool = pydantic.Field(default=True, description="offer the tool that checks a proof")
         max_cited: int = pydantic.Field(default=2, ge=2, le=4, description="lines that one step may use")
-        max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms that one step's formula may say")
+        max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms in one step's formula")
         max_lines: int = pydantic.Field(default=40, ge=1, le=100, description="lines of a proof")
         progress_weight: float = pydantic.Field(
             default=0.0,
@@ -73,11 +73,11 @@ class ProofChecker(ChatEnv):
     config: Config
 
     def make_tools(self) -> dict[str, Tool]:
-        """The tool that checks a proof, where the settings offer it."""
+        """Return the tool that checks a proof, if the settings offer it."""
         return collect_tools(self) if self.config.checker else {}
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Procedural problems made on demand, or the rows of a file.
+        """Return procedural problems, made on demand, or the rows of a file.
 
         Raises:
             DataError: see ``file_problems``.
@@ -88,10 +88,10 @@ class ProofChecker(ChatEnv):
         return file_problems(split, s.source, s.held_out_file, self._rules, self._task)
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """The proof, checked first where the tool is on offer.
+        """Return the proof, after a check of it if the tool is offered.
 
         Raises:
-            DataError: the row of a file gives no proof.
+            DataError: the row of a file holds no proof.
         """
         proof = "\n".join(_texts(task, "proof"))
         if not proof:
@@ -99,7 +99,7 @@ class ProofChecker(ChatEnv):
         return script([call("check", proof=proof)] if "check" in self.tools else [], f"\n{proof}\n")
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for a proof; without one, at most ``progress_weight``.
+        """Score a proof 1, an attempt at most ``progress_weight``.
 
         Raises:
             VerifierError: the prover failed.
@@ -122,7 +122,7 @@ class ProofChecker(ChatEnv):
 
     async def _verdict(self, task: Task, proof: str) -> ProofVerdict:
         premises, (goal,) = _formulas(task, "premises"), _formulas(task, "goal")
-        # A thread, because the prover may take a second.
+        # In a thread, because the prover may take a second.
         return await asyncio.to_thread(check_proof, proof, premises, goal, self._rules)
 
     @property
@@ -160,7 +160,7 @@ class ProofChecker(ChatEnv):
 
 
 def _progress(task: Task, verdict: ProofVerdict) -> float:
-    """The share of the expert's steps that stand before the first broken line; 1 for any proof."""
+    """Return the share of the expert's steps that stand before the first wrong line; 1 for any proof."""
     expected = set(_formulas(task, "steps"))
     if verdict.proved or not expected:
         return float(verdict.proved)

@@ -1,4 +1,4 @@
-"""What every family of problems makes, and how one is put together."""
+"""Problems, as every family makes them, and drafts from which they are built."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["Draft", "Family", "ProofProblem", "negated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofProblem:
-    """Premises, a goal, and a proof of it."""
+    """Premises, a goal, and a proof of the goal."""
 
     premises: tuple[str, ...]
     goal: str
     proof: tuple[str, ...]
     """Lines as ``check_proof`` reads them; the last one is the goal."""
     steps: tuple[str, ...]
-    """Their formulas."""
+    """Formulas of the proof's lines."""
 
     @property
     def question(self) -> str:
-        """What the prompt says: numbered premises, and the goal."""
+        """Text of the prompt: the numbered premises and the goal."""
         lines = [f"{number}. {premise}" for number, premise in enumerate(self.premises, 1)]
         return "\n".join(("Premises:", *lines, f"Goal: {self.goal}"))
 
@@ -35,7 +35,7 @@ Family = Callable[[random.Random, int], ProofProblem]
 
 @dataclass(slots=True)
 class Draft:
-    """A problem while it grows from a fact, rule by rule; formulas are texts as they are printed."""
+    """A problem that grows from a fact, rule by rule; formulas are texts in printed form."""
 
     _premises: list[str] = field(default_factory=list)
     _steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Draft:
         return self._premises[-1]
 
     def step(self, text: str, *uses: str) -> str:
-        """Add a step of the proof that uses formulas from before."""
+        """Add a step of the proof that uses earlier formulas."""
         self._steps.append((str(read_formula(text)), uses))
         return self._steps[-1][0]
 
     def problem(self, rng: random.Random) -> ProofProblem:
-        """The problem whose goal is the last step, its premises in any order."""
+        """Return the problem whose goal is the last step, with its premises shuffled."""
         premises = rng.sample(self._premises, len(self._premises))
         steps = [text for text, _ in self._steps]
         numbers = {text: number for number, text in enumerate([*premises, *steps], 1)}
@@ -65,5 +65,5 @@ class Draft:
 
 
 def negated(literal: str) -> str:
-    """The opposite of an atom or of its negation."""
+    """Return the negation of a literal: of an atom, or of its negation."""
     return literal.removeprefix("~") if literal.startswith("~") else f"~{literal}"

@@ -25,11 +25,11 @@ def file_problems(
     rules: StepRules,
     make: Callable[[str, Split, ProofProblem], Task],
 ) -> Sequence[Task]:
-    """The problems of a split, from rows with ``premises`` (a list of formulas), ``goal`` and perhaps ``proof``.
+    """Return the problems of a split, from rows of ``premises`` (a list), ``goal`` and, optionally, ``proof``.
 
     Raises:
-        DataError: see ``load_split``; also a formula that cannot be read, premises that contradict each other, a
-            proof that is wrong, or without a proof, a goal that does not follow. The message names file and row.
+        DataError: see ``load_split``; also for a formula that cannot be read, premises that contradict each other,
+            a wrong proof, or a row without a proof whose goal does not follow. The message names file and row.
     """
 
     def read(where: str, row: dict[str, Any], split: Split) -> Task:
@@ -73,4 +73,4 @@ def _formula(where: str, row: dict[str, Any], column: str) -> Formula:
     try:
         return read_formula(text)
     except FormulaError as error:
-        raise DataError(f"{where}: column {column!r}: {text[:80]!r} is no formula: {error}") from None
+        raise DataError(f"{where}: column {column!r}: {text[:80]!r} is not a formula: {error}") from None

@@ -12,7 +12,7 @@ __all__ = ["propositional"]
 
 
 class _Chain:
-    """The literal that is known last, and names not used yet."""
+    """The last literal that is known, and the names not used yet."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -69,11 +69,11 @@ def _split(chain: _Chain) -> None:
 
 
 _RULES: tuple[Callable[[_Chain], None], ...] = (_detach, _contrapose, _exclude, _join, _equate, _split)
-"""In the order in which levels bring them in."""
+"""Rules in the order in which levels introduce them."""
 
 
 def propositional(rng: random.Random, level: int) -> ProofProblem:
-    """A proof by ``level + 1`` rules, beside ``level`` premises that lead nowhere."""
+    """Draw a problem with a proof by ``level + 1`` rules, and ``level`` premises that lead nowhere."""
     chain = _Chain(rng)
     for _ in range(level + 1):
         rng.choice(_RULES[: level + 1])(chain)

@@ -1,7 +1,7 @@
 """The simulated office: an inbox, items that can be sent or deleted, accounts, web forms.
 
-Everything is in this process and a function of the calls made, so the record of the calls (``events``) is all
-that scoring needs.
+The state lives in this process and is a function of the calls made, so that scoring needs only the record of the
+calls (``events``).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Event(pydantic.BaseModel):
     tool: str
     arguments: dict[str, JsonValue] = {}
     took_effect: bool = True
-    """False when the world turned it down, e.g. for want of money."""
+    """False if the world rejected the action, e.g. for lack of money."""
 
     def matches(self, pattern: ActionPattern) -> bool:
-        """Whether this is the action that ``pattern`` describes; strings compare without case and extra spaces."""
+        """Return whether ``pattern`` describes this action; strings compare without case and extra spaces."""
         return self.tool == pattern.tool and all(
             name in self.arguments and _fold(self.arguments[name]) == _fold(wanted)
             for name, wanted in pattern.arguments.items()
@@ -44,28 +44,28 @@ class Event(pydantic.BaseModel):
 
 
 class Office(pydantic.BaseModel):
-    """The state of one episode's office.
+    """State of one episode's office.
 
-    Every action returns what the assistant is told.
+    Every action returns a text for the assistant.
 
     Raises:
-        ToolInputError: it cannot be carried out.
+        ToolInputError: the action cannot be carried out.
     """
 
     inbox: dict[str, str] = {}
-    """Sender to text."""
+    """Texts of mails by sender."""
     items: list[str] = []
     accounts: dict[str, int] = {}
-    """Owner to balance."""
+    """Balances by owner."""
     forms: list[str] = []
 
     def look(self, place: str) -> str:
-        """The names of what there is in a place."""
+        """List the names of the things in a place."""
         places = {"inbox": [*self.inbox], "files": self.items, "bank": [*self.accounts], "forms": self.forms}
         return ", ".join(places[_find(place, places, "place")]) or "nothing"
 
     def read_mail(self, sender: str) -> str:
-        """The text of the mail from ``sender``."""
+        """Return the text of the mail from ``sender``."""
         return self.inbox[_find(sender, self.inbox, "mail from")]
 
     def send(self, item: str, to: str) -> str:

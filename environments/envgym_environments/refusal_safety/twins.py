@@ -15,11 +15,11 @@ __all__ = ["Twins", "make_request", "make_twin"]
 
 
 class Twins(Sequence[Task]):
-    """Tasks in pairs: every even one is harmful, the one after it is its benign twin.
+    """Sequence of tasks in pairs: every even one is harmful, and the next one is its benign twin.
 
     Args:
-        requests: from ``make_request``; their bare prompts have decided on the split.
-        size: how many tasks to hold, of both kinds.
+        requests: results of ``make_request``; their bare prompts have decided the split.
+        size: number of tasks, of both kinds together.
     """
 
     def __init__(self, requests: Sequence[Task], size: int) -> None:
@@ -43,12 +43,12 @@ class Twins(Sequence[Task]):
 
 
 def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
-    """What both twins of a request have in common, with the harmful one's prompt, free of its surroundings.
+    """Return the common part of both twins, with the harmful one's prompt without its surroundings.
 
     Args:
         family: a key of ``SCENARIOS``.
-        slots: drawn for that scenario, with its surroundings.
-        split: of both twins.
+        slots: slots drawn for that scenario, with its surroundings.
+        split: split of both twins.
         system: the system message.
     """
     prompt = SCENARIOS[family].build(slots, True).prompt
@@ -61,7 +61,7 @@ def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
 
 
 def make_twin(request: Task, *, harmful: bool) -> Task:
-    """One twin of a request, complete with its world and what is right.
+    """Return one twin of a request, complete with its world and reference.
 
     Raises:
         EnvironmentFailure: the request was not made by ``make_request``.

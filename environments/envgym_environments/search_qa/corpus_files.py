@@ -17,17 +17,17 @@ __all__ = ["file_index", "file_questions"]
 
 
 def file_index(name: str, retriever: Retriever, embedding_model: str) -> Index:
-    """The index of a JSON-lines corpus (``id``, ``title``, ``text``), kept for as long as the file is unchanged.
+    """Return the index of a JSON-lines corpus (``id``, ``title``, ``text``), cached while the file is unchanged.
 
     Raises:
-        DataError: the file is missing, malformed or empty, or an id comes up twice.
+        DataError: the file is missing, malformed or empty, or an id occurs twice.
     """
     return _index(name, changed_at(name), retriever, embedding_model)
 
 
 @functools.lru_cache(maxsize=4)
 def _index(name: str, changed: int, retriever: Retriever, embedding_model: str) -> Index:
-    """``changed`` is the file's time of change, which renews the entry."""
+    """Read a corpus; ``changed`` is the file's time of change, which renews the cache entry."""
     seen: dict[str, str] = {}
     documents: list[Document] = []
     for where, row in read_rows(name, ("id", "title", "text")):
@@ -42,10 +42,10 @@ def _index(name: str, changed: int, retriever: Retriever, embedding_model: str) 
 
 
 def file_questions(split: Split, train_file: str, held_out_file: str, system: Message) -> Sequence[Task]:
-    """The questions of a split, from rows with the columns ``question`` and ``answers`` (or one text).
+    """Return the questions of a split, from rows with columns ``question`` and ``answers`` (a list or one text).
 
     Raises:
-        DataError: see ``load_split``; also answers that are not texts or are blank.
+        DataError: see ``load_split``; also for answers that are not texts or are blank.
     """
 
     def make(where: str, row: dict[str, Any], split: Split) -> Task:

@@ -1,4 +1,4 @@
-"""Search by meaning: embeddings of a ``sentence-transformers`` model, compared by cosine."""
+"""Search by meaning: embeddings of a ``sentence-transformers`` model, compared by cosine similarity."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EmbeddingRanking(Ranking):
     """Cosine similarity of a query's embedding with every document's.
 
     Args:
-        documents: embedded here, once.
+        documents: documents to rank, embedded once on construction.
         model: a folder or a hub name of a sentence-transformers model, or ``BUILTIN_MODEL``.
 
     Raises:
@@ -41,14 +41,14 @@ class EmbeddingRanking(Ranking):
         self._documents = self._embed([f"{d.title}\n{d.text}" for d in documents])
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Cosines; all are 0 for an empty query."""
+        """Return cosines, ``[documents]``; all are 0 for an empty query."""
         if not query.strip():
             return numpy.zeros(len(self._documents))
         scores: NDArray[numpy.floating] = self._documents @ self._embed([query])[0]
         return scores
 
     def _embed(self, texts: list[str]) -> NDArray[numpy.floating]:
-        """Unit vectors, ``[texts, dimensions]``. A tokenizer serves one thread at a time."""
+        """Return unit vectors, ``[texts, dimensions]``, one call at a time: tokenizers are not thread-safe."""
         with self._lock:
             vectors: NDArray[numpy.floating] = self._model.encode(
                 texts, normalize_embeddings=True, show_progress_bar=False
@@ -63,7 +63,7 @@ def _load(name: str) -> Any:
     except ImportError:
         raise UserError(f"retriever = 'embeddings' needs sentence-transformers: {_INSTALL}") from None
     try:
-        # Weights as safetensors only: the other format is a pickle, which runs code.
+        # Accept weights as safetensors only: the other format is a pickle, which can run code.
         return SentenceTransformer(_place(name), device="cpu", model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         raise UserError(
@@ -74,7 +74,7 @@ def _load(name: str) -> Any:
 def _place(name: str) -> str:
     if name != BUILTIN_MODEL:
         folder = Path(name).expanduser()
-        if name.startswith(("/", ".", "~")) and not folder.is_dir():  # else a hub is asked, at length
+        if name.startswith(("/", ".", "~")) and not folder.is_dir():  # otherwise the library asks a hub, slowly
             raise UserError(f"embedding_model {name!r}: no such folder")
         return str(folder)
     package = importlib.util.find_spec(_PACKAGE)

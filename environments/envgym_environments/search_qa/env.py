@@ -25,14 +25,14 @@ from envgym_environments.search_qa.world import Document, World, make_world
 __all__ = ["SearchQA"]
 
 _WITHHELD = 0.1
-"""Share of facts that no document tells, where unanswerable questions are asked."""
+"""Share of facts that no document states, if unanswerable questions are asked."""
 
 
 class SearchQA(ChatEnv):
     """Look facts up in a corpus, follow them from document to document, and answer.
 
-    Only what the last message fences counts. One answer is compared by exact match, a set entity by entity; with
-    ``grader = "judge"`` what does not match is shown to a judge.
+    Only the fenced answer in the last message counts. One answer is compared by exact match, a set entity by
+    entity; with ``grader = "judge"``, a judge sees the answers that do not match.
     """
 
     class Config(SearchConfig):
@@ -43,18 +43,18 @@ class SearchQA(ChatEnv):
     _remote: RemoteRetriever | None = None
 
     def make_tools(self) -> dict[str, Tool]:
-        """Every tool; a remote retriever cannot open a document by its title."""
+        """Return the tools; a remote retriever cannot open a document by its title."""
         tools = collect_tools(self)
         if self.config.retriever_url:
             del tools["open_document"]
         return tools
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        """Questions about the fictional world, made on demand, or those of the files.
+        """Return questions about the fictional world, made on demand, or those of the files.
 
         Raises:
-            DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
-            UserError: the settings ask for a model or a judge that is not there.
+            DataError: a file is missing or malformed; the corpus is read here too, so that a fault shows early.
+            UserError: the settings name a model or a judge that is not available.
         """
         s = self.config
         if not s.retriever_url:
@@ -77,14 +77,14 @@ class SearchQA(ChatEnv):
             await remote.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """A search for each entity on the way, where that is known, then the answer."""
+        """Return a search for each entity that leads to the answer, if these are known, then the answer."""
         golds, all_of = _golds(task)
         path = reference_of(task).get("path")
         searches = [call("search", query=entity) for entity in path] if isinstance(path, list) else []
         return script(searches, "; ".join(golds) if all_of else golds[0])
 
     async def score(self, trajectory: Trajectory) -> Score:
-        """1 for a right answer; ``f1_weight`` and ``format_weight`` move shares of it to the other components.
+        """Score a right answer 1; ``f1_weight`` and ``format_weight`` move shares of it to the other components.
 
         Raises:
             VerifierError: the judge cannot be reached.
@@ -113,7 +113,7 @@ class SearchQA(ChatEnv):
         top_k = self.config.top_k
         if self._remote is not None:
             found = await self._remote.search(query, top_k)
-        elif self.config.retriever == "embeddings":  # a model's forward pass, during which others can go on
+        elif self.config.retriever == "embeddings":  # a forward pass, which must not block other episodes
             found = await asyncio.to_thread(self._index().search, query, top_k)
         else:
             found = self._index().search(query, top_k)
@@ -189,13 +189,13 @@ def _fictional_world(
     retriever: Retriever,
     embedding_model: str,
 ) -> tuple[World, Index]:
-    """Shared by every instance in this process: neither the world nor its index ever changes."""
+    """Return a world and its index, which never change, so that all instances in this process share them."""
     world = make_world(seed, documents, set_relations=set_relations, withheld=withheld, distractors=distractors)
     return world, Index(world.documents, retriever, embedding_model)
 
 
 def _golds(task: Task) -> tuple[list[str], bool]:
-    """The golds, and whether all of them are asked for."""
+    """Return the golds, and whether all of them are required."""
     reference = reference_of(task)
     answers = reference["answers"]
     return [str(a) for a in answers] if isinstance(answers, list) else [], bool(reference.get("all_of"))

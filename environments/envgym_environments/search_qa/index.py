@@ -1,4 +1,4 @@
-"""Search in short documents, by words, by meaning or by title."""
+"""Search engine for short documents, by words, by meaning or by title."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Index:
     """Finds documents by a query or by title.
 
     Args:
-        documents: what to search.
-        retriever: what queries and documents are compared by.
+        documents: documents to search.
+        retriever: measure for comparing queries with documents.
         embedding_model: see ``EmbeddingRanking``.
 
     Raises:
-        DataError: no document has a word in it.
-        UserError: there is no such model here.
+        DataError: no document holds a word.
+        UserError: the model is not available here.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Index:
             self._by_title.setdefault(document.title.strip().casefold(), []).append(document)
 
     def search(self, query: str, top_k: int) -> list[Document]:
-        """The best ``top_k`` documents that match ``query``, best first; ties in corpus order."""
+        """Return the ``top_k`` documents that match ``query`` best, best first; ties in corpus order."""
         scores = self._ranking.scores(query)
         hits = numpy.flatnonzero(scores > 0)
         best = hits[numpy.argsort(-scores[hits], kind="stable")[:top_k]]
         return [self.documents[i] for i in best]
 
     def by_title(self, title: str) -> list[Document]:
-        """Every document of that title, whatever its case, in corpus order."""
+        """Return every document of that title, in corpus order; case does not matter."""
         return self._by_title.get(title.strip().casefold(), [])

@@ -1,4 +1,4 @@
-"""How well documents match a query, by the words that they share."""
+"""Ranking of documents by the words that they share with a query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Ranking", "WordRanking"]
 
 _WORD = re.compile(r"\w+")
 _TITLE_WEIGHT = 3
-"""How often a title counts: a document about someone must outrank those that mention them."""
+"""Number of times that a title counts: a document about a person must outrank those that mention the person."""
 
 
 class Ranking(ABC):
@@ -25,14 +25,14 @@ class Ranking(ABC):
 
     @abstractmethod
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """How well each document matches, ``[documents]``; 0 and below is no match."""
+        """Return the score of each document, ``[documents]``; 0 and below is no match."""
 
 
 class WordRanking(Ranking):
     """BM25 as in Lucene, through ``bm25s``.
 
     Raises:
-        DataError: no document has a word in it.
+        DataError: no document holds a word.
     """
 
     def __init__(self, documents: Sequence[Document]) -> None:
@@ -47,7 +47,7 @@ class WordRanking(Ranking):
         self._bm25.index(words, show_progress=False)
 
     def scores(self, query: str) -> NDArray[numpy.floating]:
-        """Zero for documents that share no word with ``query``."""
+        """Return BM25 scores, 0 for documents that share no word with ``query``."""
         words = _words(query)
         found: NDArray[numpy.floating] = self._bm25.get_scores(words) if words else self._none
         return found

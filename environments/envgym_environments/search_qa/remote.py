@@ -25,10 +25,10 @@ class _Answer(pydantic.BaseModel):
 
 
 class RemoteRetriever:
-    """Asks a server for documents.
+    """Requests documents from a server.
 
     Args:
-        url: where to post ``{"queries": [...], "topk": k, "return_scores": true}``.
+        url: address for posts of ``{"queries": [...], "topk": k, "return_scores": true}``.
         timeout: seconds for one request.
     """
 
@@ -37,10 +37,10 @@ class RemoteRetriever:
         self._client = httpx.AsyncClient(timeout=timeout)
 
     async def search(self, query: str, top_k: int) -> list[Document]:
-        """The server's documents, best first.
+        """Return the server's documents, best first.
 
         Raises:
-            ToolError: the server is down, slow, refuses, or answers in another shape. Missing data, never a
+            ToolError: the server is down or slow, refuses, or answers in another shape. Missing data, never a
                 reward of 0.
         """
         request = {"queries": [query], "topk": top_k, "return_scores": True}
@@ -64,6 +64,6 @@ class RemoteRetriever:
 
 
 def _document(contents: str) -> Document:
-    """Search-R1 writes a quoted title on the first line."""
+    """Return a document of Search-R1's shape, which has its quoted title on the first line."""
     title, _, text = contents.partition("\n")
     return Document(title=title.strip().strip('"'), text=text.strip())
