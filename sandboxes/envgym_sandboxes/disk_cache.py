@@ -1,4 +1,4 @@
-"""What took seconds to find out, kept on disk for as long as it still holds."""
+"""Cache on disk for results that take seconds to compute, kept while their inputs are unchanged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["cache_folder", "cached_on_disk", "fingerprint"]
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again; it exists."""
+    """Return the user's cache folder, after making it if needed."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envgym"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def fingerprint(files: Iterable[tuple[str, Path]], *words: str) -> str:
-    """Changes when a file is added, removed or written: paths, sizes and times of change, and ``words``."""
+    """Return a digest of files' names, paths, sizes and times of change, and of ``words``."""
     digest = hashlib.sha256("\0".join(words).encode())
     for name, path in files:
         facts = path.stat()
@@ -32,11 +32,11 @@ def fingerprint(files: Iterable[tuple[str, Path]], *words: str) -> str:
 
 
 def cached_on_disk(name: str, mark: str, make: Callable[[], Any]) -> Any:
-    """What ``make`` returned when it was called last under ``name`` and ``mark``, by any process of this user.
+    """Return the value that any process of this user stored under ``name`` and ``mark``, else make and store it.
 
     Args:
-        name: names the file; one mark is kept of each.
-        mark: changes with what ``make`` depends on.
+        name: name of the file, which holds one mark and its value.
+        mark: digest of everything on which ``make`` depends.
         make: returns a JSON value.
     """
     path = cache_folder() / f"{name}.json"

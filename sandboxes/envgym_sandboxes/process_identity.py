@@ -1,4 +1,4 @@
-"""Who owns a sandbox, in a form that still tells after the owner's death whether it is dead."""
+"""Identity of a sandbox's owner, in a form that shows even after the owner's death that it is dead."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def _place() -> str:
 
 def _start(pid: int) -> str | None:
     try:
-        # The name in the second field may hold spaces and parentheses; field 22 counts from its end.
+        # The name in the second field may hold spaces and parentheses, so count to field 22 from its end.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
 def this_process() -> str:
-    """This process as ``boot id/process namespace/pid/start time``."""
+    """Return this process as ``boot id/process namespace/pid/start time``; the last tells reused pids apart."""
     return f"{_place()}/{os.getpid()}/{_start(os.getpid())}"
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process is known to be gone; one of another boot, machine or namespace is not known."""
+    """Return whether the process is known to be gone; nothing is known of other boots, machines or namespaces."""
     place, _, process = owner.rpartition("/")[0].rpartition("/")
     start = owner.rpartition("/")[2]
     return place == _place() and process.isdigit() and _start(int(process)) != start

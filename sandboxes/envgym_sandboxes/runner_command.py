@@ -1,4 +1,4 @@
-"""What a program finds inside, the same for every backend whose programs a runner forks."""
+"""The command and environment of the runner, equal in every backend whose programs a runner forks."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ module.main()
 
 @functools.cache
 def runner_source() -> str:
-    """The runner as one text for ``python -c``; it makes its modules in memory, in import order."""
+    """Return the runner as one text for ``python -c``, which creates its modules in memory, in import order."""
     modules = (wire, watch, program, cells, file_transfer, runner)
     return _BOOTSTRAP.format(sources={module.__name__: inspect.getsource(module) for module in modules})
 
 
 def variables(python: str) -> list[str]:
-    """The whole environment of a program, as ``NAME=value``."""
+    """Return all environment variables of a program, as ``NAME=value``."""
     return [
         f"PATH={python.rpartition('/')[0]}:/usr/local/bin:/usr/bin:/bin",
         f"HOME={WORK}",
@@ -57,12 +57,12 @@ def variables(python: str) -> list[str]:
 def runner_command(
     python: str, limits: Limits, *, uid: int | None, more_rlimits: Mapping[str, int] | None = None
 ) -> list[str]:
-    """The command that starts the runner: its source travels as an argument, so nothing is mounted.
+    """Return the command that starts the runner; its source is an argument, so that nothing needs mounting.
 
     Args:
-        python: the interpreter inside.
-        limits: become the program's rlimits.
-        uid: the user a program runs as; ``None`` to keep the runner's own.
+        python: path of the interpreter inside.
+        limits: limits that become the program's rlimits.
+        uid: user id of programs; ``None`` keeps the runner's own.
         more_rlimits: further rlimits of a program, by the name of the constant.
     """
     rlimits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes}

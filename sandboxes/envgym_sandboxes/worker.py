@@ -1,4 +1,4 @@
-"""One running runner, whatever launched it."""
+"""Workers: running runners, independent of the backend that launched them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["End", "Worker"]
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a runner stopped answering."""
+    """Cause of a runner's silence."""
 
     by_program: bool
-    """Whether the program brought it about; otherwise it is a failure of the infrastructure."""
+    """True if the program caused it; otherwise it is a failure of the infrastructure."""
     words: str
-    """What is known, for people."""
+    """Description for people."""
 
 
 class Worker(abc.ABC):
@@ -27,12 +27,12 @@ class Worker(abc.ABC):
 
     @abc.abstractmethod
     def end(self, since: float) -> End:
-        """Why it does not answer any more.
+        """Return why the worker no longer answers.
 
         Args:
-            since: when the unanswered request was sent, in seconds since the epoch.
+            since: time of the unanswered request, in seconds since the epoch.
         """
 
     @abc.abstractmethod
     def kill(self) -> None:
-        """Destroy it with everything in it. Safe to call twice, and when it is gone already."""
+        """Destroy the worker with everything in it. Safe to call twice, and if the worker is gone already."""

@@ -22,23 +22,23 @@ _REMOVE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlGroup:
-    """One folder per controller (version 1) or one for all (version 2), with the limits in effect."""
+    """A control group with its limits: one folder per controller (version 1) or one for all (version 2)."""
 
     folders: dict[str, Path]
 
     @property
     def entrances(self) -> list[str]:
-        """The files a process writes its id into to come under the limits."""
+        """Files to which a process writes its id in order to enter the group."""
         return sorted({str(folder / "cgroup.procs") for folder in self.folders.values()})
 
     def binds(self) -> list[tuple[Path, str]]:
-        """What to show inside, where a container would see it: folder here, path inside."""
+        """Return the folders to show inside, each with the path at which a container would see it."""
         if len(set(self.folders.values())) == 1:
             return [(self.folders["memory"], "/sys/fs/cgroup")]
         return [(folder, f"/sys/fs/cgroup/{name}") for name, folder in self.folders.items()]
 
     def out_of_memory(self) -> bool:
-        """Whether the kernel has ended a process of the group for want of memory."""
+        """Return whether the kernel has killed a process of the group for lack of memory."""
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(FileNotFoundError):
                 lines = (self.folders["memory"] / name).read_text().splitlines()
@@ -54,7 +54,7 @@ class ControlGroup:
 
 
 def missing_controllers() -> list[str]:
-    """The controllers under which this process cannot make groups."""
+    """Return the controllers under which this process cannot make groups."""
     missing = []
     for controller, folder in _own_folders().items():
         if folder is None or not os.access(folder, os.W_OK):
@@ -86,7 +86,7 @@ def create(limits: Limits, own_processes: int) -> ControlGroup:
 
 
 def sweep() -> int:
-    """Remove the groups of dead owners; return how many sandboxes those were."""
+    """Remove the groups of dead owners, and return the number of their sandboxes."""
     swept = set()
     for parent in {folder for folder in _own_folders().values() if folder is not None}:
         for folder in parent.glob(f"{_PREFIX}*"):
@@ -112,7 +112,7 @@ def _limit(group: ControlGroup, limits: Limits, own_processes: int) -> None:
 
 
 def _own_folders() -> dict[str, Path | None]:
-    """Where this process may make groups, by controller: its own group's folder, or none."""
+    """Return by controller the folder of this process's own group, in which to make groups, or ``None``."""
     places: dict[str, Path | None] = dict.fromkeys(_CONTROLLERS)
     mounts = _mounts()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -130,7 +130,7 @@ def _own_folders() -> dict[str, Path | None]:
 
 
 def _mounts() -> dict[str, Path]:
-    """Mount points by controller; the unified hierarchy stands under the empty name."""
+    """Return the mount points by controller; the unified hierarchy has the empty name."""
     found = {}
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, options, *_ = line.split()

@@ -66,7 +66,7 @@ class DockerBackend(Backend):
 
     @classmethod
     def unavailable(cls) -> str | None:
-        """Why there is no usable Docker daemon, or ``None``."""
+        """Return why no Docker daemon is usable, or ``None``."""
         host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
             _reach_socket(host)
@@ -81,7 +81,7 @@ class DockerBackend(Backend):
 
     @classmethod
     def clean(cls) -> int:
-        """Remove the containers that dead owners left; see ``Backend.clean``."""
+        """Remove the containers of dead owners; see ``Backend.clean``."""
         client = docker.from_env()
         try:
             return sweep(client)
@@ -89,7 +89,7 @@ class DockerBackend(Backend):
             client.close()
 
     async def prepare(self) -> str:
-        """Find or build the image, and name it; see ``Backend.prepare``."""
+        """Find or build the image, and return its name; see ``Backend.prepare``."""
         try:
             return (await asyncio.to_thread(self._prepare))[1].reference
         except (DockerException, requests.RequestException) as error:
@@ -138,7 +138,7 @@ class DockerBackend(Backend):
 
 
 def _reach_socket(host: str) -> None:
-    """Connect to a daemon's Unix socket and hang up; Docker's client leaks the socket of one that is not there.
+    """Connect to a daemon's Unix socket and hang up, because Docker's client leaks its socket if nobody listens.
 
     Raises:
         OSError: nobody listens.

@@ -1,4 +1,4 @@
-"""What a container is created with: the Engine API's own dictionary, so that every flag can be asserted."""
+"""Flags of a container, as the Engine API's own dictionary, so that tests can assert every flag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, runner_command
 __all__ = ["OWN_PROCESSES", "container_config"]
 
 OWN_PROCESSES = 2
-"""The init and the runner; they count against the container's limit of processes."""
+"""Number of the sandbox's own processes, the init and the runner, which count against the container's limit."""
 _INODE_BYTES = 4096
 _MIN_FILES = 64
 
@@ -20,10 +20,10 @@ _MIN_FILES = 64
 def container_config(
     limits: Limits, *, image: str, python: str, labels: Mapping[str, str], runtime: str | None = None
 ) -> dict[str, Any]:
-    """The body of ``POST /containers/create`` for one sandbox.
+    """Return the body of ``POST /containers/create`` for one sandbox.
 
-    The container starts as root with three capabilities, all of which are gone in the program: SETUID and
-    SETGID to become the program's user, KILL to end that user's processes.
+    The container starts as root with three capabilities, none of which the program keeps: SETUID and SETGID to
+    become the program's user, KILL to end that user's processes.
     """
     host: dict[str, Any] = {
         "NetworkMode": "none",

@@ -12,17 +12,17 @@ _SAID_BYTES = 4096
 
 
 class Frames:
-    """Separates what the runner replies on standard output from what it complains on standard error."""
+    """Separates the runner's replies on standard output from its errors on standard error."""
 
     def __init__(self) -> None:
         self._header = b""
         self._left = 0
         self._kind = 0
         self.said = b""
-        """The end of standard error, in bytes; empty unless the runner itself failed."""
+        """End of standard error; empty unless the runner itself failed."""
 
     def __call__(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream in pieces of any size; return the payload of standard output."""
+        """Take the next bytes of the stream, cut anywhere, and return their payload of standard output."""
         payload = bytearray()
         view = memoryview(data)
         while view:

@@ -1,4 +1,4 @@
-"""What the runner does to and learns about the program's processes."""
+"""The runner's means to watch and end the program's processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Stream", "counter", "hide", "kill_everything", "reap", "traces"]
 
 
 class Stream:
-    """The head and the tail of one output stream in a buffer of fixed size."""
+    """Keeps the head and the tail of one output stream in a buffer of fixed size; the tail is a ring."""
 
     def __init__(self, descriptor: int, cap: int) -> None:
         self.descriptor = descriptor
@@ -22,7 +22,7 @@ class Stream:
         self.view = memoryview(self.memory)
 
     def absorb(self) -> bool:
-        """Take what the pipe holds; False at its end or when it holds nothing."""
+        """Take a piece of what the pipe holds; return False if it is empty or at its end."""
         if self.total < self.head:
             room = self.view[self.total : self.head]
         else:
@@ -37,12 +37,12 @@ class Stream:
         return count > 0
 
     def drain(self, most: int) -> None:
-        """Take all that the pipe holds, up to ``most`` bytes in all."""
+        """Take all that the pipe holds, until the stream exceeds ``most`` bytes in total."""
         while self.total <= most and self.absorb():
             continue
 
     def parts(self) -> list[memoryview]:
-        """The kept bytes in order: head, then the tail unrolled."""
+        """Return the kept bytes in order: the head, then the tail in two parts."""
         if self.total <= self.cap:
             return [self.view[: self.total]]
         tail = self.cap - self.head
@@ -50,21 +50,25 @@ class Stream:
         return [self.view[: self.head], self.view[at:], self.view[self.head : at]]
 
     def forget(self) -> None:
-        """Overwrite the buffer: the next execution is forked from this memory."""
+        """Overwrite the buffer, because the next execution is forked from this memory."""
         used = min(self.total, self.cap)
         self.view[:used] = bytes(used)
 
 
 def hide() -> None:
-    """Let no process of the same user trace this one or open its files; process 1 takes no signals."""
-    import ctypes  # needed nowhere else, and the program should not find it loaded in a container
+    """Keep processes of the same user from tracing this one or opening its files; process 1 takes no signals.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    import ctypes  # here, because programs forked in a container should not find it loaded
 
     if ctypes.CDLL(None).prctl(4, 0, 0, 0, 0):  # PR_SET_DUMPABLE
         raise OSError("prctl refused")
 
 
 def counter(path: str, field: str) -> int:
-    """One number out of a control group's file of counters; 0 if there is no such file."""
+    """Return one number of a control group's file of counters, 0 if the file does not exist."""
     with contextlib.suppress(FileNotFoundError), open(path) as lines:
         for line in lines:
             name, _, value = line.partition(" ")
@@ -74,7 +78,7 @@ def counter(path: str, field: str) -> int:
 
 
 def kill_everything() -> None:
-    """Kill every process of this process namespace except the init and the runner, atomically."""
+    """Kill every process of this namespace except the init and the runner, in one call that no fork can outrun."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
 
@@ -87,7 +91,7 @@ def reap() -> None:
 
 
 def traces(config: dict[str, Any]) -> list[str]:
-    """What an episode left behind that the next one could find: files, shared memory, sockets."""
+    """Return what an episode left behind for the next one to find: files, shared memory, sockets."""
     found = [name for folder in config["folders"] for name in os.listdir(folder)]
     for table in config["tables"]:
         with contextlib.suppress(FileNotFoundError), open(table) as lines:
