@@ -81,7 +81,7 @@ class Channel:
         self._decode = decode
         self._pending = bytearray()
         self.usable = True
-        """False during a request, and for good if it is not answered in full: then the runner must be destroyed."""
+        """False during a request, and for good if it is not fully answered: then the runner must be destroyed."""
 
     async def request(
         self,
