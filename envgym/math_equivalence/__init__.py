@@ -1,1 +1,1 @@
-"""Decide whether two mathematical answers are equal: exactly where possible, in killable workers elsewhere."""
+"""Equivalence of mathematical answers: exact arithmetic where possible, killable worker processes elsewhere."""

@@ -1,6 +1,6 @@
 r"""Exact equality of scalars: radicals, logarithms, powers and rational functions, without floats.
 
-``equal`` answers yes, no, or "not in this fragment" (a nested root, a sine): then another stage decides.
+``equal`` returns ``None`` outside this fragment (a nested root, a sine), where the next stage decides.
 The base of a bare ``\log`` is unknown: it obeys the laws of logarithms and equals no number.
 """
 
@@ -36,7 +36,7 @@ _LARGEST_EXPANDED_POWER = 12
 
 
 class Algebra:
-    """Trees as ratios of polynomials, for one comparison."""
+    """Converts trees to ratios of polynomials, for one comparison."""
 
     def __init__(self, whole: Budget) -> None:
         self.budget = Budget(whole)
@@ -220,7 +220,7 @@ def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:
 
 
 def check_value(tree: Tree) -> None:
-    """Raise ``UnreadableError`` where a scalar in ``tree`` divides by zero or is over a cap."""
+    """Raise ``UnreadableError`` if a scalar in ``tree`` divides by zero or is over a cap."""
     if isinstance(tree, Series | Relation):
         for part in children(tree):
             check_value(part)
@@ -241,9 +241,9 @@ def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool
 
 
 def proportion(left: Tree, right: Tree, budget: Budget) -> Fraction | None:
-    """Return the rational factor with ``left = factor * right``, 0 when there is none, ``None`` when unknown.
+    """Return the rational factor with ``left = factor * right``, 0 if there is none, ``None`` if unknown.
 
-    Constants are in proportion to every other constant, so for them the answer is ``None`` too.
+    Constants are in proportion to every other constant, so for them the result is ``None`` too.
     """
     algebra = Algebra(budget)
     try:

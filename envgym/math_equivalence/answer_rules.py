@@ -23,7 +23,7 @@ class AnswerRules:
     """Rules for reading scalars before they are compared."""
 
     unit: str | None = None
-    """A unit that either side may leave out; ``ANY_UNIT``; or ``None``: both state the same unit or none."""
+    """Unit that either side may omit; ``ANY_UNIT``; or ``None`` if both must state the same unit or none."""
     percent: bool = False
     """True when a number without a percent sign is a percentage too."""
     rounded: bool = False
@@ -53,7 +53,7 @@ class AnswerRules:
 
 
 def split_unit(tree: Tree) -> tuple[Tree, Tree]:
-    """Return (value, unit) of a product with units; the unit is 1 where there is none."""
+    """Return (value, unit) of a product with units; the unit is 1 if there is none."""
     if isinstance(tree, Percent):
         value, unit = split_unit(tree.value)
         return Percent(value), unit

@@ -88,7 +88,7 @@ class AtomParser(Cursor):
         return token.text in _STARTS and not (token.text == "|" and self._open_bars)
 
     def atom(self, after_factor: bool) -> Tree:
-        """Read one atom; ``after_factor`` says that a word may be a unit."""
+        """Read one atom; with ``after_factor``, a word may be a unit."""
         token = self.token
         if token.kind == "number":
             return self._number()
@@ -113,7 +113,7 @@ class AtomParser(Cursor):
         return number if mixed is None else Num(number.value + mixed)
 
     def _mixed_part(self) -> Fraction | None:
-        r"""Read the ``\frac{1}{2}`` or `` 1/2`` of a mixed number, when one follows."""
+        r"""Read the ``\frac{1}{2}`` or `` 1/2`` of a mixed number, if one follows."""
         ahead = [token.text for token in self.tokens[self.position : self.position + 7]]
         if ahead[:2] == ["\\frac", "{"] and len(ahead) == 7 and ahead[3:5] == ["}", "{"] and ahead[6] == "}":
             top, bottom, length = ahead[2], ahead[5], 7
@@ -224,14 +224,14 @@ class AtomParser(Cursor):
 
 
 def scalar_power(base: Tree, exponent: Tree) -> Tree:
-    """Return ``base ** exponent``; a bracketed series has no power."""
+    """Return ``base ** exponent``; raise ``UnreadableError`` for a bracketed series."""
     if isinstance(base, _NO_SCALARS) or isinstance(exponent, _NO_SCALARS):
         raise UnreadableError("a power of a bracketed series")
     return Pow(base, exponent)
 
 
 def scalar_node(node: type[Add] | type[Mul], parts: list[Tree]) -> Tree:
-    """Return the only part, or a sum or product of scalars."""
+    """Return the only part, or the sum or product of several; raise ``UnreadableError`` for a bracketed series."""
     if len(parts) == 1:
         return parts[0]
     if any(isinstance(part, _NO_SCALARS) for part in parts):

@@ -1,7 +1,7 @@
-"""Equality of LaTeX by Math-Verify, with guards against what it lets pass. Runs in the worker process only.
+"""Equality of LaTeX by Math-Verify, with guards against its false positives. Runs in the worker process only.
 
-Math-Verify 0.9.0 compares floats at a fixed tolerance and lets a tuple equal a set. Here the kinds must
-agree first, and numbers must agree to 50 digits after.
+Math-Verify 0.9.0 compares floats at a fixed tolerance and accepts a tuple as equal to a set. Here the kinds must
+agree first, and numbers must then agree to 50 digits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def readable(latex: str) -> bool:
 def equal(prediction: str, gold: str) -> bool | None:
     """Return whether two LaTeX answers are equal; ``None`` when the prediction cannot be read.
 
-    Raises ``ValueError`` when the gold cannot be read.
+    Raises ``ValueError`` if the gold cannot be read.
     """
     left, right = _parse(prediction), _parse(gold)
     if right is None:

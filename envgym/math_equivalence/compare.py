@@ -1,4 +1,4 @@
-"""Structure: brackets, order and count must agree before any two scalars are compared."""
+"""Structural comparison: brackets, order and count must agree before scalars are compared."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _UNORDERED = frozenset({",", "{}", "cup"})
 class Comparison:
     """One comparison of a prediction with a gold under the task's rules."""
 
-    def __init__(self, policy: AnswerRules, undecided: Undecided) -> None:
-        self._policy = policy
+    def __init__(self, rules: AnswerRules, undecided: Undecided) -> None:
+        self._rules = rules
         self._undecided = undecided
         self._budget = Budget()
         self.stage = VerifierStage.STRUCTURE
-        """The last stage that was needed so far."""
+        """The last stage needed so far."""
         self.undone: str | None = None
-        """An operation that the prediction leaves undone, such as a sum, where the gold has a value."""
+        """Operation that the prediction leaves unevaluated, such as a sum, where the gold has a value."""
 
     def same(self, prediction: Tree, gold: Tree) -> bool:
         """Return whether the two are equivalent answers."""
@@ -116,10 +116,10 @@ class Comparison:
         left_infinity, right_infinity = infinity_sign(prediction), infinity_sign(gold)
         if left_infinity or right_infinity:
             return left_infinity == right_infinity
-        left, right = self._policy.read(prediction, gold), self._policy.read(gold, prediction)
+        left, right = self._rules.read(prediction, gold), self._rules.read(gold, prediction)
         self._reach(VerifierStage.ALGEBRA)
         value, unit = split_unit(right)
-        tolerance = self._policy.tolerance(value)
+        tolerance = self._rules.tolerance(value)
         if tolerance is None:
             decided = algebra.equal(left, right, self._budget)
         else:

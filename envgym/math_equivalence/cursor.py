@@ -29,7 +29,7 @@ class Cursor:
 
     @property
     def previous(self) -> Token:
-        """The token before it; there must be one."""
+        """The token consumed last; there must be one."""
         return self.tokens[self.position - 1]
 
     def advance(self) -> Token:
@@ -52,7 +52,10 @@ class Cursor:
             raise UnreadableError(f"expected {text!r}, found {self.token.text or 'the end'!r}")
 
     def nested(self, rule: Callable[[], _T]) -> _T:
-        """Run ``rule`` one level deeper; every recursion of the grammar passes here."""
+        """Run ``rule`` one level deeper.
+
+        Every recursion of the grammar passes here, so hostile nesting meets the cap before Python's own limit.
+        """
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise OverCapError(f"nested deeper than the cap of {MAX_DEPTH}")

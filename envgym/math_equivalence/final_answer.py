@@ -17,9 +17,9 @@ _HASH_LINE = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 
 
 def extract_answer(text: str) -> str | None:
-    r"""Return the final answer in ``text``, or ``None`` when there is none.
+    r"""Return the final answer in ``text``, or ``None`` if there is none.
 
-    Reads the last of ``\boxed{...}``, ``<answer>...</answer>`` and a ``#### ...`` line; a box inside the last
+    The last of ``\boxed{...}``, ``<answer>...</answer>`` and a ``#### ...`` line counts, and a box inside the last
     answer tag is opened too. Time is linear in the length of ``text``.
     """
     think_end = text.rfind("</think>")

@@ -1,8 +1,8 @@
 r"""Answers that restate the problem: ``\sum_{k=1}^{10}k`` is not an answer to "what is the sum", ``55`` is.
 
-An operation that leaves the work undone counts only when the gold has it too. For a gold that is a plain
-number that is any sum, product or function; fractions, powers, roots, percentages and scientific notation
-are values.
+A prediction may leave an operation unevaluated only if the gold does too. Beside a gold that is a plain number,
+every sum, product and function counts as unevaluated; fractions, powers, roots, percentages and scientific
+notation are values.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _MINUS_ONE = Num(Fraction(-1))
 
 
 def unevaluated_commands(text: str) -> frozenset[str]:
-    """Return the commands in normalised ``text`` that leave the work undone, and ``!`` for a factorial."""
+    """Return the unevaluated operations in normalised ``text``, by command; ``!`` stands for a factorial."""
     names = frozenset(_COMMANDS.findall(text))
     return names | {"!"} if "!" in text.replace("!=", "") else names
 
 
 def undone(prediction: Tree, gold: Tree) -> str | None:
-    """Return an operation that the scalar ``prediction`` leaves undone and ``gold`` has not, if any."""
+    """Return an operation that ``prediction`` leaves unevaluated and ``gold`` does not hold, or ``None``."""
     extra = _operations(prediction) - _operations(gold)
     if not _is_rational(gold):
         extra &= _CALLS

@@ -26,14 +26,14 @@ _LIST_CLOSERS = frozenset({")", "]", "\\}"})
 
 
 class Token(NamedTuple):
-    """One token: ``kind`` is the name of a group of the lexer's pattern, or ``end``."""
+    """One token; ``kind`` is the name of a group of the lexer's pattern, or ``end``."""
 
     kind: str
     text: str
 
 
 def tokenise(text: str, *, grouped: bool = True) -> list[Token]:
-    """Split normalised ``text``; raise ``UnreadableError`` at a character that is in no token.
+    """Split normalised ``text`` into tokens; raise ``UnreadableError`` at a character that starts none.
 
     With ``grouped``, ``1,234`` outside brackets is one number; otherwise its comma always separates.
     """

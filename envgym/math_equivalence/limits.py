@@ -16,13 +16,13 @@ __all__ = [
 ]
 
 MAX_CHARS = 512
-"""Characters of one answer."""
+"""Maximum number of characters of one answer."""
 MAX_DEPTH = 32
-"""Brackets, arguments and exponents open at once."""
+"""Maximum number of brackets, arguments and exponents open at once."""
 MAX_DIGITS = 200
-"""Digits of one number."""
+"""Maximum number of digits of one number."""
 MAX_EXPONENT = 10_000
-"""Absolute value of a numeric exponent."""
+"""Maximum absolute value of a numeric exponent."""
 
 
 class UnreadableError(ValueError):
@@ -30,11 +30,11 @@ class UnreadableError(ValueError):
 
 
 class OverCapError(UnreadableError):
-    """Text, or the value it stands for, that is over a cap."""
+    """The text, or the value it stands for, is over a cap."""
 
 
 def check_caps(text: str) -> None:
-    """Raise ``OverCapError`` when ``text`` is over the caps on length or nesting. Linear."""
+    """Raise ``OverCapError`` if ``text`` is over the caps on length or nesting, in linear time."""
     if len(text) > MAX_CHARS:
         raise OverCapError(f"{len(text)} characters, the cap is {MAX_CHARS}")
     depth = 0

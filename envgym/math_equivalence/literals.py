@@ -14,7 +14,7 @@ _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar)\s*\{?([0-9]+)\}?"
 
 
 def read_number(text: str) -> Num:
-    """Read ``1,234``, ``0.50`` or ``1.5e3``, keeping how many decimals were written."""
+    """Read ``1,234``, ``0.50`` or ``1.5e3``, and keep the number of decimals written."""
     mantissa, _, exponent = text.replace(",", "").lower().partition("e")
     whole, point, fraction = mantissa.partition(".")
     scale = int(exponent or 0) - len(fraction)

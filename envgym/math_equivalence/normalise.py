@@ -1,8 +1,8 @@
 r"""Bring the many spellings of LaTeX and Unicode to one.
 
-``\dfrac`` and ``\tfrac`` become ``\frac``, thin spaces and ``\left`` go, ``×`` becomes ``*``. Meaning never
-changes: white space stays where it separates, and an unknown character is left for the lexer to refuse. The
-dollar is the one unit that goes: its sign cannot be told from the delimiter of mathematics.
+``\dfrac`` and ``\tfrac`` become ``\frac``, thin spaces and ``\left`` are removed, ``×`` becomes ``*``. Meaning
+never changes: white space stays where it separates, and unknown characters are left for the lexer to refuse. The
+dollar is the only unit removed: its sign cannot be distinguished from LaTeX's delimiter of mathematics.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SCRIPT = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|[₀₁₂₃₄₅₆
 
 
 def normalise(text: str) -> str:
-    """Return ``text`` in one spelling. Linear in the text, which should have passed ``check_caps``."""
+    """Return ``text`` in its normal spelling, in linear time; it should have passed ``check_caps``."""
     if not text.isascii():
         text = _CURRENCY.sub(lambda m: f"{m[2]} {_CURRENCIES[m[1]]}", text)
         text = _SCRIPT.sub(lambda m: ("^{" if m[1] else "_{") + m[0].translate(_SCRIPTS) + "}", text)

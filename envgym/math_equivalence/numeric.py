@@ -1,8 +1,8 @@
 """Equality of scalars by evaluation to 600 and to 1200 digits. Runs in the worker process only.
 
-Two expressions are equal when their difference is rounding noise, that is when it shrinks with the
-precision. A true difference, however small, stays where it is. Variables are tried at fixed rational points
-of both signs, at the first of them with all digits.
+Two expressions are equal if their difference is rounding noise, which shrinks as the precision grows; a true
+difference, however small, keeps its size. Variables are evaluated at fixed rational points of both signs, at the
+first of them with all digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from envgym.math_equivalence.tree_json import Node
 __all__ = ["answer", "equal"]
 
 _PRECISIONS = ((50, 100), (600, 1200))
-"""Digits: a cheap pair that tells most differences, and a pair that is hard to fool."""
+"""Pairs of precisions in digits: a cheap one that shows most differences, and one that is hard to fool."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(mpmath, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")},
     **{"a" + name: getattr(mpmath, "a" + name) for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
@@ -56,12 +56,13 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
     names = sorted({name for node in (left, right) for name in _symbols(node)})
     if not names:
         return _equal_at({}, left, right, tolerance)
+    # Each variable gets a value of its own over a prime denominator, so that different functions rarely agree.
     tried = 0
     for sign, shift in ((1, 0), (1, 7), (-1, 0), (-1, 7), (1, 19)):
         point = {n: Fraction(sign * (1009 + 97 * i + 31 * shift * (i + 1)), 733) for i, n in enumerate(names)}
         try:
             with mpmath.workdps(30):
-                if mpmath.im(_value(right, point)):
+                if mpmath.im(_value(right, point)):  # outside the gold's real domain, where branches may differ
                     continue
             precisions = _PRECISIONS[:1] if tried else _PRECISIONS
             if not _equal_at(point, left, right, tolerance, precisions):
@@ -69,7 +70,7 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
             tried += 1
         except (ZeroDivisionError, OverflowError):
             continue
-    return tried > 1
+    return tried > 1  # a single point in the domain is too little evidence
 
 
 def _equal_at(
@@ -96,7 +97,7 @@ def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, 
                 return False
             gaps.append(abs(a - b))
     coarse, fine = gaps
-    if coarse == 0:
+    if coarse == 0:  # no ratio to take: the finer difference must vanish at the coarse precision
         return bool(fine <= mpmath.mpf(10) ** -digits * max(abs(a), abs(b)))
     return bool(fine <= coarse * mpmath.mpf(10) ** ((digits - more) // 2))
 
@@ -131,14 +132,14 @@ def _value(node: Node, point: dict[str, Fraction]) -> Any:
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """Return the power; raise ``ValueError`` where it has more than a million digits."""
+    """Return the power; raise ``ValueError`` if it has more than a million digits."""
     if base and abs(exponent) * abs(mpmath.log10(abs(base))) > _LARGEST_MAGNITUDE:
         raise ValueError("a power too large to be an answer")
     return mpmath.power(base, exponent)
 
 
 def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
-    if name == "root":
+    if name == "root":  # an odd root of a negative number is real here; mpmath's principal root is complex
         radicand, index = parts
         if mpmath.im(radicand) == 0 and mpmath.re(radicand) < 0 and mpmath.isint(index) and int(index) % 2:
             return -mpmath.power(-radicand, 1 / index)

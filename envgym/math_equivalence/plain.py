@@ -20,7 +20,7 @@ _NUMBER = re.compile(
 def plain_ratio(text: str) -> tuple[int, int] | None:
     """Read ``-1,234``, ``$18.00``, ``.5`` or ``3/4`` as an unreduced (numerator, denominator), else ``None``.
 
-    ``None`` only means "not plain": longer text, other notations and a zero denominator are for the parser.
+    ``None`` only means "not plain": longer text, other notations and a zero denominator are left to the parser.
     """
     if len(text) > _LONGEST:
         return None

@@ -1,4 +1,4 @@
-"""Prime factors of the numbers that stand under roots and in logarithms."""
+"""Prime factors of numbers under roots and in logarithms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _PRIMES = [n for n in range(2, _LIMIT) if all(n % d for d in range(2, int(n**0.5
 
 
 def factorise(number: int) -> tuple[dict[int, int], bool]:
-    """Return the prime powers of a positive integer, and whether every factor is known to be prime.
+    """Return the exponents of a positive integer by prime, and whether every factor is known to be prime.
 
-    Trial division stops at 1000, so a composite factor over a million may be left whole.
+    Trial division stops at 1000 to bound the time, so a composite factor over a million may stay whole.
     """
     powers: dict[int, int] = {}
     for prime in _PRIMES:

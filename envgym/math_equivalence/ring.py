@@ -2,8 +2,8 @@
 
 An atom is a prime under a root, a variable, pi, e, i, the logarithm of a prime, or an opaque sub-expression.
 Products of distinct fractional powers of primes are linearly independent over the rationals (Besicovitch
-1940), so a polynomial in them is zero exactly when it has no terms left. No floats, and a budget on the
-work.
+1940), so a polynomial in them is zero exactly if no terms are left. Arithmetic uses no floats and is limited by a
+budget of work.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from envgym.math_equivalence.limits import OverCapError
 __all__ = ["ONE", "Atom", "Budget", "Monomial", "OverBudgetError", "Polynomial", "Ratio", "constant"]
 
 Atom = tuple[int, str]
-"""(rank, name). Rank 0: prime, its name in hexadecimal; 1: i; 2: positive constant; 3: variable; 4: opaque.
-"""
+"""(rank, name). Rank 0: prime, named in hexadecimal; 1: i; 2: positive constant; 3: variable; 4: opaque."""
 Monomial = tuple[tuple[Atom, Fraction], ...]
-"""Atoms in order, each with its exponent."""
+"""Atoms in sorted order, each with its exponent, none of them zero."""
 Polynomial = dict[Monomial, Fraction]
-"""Coefficients, none of them zero."""
+"""Coefficients by monomial, none of them zero."""
 
 IMAGINARY: Atom = (1, "i")
 _MAX_BITS = 140_000
@@ -32,7 +31,7 @@ _MAX_TERMS = 400
 
 
 class OverBudgetError(Exception):
-    """The exact comparison is too much work; another stage decides."""
+    """The exact comparison needs more work than one pair may take; the next stage decides."""
 
 
 class Budget:
@@ -43,11 +42,15 @@ class Budget:
         self._left = _MAX_UNITS if whole else _MAX_UNITS_OF_AN_ANSWER
 
     def charge(self, coefficient: Fraction, times: int = 1) -> None:
-        """Pay for ``times`` operations on numbers of the size of ``coefficient``."""
+        """Pay for ``times`` operations on numbers of the size of ``coefficient``.
+
+        Raises ``OverBudgetError`` if the pair's budget is spent; ``OverCapError`` if the answer's is, or if
+        ``coefficient`` is too large.
+        """
         bits = coefficient.numerator.bit_length() + coefficient.denominator.bit_length()
         if bits > 2 * _MAX_BITS:
             raise OverCapError("a value too large to be an answer")
-        self._spend(times * (1 + (bits // 256) ** 2 // 16))
+        self._spend(times * (1 + (bits // 256) ** 2 // 16))  # schoolbook multiplication is quadratic in the bits
 
     def _spend(self, units: int) -> None:
         self._left -= units
@@ -60,7 +63,10 @@ class Budget:
 
 
 class Ratio:
-    """``top / bottom``, both polynomials; arithmetic is charged to ``budget``."""
+    """The quotient ``top / bottom`` of two polynomials; arithmetic is charged to ``budget``.
+
+    It is not reduced, because polynomials in many atoms have no cheap common divisor: ``minus`` decides equality.
+    """
 
     __slots__ = ("bottom", "budget", "top")
 
@@ -79,11 +85,14 @@ class Ratio:
         return Ratio(self._times(self.top, other.top), self._times(self.bottom, other.bottom), self.budget)
 
     def scaled(self, factor: Fraction) -> Ratio:
-        """Return the ratio times a rational that is not zero."""
+        """Return the ratio times a nonzero rational."""
         return Ratio({m: c * factor for m, c in self.top.items()}, self.bottom, self.budget)
 
     def inverse(self) -> Ratio:
-        """Return ``1 / self``; raise ``ZeroDivisionError`` at zero. A single term stays above the line."""
+        """Return ``1 / self``; raise ``ZeroDivisionError`` for zero.
+
+        The inverse of a single term stays in the numerator, so that ``single`` still sees it as one.
+        """
         if not self.top:
             raise ZeroDivisionError("division by zero")
         if len(self.top) == 1:
@@ -93,7 +102,7 @@ class Ratio:
         return Ratio(self.bottom, self.top, self.budget)
 
     def minus(self, other: Ratio) -> Polynomial:
-        """Return the numerator of ``self - other`` over the common denominator: zero when they are equal."""
+        """Return the numerator of ``self - other`` over the common denominator; it is empty if they are equal."""
         return (self + other.scaled(Fraction(-1))).top
 
     def cross(self, other: Ratio) -> tuple[Polynomial, Polynomial]:
@@ -101,7 +110,7 @@ class Ratio:
         return self._times(self.top, other.bottom), self._times(other.top, self.bottom)
 
     def rational(self) -> Fraction | None:
-        """Return the value when it is a rational number."""
+        """Return the value if it is visibly a rational number, else ``None``."""
         if not self.top:
             return Fraction(0)
         if self.bottom == ONE and len(self.top) == 1:
@@ -109,18 +118,21 @@ class Ratio:
         return None
 
     def single(self) -> tuple[Monomial, Fraction] | None:
-        """Return (monomial, coefficient) when the ratio is one term."""
+        """Return (monomial, coefficient) if the ratio is one term, else ``None``."""
         return next(iter(self.top.items())) if len(self.top) == 1 and self.bottom == ONE else None
 
     def integer_power(self, exponent: int) -> Ratio:
-        """Return ``self ** exponent``; raise ``OverBudgetError`` when a sum grows too long."""
+        """Return ``self ** exponent``.
+
+        Raises ``OverCapError`` if a coefficient grows too large, and ``OverBudgetError`` if a sum grows too long.
+        """
         if exponent < 0:
             return self.inverse().integer_power(-exponent)
         term = self.single()
         if term is not None:
             monomial, coefficient = term
             bits = max(abs(coefficient.numerator).bit_length(), coefficient.denominator.bit_length())
-            if (bits - 1) * exponent > _MAX_BITS:
+            if (bits - 1) * exponent > _MAX_BITS:  # refuse before Python computes a number that fills the memory
                 raise OverCapError("a power too large to be an answer")
             raised, factor = _normal({atom: e * exponent for atom, e in monomial})
             value = coefficient**exponent * factor
@@ -198,7 +210,10 @@ def _join(left: Monomial, right: Monomial) -> tuple[Monomial, Fraction]:
 
 
 def _normal(exponents: dict[Atom, Fraction]) -> tuple[Monomial, Fraction]:
-    """Move whole powers of primes and even powers of i into a coefficient."""
+    """Return the monomial with exponents of primes in [0, 1) and of i in {0, 1}, and the coefficient split off.
+
+    The independence of atoms holds in this form only: ``2^(3/2)`` and ``2 * 2^(1/2)`` must be one monomial.
+    """
     factor = Fraction(1)
     kept = []
     for name, exponent in sorted(exponents.items()):

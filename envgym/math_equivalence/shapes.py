@@ -37,7 +37,7 @@ def infinity_sign(tree: Tree) -> int:
 
 
 def expand_plus_minus(tree: Tree) -> Tree:
-    r"""Return ``tree`` with ``\pm`` written out as a list; one per item, as two of them are ambiguous."""
+    r"""Return ``tree`` with ``\pm`` written out as a list; raise ``UnreadableError`` if an item holds two."""
     if isinstance(tree, Series) and tree.kind in (",", "{}"):
         items: list[Tree] = []
         for item in tree.items:
@@ -51,7 +51,7 @@ def expand_plus_minus(tree: Tree) -> Tree:
     if count == 0:
         return tree
     if count > 1 or isinstance(tree, Series):
-        raise UnreadableError("a plus-minus that can be read in two ways")
+        raise UnreadableError("an ambiguous plus-minus")
     return Series(",", (_signed(tree, 1), _signed(tree, -1)))
 
 
@@ -114,14 +114,14 @@ def _is_name(tree: Tree) -> bool:
 
 
 def oriented(relation: Relation) -> Relation:
-    """Return the relation with every inequality pointing left: ``5 > x`` as ``x < 5``."""
+    """Return the relation with every inequality turned to ``<`` or ``<=``: ``5 > x`` as ``x < 5``."""
     if all(sign in _FLIPPED for sign in relation.signs):
         return Relation(relation.sides[::-1], tuple(_FLIPPED[sign] for sign in relation.signs[::-1]))
     return relation
 
 
 def as_interval(tree: Tree) -> tuple[Tree, Series] | None:
-    """Return (variable, interval) of ``x > 5`` or ``1 < x <= 5``; of several, the union."""
+    """Return (variable, interval) of ``x > 5`` or ``1 < x <= 5``, the union for a list, ``None`` otherwise."""
     if isinstance(tree, Series) and tree.kind == ",":
         parts = [as_interval(item) for item in tree.items]
         known = [part for part in parts if part is not None]

@@ -32,12 +32,12 @@ class Num:
 
     value: Fraction
     decimals: int | None = None
-    """Digits after the point when it was written as a terminating decimal."""
+    """Digits after the point if it was written as a terminating decimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sym:
-    """A variable, or a unit: units are symbols, so that unlike units are unequal by algebra."""
+    """A variable or a unit; as symbols, different units are unequal by algebra."""
 
     name: str
     unit: bool = False
@@ -89,7 +89,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Several parts with the brackets that hold them.
+    """Several parts with their brackets.
 
     ``kind`` is the bracket pair for tuples and intervals (``()``, ``[)``, ``<>`` ...), ``{}`` for a set,
     ``,`` for a bare list, ``:`` for a ratio, ``cup`` for a union, ``matrix`` and ``row``.

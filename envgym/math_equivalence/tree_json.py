@@ -1,4 +1,4 @@
-"""Scalars as JSON, for the worker: nested lists whose first item names the node."""
+"""Scalars as JSON for the worker: nested lists whose first item names the node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Node = list["str | Node"]
 def to_wire(tree: Tree) -> Node:
     """Return a scalar as JSON-ready lists; raise ``TypeError`` for a series, a relation or words."""
     match tree:
-        case Num(value):
+        case Num(value):  # hexadecimal, which converts in linear time
             return ["num", f"{value.numerator:x}", f"{value.denominator:x}"]
         case Sym(name):
             return ["sym", name]

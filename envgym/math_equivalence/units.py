@@ -1,4 +1,4 @@
-"""Names of units, so that ``cm``, ``centimeter`` and ``centimetres`` are one symbol. Nothing is converted."""
+"""Unit names: ``cm``, ``centimeter`` and ``centimetres`` are one symbol. Values are never converted."""
 
 from __future__ import annotations
 
@@ -49,10 +49,9 @@ _LETTERS_OF_ALGEBRA = frozenset("abcxyz")
 
 
 def unit_name(word: str) -> str | None:
-    """Return the canonical unit that ``word`` names, or ``None`` when it reads as a product of variables.
+    """Return the canonical unit that ``word`` names, or ``None`` if it reads as a product of variables.
 
-    An unknown word of three letters or more counts as a unit of its own (``12 apples``), its plural ``s``
-    dropped.
+    An unknown word of three letters or more counts as a unit of its own (``12 apples``), without its plural ``s``.
     """
     known = _NAMES.get(word) or _NAMES.get(word.lower() if len(word) > 3 else word)
     if known is not None:

@@ -9,18 +9,18 @@ __all__ = ["Decision", "VerifierStage", "Verdict"]
 
 
 class Decision(enum.StrEnum):
-    """The six ways a verification ends."""
+    """Outcome of a verification."""
 
     CORRECT = "correct"
     INCORRECT = "incorrect"
     UNPARSEABLE = "unparseable"
-    """No answer can be read, or it is over a cap. A wrong answer, told apart for counting."""
+    """No answer can be read, or it is over a cap. A wrong answer, counted separately."""
     TIMEOUT = "timeout"
-    """Computer algebra ran out of time. Missing data, not a wrong answer."""
+    """Computer algebra exceeded its time limit. Missing data, not a wrong answer."""
     GOLD_ERROR = "gold_error"
-    """The reference cannot be read. A mistake in the data set, not a wrong answer."""
+    """The reference cannot be read. A fault of the data set, not a wrong answer."""
     VERIFIER_ERROR = "verifier_error"
-    """The verifier's own worker failed. Missing data, not a wrong answer."""
+    """The worker process failed. Missing data, not a wrong answer."""
 
 
 class VerifierStage(enum.StrEnum):
@@ -42,7 +42,7 @@ _UNDECIDED = frozenset({Decision.TIMEOUT, Decision.GOLD_ERROR, Decision.VERIFIER
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One verification's result."""
+    """Result of one verification."""
 
     verdict: Decision
     stage: VerifierStage

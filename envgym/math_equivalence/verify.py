@@ -1,8 +1,8 @@
 """Staged comparison of a prediction with a gold answer.
 
-The stages, cheapest first: plain rationals, equal strings, structure, exact algebra, and at last computer
-algebra in a worker process that can be killed. The calling thread never parses with a library that
-evaluates code, and no signal is used, so any thread may call.
+The stages, cheapest first: plain rationals, equal strings, structure, exact algebra, and finally computer
+algebra in a worker process that can be killed. The caller's process never parses with a library that
+evaluates code, and uses no signal, so any thread may call.
 """
 
 from __future__ import annotations
@@ -44,18 +44,17 @@ def verify_math(
     rounded: bool = False,
     timeout: float = 0.7,
 ) -> Verdict:
-    r"""Compare the final answer in ``prediction`` with ``gold``; no text makes it raise.
+    r"""Compare the final answer in ``prediction`` with ``gold``; never raise, whatever the texts are.
 
     Args:
         prediction: the assistant's last message; ``extract_answer`` finds the answer in it.
         gold: the reference answer, bare or in ``\boxed{}``.
-        unit: the unit that the task asks for, which either side may leave out; ``"*"`` to ignore a unit
-            that only the
-            prediction states beside a bare gold; ``None``: both sides state the same unit or none.
-        percent: whether the task asks for a percentage, so that ``50`` means ``50\%``; otherwise ``50\%``
-            is 1/2.
-        rounded: whether a decimal gold accepts every value that rounds to it (within half its last digit).
-        timeout: processor seconds of computer algebra at most; starting a worker is not among them.
+        unit: unit that the task asks for, which either side may omit; ``"*"`` ignores a unit that only the
+            prediction states beside a bare gold; ``None`` requires the same unit, or none, on both sides.
+        percent: treat a number without a percent sign as a percentage, so that ``50`` means ``50\%``;
+            otherwise ``50\%`` is 1/2.
+        rounded: accept every value that rounds to a decimal gold (within half a unit of its last digit).
+        timeout: limit on computer algebra in processor seconds; starting a worker does not count.
     """
     start = time.perf_counter()
     decision, stage, reason = _decide(prediction, gold, AnswerRules(unit, percent, rounded), timeout)
@@ -63,7 +62,7 @@ def verify_math(
 
 
 def check_gold(gold: str, *, timeout: float = 5.0) -> None:
-    """Raise ``DataError`` when ``gold`` cannot be read, so that a data set fails when it is loaded."""
+    """Raise ``DataError`` if ``gold`` cannot be read, so that a faulty data set fails on loading."""
     try:
         answer = _read_gold(gold)
         if answer.tree is not None:
@@ -80,7 +79,7 @@ def check_gold(gold: str, *, timeout: float = 5.0) -> None:
 class _Answer:
     text: str
     tree: Tree | None
-    """``None``: only computer algebra can read it."""
+    """``None`` if only computer algebra can read it."""
 
 
 def _read_gold(gold: str) -> _Answer:
@@ -94,13 +93,13 @@ def _read_gold(gold: str) -> _Answer:
     return _Answer(text, expand_plus_minus(read_tree(text)))
 
 
-def _decide(prediction: str, gold: str, policy: AnswerRules, timeout: float) -> _Result:
+def _decide(prediction: str, gold: str, rules: AnswerRules, timeout: float) -> _Result:
     answer = extract_answer(prediction)
     left, right = plain_ratio(answer) if answer is not None else None, plain_ratio(gold)
     if left is not None and right is not None:
         if left[0] * right[1] == right[0] * left[1]:
             return Decision.CORRECT, VerifierStage.RATIONAL, "equal rationals"
-        if not policy.rounded:
+        if not rules.rounded:
             return Decision.INCORRECT, VerifierStage.RATIONAL, "different rationals"
     try:
         reference = _read_gold(gold)
@@ -110,7 +109,7 @@ def _decide(prediction: str, gold: str, policy: AnswerRules, timeout: float) -> 
         return Decision.UNPARSEABLE, VerifierStage.EXTRACTION, "no final answer"
     try:
         check_caps(answer)
-        return _compare(normalise(answer), reference, policy, timeout)
+        return _compare(normalise(answer), reference, rules, timeout)
     except OverCapError as error:
         return Decision.UNPARSEABLE, VerifierStage.CAPS, str(error)
     except UnreadableError as error:
@@ -121,7 +120,7 @@ def _decide(prediction: str, gold: str, policy: AnswerRules, timeout: float) -> 
         return Decision.VERIFIER_ERROR, VerifierStage.COMPUTER_ALGEBRA, str(error)
 
 
-def _compare(text: str, gold: _Answer, policy: AnswerRules, timeout: float) -> _Result:
+def _compare(text: str, gold: _Answer, rules: AnswerRules, timeout: float) -> _Result:
     if text.split() == gold.text.split():
         return Decision.CORRECT, VerifierStage.STRING, "the same text"
     undone = unevaluated_commands(text) - unevaluated_commands(gold.text)
@@ -134,7 +133,7 @@ def _compare(text: str, gold: _Answer, policy: AnswerRules, timeout: float) -> _
         tree, gold = _with_commas_apart(text, tree, gold)
     assert gold.tree is not None
 
-    comparison = Comparison(policy, _NumericStage(timeout))
+    comparison = Comparison(rules, _NumericStage(timeout))
     try:
         same = comparison.same(tree, gold.tree)
     except UnreadableError as error:
@@ -169,7 +168,7 @@ def _by_computer_algebra(text: str, gold: str, timeout: float) -> _Result:
 
 
 class _NumericStage:
-    """Asks the worker about the pairs of one answer, within one time limit for all of them."""
+    """Sends the scalar pairs of one answer to the worker, within one time limit for all of them."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

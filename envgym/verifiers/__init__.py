@@ -1,6 +1,6 @@
 """Verifiers that any environment may reuse: mathematical equivalence and question answering.
 
-Names are imported on first use: the mathematics engine is not loaded for a judge.
+Names are imported on first use, so that a judge does not load the mathematics engine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Question answering: exact match and token F1 after the SQuAD normalisation.
 
-Source: the evaluation scripts of SQuAD 1.1 (Rajpurkar et al. 2016) and HotpotQA (Yang et al. 2018).
-    Deviations: Unicode punctuation goes too; text is brought to NFKC first; an answer that consists of
-    articles alone (vitamin "A") keeps them; and an empty answer matches nothing, not even an empty gold.
+Source: the evaluation scripts of SQuAD 1.1 (Rajpurkar et al. 2016) and HotpotQA (Yang et al. 2018). Deviations:
+Unicode punctuation is removed too; text is first normalised to NFKC; an answer that consists of articles alone
+(vitamin "A") keeps them; and an empty answer matches nothing, not even an empty gold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 
 
 def normalise_answer(text: str) -> str:
-    """Lower-case, drop punctuation, then articles, then surplus white space; in this order."""
+    """Return ``text`` in lower case without punctuation, articles and surplus white space, in this order."""
     lowered = unicodedata.normalize("NFKC", text).lower()
     kept = "".join(
         c for c in lowered if c not in string.punctuation and not unicodedata.category(c).startswith("P")
@@ -38,7 +38,7 @@ def exact_match(prediction: str, golds: str | Sequence[str]) -> bool:
 def f1_score(prediction: str, golds: str | Sequence[str]) -> float:
     """Return the best token F1 of ``prediction`` over ``golds``, in [0, 1].
 
-    0 where either side is empty, and 0 where one side is yes/no and the other is not the same word.
+    It is 0 if either side is empty, or if one side is yes/no and the other is not the same word.
     """
     answer = normalise_answer(prediction)
     return max((_token_f1(answer, normalise_answer(gold)) for gold in _as_list(golds)), default=0.0)

@@ -1,4 +1,4 @@
-"""Killable processes for verifiers that cannot be trusted to return: computer algebra, theorem provers."""
+"""Killable worker processes for verifiers that may not return: computer algebra, theorem provers."""
 
 from envgym.workers.pool import WorkerFailedError, WorkerReply, WorkerTimeoutError, shared_pool
 

@@ -1,6 +1,6 @@
-"""Worker processes, shared by every thread of this process.
+"""Pool of worker processes, shared by every thread of this process.
 
-A worker that does not reply is killed with everything it started, and the next request starts another.
+A worker that does not reply in time is killed with everything it started; the next request starts a new one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SIZE = 2
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 0.15
 _WALL_FACTOR = 3.0
-"""Wall-clock seconds per second of processor time: on a busy machine an answer is slow, not a timeout."""
+"""Wall-clock seconds allowed per second of processor time, so that a busy machine causes no timeouts."""
 
 
 class WorkerTimeoutError(Exception):
-    """The work was not done within its time."""
+    """The request was not answered within its time."""
 
 
 class WorkerFailedError(Exception):
@@ -55,6 +55,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                # The worker must find the modules that this process finds, e.g. those a test runner's path adds.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                 start_new_session=True,  # a group of its own, so that a kill reaches what the worker forked
             )
@@ -86,12 +87,12 @@ class _Worker:
         return self._receive(wall_seconds + _GRACE_SECONDS)
 
     def abandon(self) -> None:
-        """Close this process's ends of the pipes; the worker is another process's."""
+        """Close this process's ends of the pipes without killing the worker, which the parent process owns."""
         self._requests.close()
         self._replies.close()
 
     def kill(self) -> None:
-        """End the process, what it forked, and the pipes."""
+        """Kill the process with its children, and close the pipes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -181,7 +182,7 @@ class WorkerPool:
                 worker.abandon()
 
     def close(self) -> None:
-        """End the idle workers."""
+        """Kill the idle workers."""
         with contextlib.suppress(queue.Empty):
             while True:
                 worker = self._slots.get_nowait()

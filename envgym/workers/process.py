@@ -1,9 +1,9 @@
 """The program of a worker: ``python -m envgym.workers.process``.
 
-One JSON request a line on standard input, one JSON reply a line on standard output. Each request is
-answered in a child that is forked for it, limited in memory, and killed when its processor time is spent;
-so nothing that one request does outlives it, and nothing has to be imported again after a kill. The program
-ends with its parent: at the end of standard input.
+It reads one JSON request per line from standard input and writes one JSON reply per line to standard output. Each
+request is answered in a forked child, which is limited in memory and killed when its processor time is spent. So a
+request leaves no state behind, and a kill costs no second import of slow libraries. The program ends with its
+parent, at the end of standard input.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def _send(replies: TextIO, reply: dict[str, Any]) -> None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     reading, writing = os.pipe()
-    child = os.fork()
+    child = os.fork()  # safe, because this process has a single thread
     if child == 0:
         os.close(reading)
         _answer_and_exit(request, writing)
     os.close(writing)
     ready, _, _ = select.select([reading], [], [], request["wall_seconds"])
     text = os.read(reading, _REPLY_BYTES) if ready else b""
-    if not ready:
+    if not ready:  # the processor-time limit below stops no child that sleeps
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     os.close(reading)

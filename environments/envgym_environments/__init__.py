@@ -1,1 +1,1 @@
-"""The environments that ship with envgym, one module or package each."""
+"""The environments that ship with envgym, one package each."""

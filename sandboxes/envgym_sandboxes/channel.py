@@ -1,4 +1,4 @@
-"""Talk to one runner over its socket: a request out, a reply back, never two at a time."""
+"""The host's end of a runner's socket: one request out, one reply back, never two at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RunnerReply:
     stdout: bytes
     stderr: bytes
     stdout_total: int
-    """Bytes written in all, of which ``stdout`` keeps the head and the tail."""
+    """Number of bytes written, of which ``stdout`` keeps the head and the tail."""
     stderr_total: int
 
     @property
@@ -36,7 +36,7 @@ class RunnerReply:
         return not self.flags & wire.UNCLEAN
 
     def result(self, queue_seconds: float) -> ExecResult:
-        """Say how the execution ended; the first of several causes wins."""
+        """Return the result of the execution; of several causes, the first in order names the status."""
         exited = os.WIFEXITED(self.wait_status)
         return ExecResult(
             status=self._status(),
@@ -69,10 +69,10 @@ class Channel:
     """The host's end of one runner's channel.
 
     Args:
-        connection: connected to the runner; the channel owns it.
-        decode: takes off what the transport adds to the runner's bytes.
+        connection: socket connected to the runner; the channel owns it.
+        decode: removes the transport's framing from the runner's bytes.
 
-    It holds no event loop, so it may be used from one loop after another, but by one task at a time.
+    A channel holds no event loop, so it may serve one loop after another, but one task at a time.
     """
 
     def __init__(self, connection: socket.socket, decode: Callable[[bytes], bytes] = bytes) -> None:
@@ -81,7 +81,7 @@ class Channel:
         self._decode = decode
         self._pending = bytearray()
         self.usable = True
-        """False once a request was not answered in full; the runner must then be destroyed."""
+        """False during a request, and for good if it is not fully answered: then the runner must be destroyed."""
 
     async def request(
         self,
@@ -97,18 +97,18 @@ class Channel:
 
         Args:
             operation: one of the runner's operations.
-            wall_seconds: deadline inside, in seconds.
+            wall_seconds: deadline that the runner enforces, in seconds.
             cap: bytes kept of each output stream.
             body: the program, the command or the files.
             stdin: the program's standard input.
-            grace_seconds: how much longer than ``wall_seconds`` to wait here.
+            grace_seconds: time to wait here beyond ``wall_seconds``, in seconds.
 
         Raises:
             SandboxError: the runner is gone.
             TimeoutError: the runner did not answer in time.
         """
         head = wire.REQUEST.pack(operation, wall_seconds, cap, len(body), len(stdin))
-        self.usable = False
+        self.usable = False  # a cancelled or late request leaves its reply on the wire, out of step with the next
         async with asyncio.timeout(wall_seconds + grace_seconds):
             try:
                 await asyncio.get_running_loop().sock_sendall(self._connection, head + body + stdin)
@@ -125,6 +125,7 @@ class Channel:
             wait_status=wait_status,
             flags=flags,
             run_seconds=seconds,
+            # The cap bounds the memory used here, whatever totals a compromised runner may claim.
             stdout=await self._take(min(out_total, cap)),
             stderr=await self._take(min(err_total, cap)),
             stdout_total=out_total,

@@ -36,8 +36,8 @@ def cached_on_disk(name: str, mark: str, make: Callable[[], Any]) -> Any:
     The cache is shared by all processes of this user.
 
     Args:
-        name: names the file; one mark is kept of each.
-        mark: changes with what ``make`` depends on.
+        name: name of the file, which holds one mark and its value.
+        mark: digest of everything on which ``make`` depends.
         make: returns a JSON value.
     """
     path = cache_folder() / f"{name}.json"

@@ -1,6 +1,6 @@
 """Collect the files of this machine that a sandbox needs to run Python: standard library, packages, libraries.
 
-The Docker image is made of these files and bubblewrap binds them, so programs find the same in both.
+The Docker image is made of these files and bubblewrap binds them, so that programs find the same in both.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """An interpreter as trees of files: where each stands in the sandbox, and where it is read from."""
+    """An interpreter as trees of files, each with its place in the sandbox and its source on this machine."""
 
     python: str
     """Absolute path of the executable inside."""
     site: str
-    """The folder of third-party packages inside; what this machine has there stays out."""
+    """Folder of third-party packages inside; this machine's own packages stay out of it."""
     trees: dict[str, Path]
     """Absolute path inside → file or folder on this machine; a later one may lie within an earlier one."""
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Yield every file that programs need: absolute path inside, file on this machine, links resolved.
 
-        Compiled modules are not among them: which of those exist changes from day to day.
+        Compiled modules are left out, because the set of those that exist changes from day to day.
         """
         for inside, source in self.trees.items():
             real = source.resolve()
@@ -73,7 +73,7 @@ def _walk(inside: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 @functools.cache
 def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
-    """Find the running interpreter with ``packages`` and what they require; seconds once, then cached_on_disk.
+    """Find the running interpreter with ``packages`` and their requirements; takes seconds once, then is cached.
 
     Raises:
         UserError: a package is not installed, or this is not a Linux machine with ``ldd``.
@@ -143,7 +143,7 @@ def _shared_libraries(interpreter: Interpreter, name: str) -> dict[str, Path]:
         told = subprocess.run(["ldd", *binaries], capture_output=True, text=True, check=False).stdout
         return sorted(set(_LIBRARY.findall(told)))
 
-    # The loader's own cache is written anew whenever the machine's libraries change.
+    # The loader's own cache is rewritten whenever the machine's libraries change, so it dates the result.
     known = [(str(path), path) for path in (Path("/etc/ld.so.cache"),) if path.is_file()]
     mark = fingerprint([*files, *known], os.environ.get("LD_LIBRARY_PATH", ""))
     found = {where: Path(where).resolve() for where in cached_on_disk(name, mark, named)}

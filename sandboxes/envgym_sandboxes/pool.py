@@ -1,7 +1,7 @@
-"""A bounded set of running runners, some of them warm and idle.
+"""A bounded pool of workers, some of them warm and idle.
 
-Everything here is guarded by a thread lock and hands over through ``concurrent.futures``, so one pool serves
-one event loop after another, as a session of tests needs.
+A thread lock guards all state, and workers are handed over through ``concurrent.futures`` rather than asyncio's
+futures, so that one pool can serve one event loop after another.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class _Waiter:
 
 
 class SandboxPool:
-    """Lends workers out; starts them on demand, up to ``capacity``; whoever comes later waits in line.
+    """Lends workers, which it starts on demand up to ``capacity``; further callers wait in line.
 
     Args:
-        launch: starts a worker for some limits and returns it verified. It blocks; it runs in a thread.
-        capacity: workers alive at once.
+        launch: starts a worker for some limits and returns it verified. It blocks, and runs in a thread.
+        capacity: maximum number of workers alive at once.
     """
 
     def __init__(self, launch: Callable[[Limits], Worker], capacity: int) -> None:
@@ -56,16 +56,16 @@ class SandboxPool:
         self._idle: list[tuple[Shape, Worker]] = []
         self._lent: dict[Worker, Shape] = {}
         self._busy = 0
-        """Workers being started or killed: they hold a place, too."""
+        """Number of workers being started or killed; they count against the capacity, too."""
         self._line: deque[_Waiter] = deque()
         self._threads = ThreadPoolExecutor(_CONCURRENT_STARTS, thread_name_prefix="envgym-sandbox")
         self._closed = False
 
     async def acquire(self, limits: Limits) -> Worker:
-        """Borrow a worker, waiting for a place if there is none.
+        """Borrow a worker; wait while the pool is at capacity.
 
         Raises:
-            SandboxError: it could not be started, or the pool is closed.
+            SandboxError: the worker could not be started, or the pool is closed.
         """
         waiter = _Waiter(limits=limits)
         with self._lock:
@@ -76,12 +76,13 @@ class SandboxPool:
         try:
             return await asyncio.wrap_future(waiter.future)
         except asyncio.CancelledError:
+            # A worker handed over before the cancellation has no other owner to return it.
             if not waiter.future.cancel() and waiter.future.exception() is None:
                 self.release(waiter.future.result())
             raise
 
     def release(self, worker: Worker) -> None:
-        """Give back a clean worker for the next episode."""
+        """Return a clean worker to the pool for the next episode."""
         with self._lock:
             kind = self._lent.pop(worker, None)
             if kind is None:
@@ -93,7 +94,7 @@ class SandboxPool:
             self._serve()
 
     def discard(self, worker: Worker) -> Future[None]:
-        """Destroy a lent worker; the future is done when it is gone."""
+        """Destroy a lent worker; the returned future is done when it is gone."""
         with self._lock:
             if self._lent.pop(worker, None) is None:
                 done: Future[None] = Future()
@@ -102,7 +103,7 @@ class SandboxPool:
             return self._retire(worker)
 
     async def close(self) -> None:
-        """Destroy every worker and refuse new wishes. Safe to call twice."""
+        """Destroy every worker and refuse further requests. Safe to call twice."""
         with self._lock:
             self._closed = True
             for waiter in self._line:
@@ -116,7 +117,7 @@ class SandboxPool:
         await asyncio.to_thread(self._threads.shutdown, wait=True)
 
     def _serve(self) -> None:
-        """Give each waiting waiter an idle worker of its shape, or start one for it if there is a place."""
+        """Give each waiter an idle worker of its shape, or start one for it if the capacity allows."""
         waiting: deque[_Waiter] = deque()
         startable = self._capacity - self._busy - len(self._lent) - len(self._idle)
         while self._line:
@@ -132,7 +133,7 @@ class SandboxPool:
             else:
                 waiting.append(waiter)
         self._line = waiting
-        if waiting and self._idle:
+        if waiting and self._idle:  # idle workers of other shapes must not block the line: make room
             self._retire(self._idle.pop(0)[1])
 
     def _take_idle(self, kind: Shape) -> Worker | None:
@@ -162,7 +163,7 @@ class SandboxPool:
             worker = self._launch(waiter.limits)
         except SandboxError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - it is told to the one who waits, who would wait forever
+        except Exception as error:  # noqa: BLE001 - passed on to the waiter, which would wait forever
             failure = SandboxError(f"the sandbox could not be started: {error!r}")
             failure.__cause__ = error
         with self._lock:

@@ -17,7 +17,7 @@ def _place() -> str:
 
 def _start(pid: int) -> str | None:
     try:
-        # The name in the second field may hold spaces and parentheses; field 22 counts from its end.
+        # The name in the second field may hold spaces and parentheses, so count to field 22 from its end.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
         return None

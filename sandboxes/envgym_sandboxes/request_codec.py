@@ -1,6 +1,6 @@
 """Encode requests as the bytes that cross into a sandbox, and decode the files that come back.
 
-Files cross as a list of names and contents, not as an archive: links, owners and modes cannot be expressed.
+Files cross as a list of names and contents, not as an archive, which could express links, owners and modes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR}
 
 
 def check_name(path: str) -> bytes:
-    """Return ``path`` encoded if it is a plain relative name, else refuse it.
+    """Return ``path`` encoded if it is a plain relative name.
 
     Raises:
-        ValueError: it is empty, absolute, too long or too deep, climbs out, or a part of it begins with a
-            dash or holds a control character or what UTF-8 cannot express.
+        ValueError: the path is empty, absolute, too long, too deep or holds ``..``, or a part of it begins with a
+            dash or holds a control character or one that UTF-8 cannot express.
     """
     parts = path.split("/")
     if any(part in ("", ".", "..") or part.startswith("-") for part in parts) or not path.isprintable():
@@ -50,7 +50,7 @@ def check_name(path: str) -> bytes:
 
 
 def pack_code(code: str) -> bytes:
-    """Return Python source as bytes; what UTF-8 cannot express becomes the program's own syntax error."""
+    """Return Python source as bytes; characters that UTF-8 cannot express become a syntax error of the program."""
     return code.encode("utf-8", "surrogatepass")
 
 
@@ -58,7 +58,7 @@ def pack_argv(argv: Sequence[str]) -> bytes:
     """Return a command as bytes.
 
     Raises:
-        ValueError: it is empty or holds a NUL.
+        ValueError: the command is empty or holds a NUL.
     """
     if not argv or not argv[0] or any("\0" in argument for argument in argv):
         raise ValueError(f"argv must be non-empty strings without NUL, got {list(argv)!r:.200}")
@@ -81,7 +81,7 @@ def pack_files(files: Mapping[str, bytes]) -> bytes:
 
 
 def pack_request(path: str, limit: int) -> bytes:
-    """Return the waiter to read a file as bytes.
+    """Return a request for a file as bytes.
 
     Raises:
         ValueError: the name is not plain.
@@ -93,17 +93,17 @@ def check_written(reply: RunnerReply) -> None:
     """Check that the files were written.
 
     Raises:
-        OSError: the program is in the way: no room, or a folder stands where a file should.
+        OSError: the program left no room, or a folder in the place of a file.
     """
     _raise_error(reply, "write")
 
 
 def unpack_file(reply: RunnerReply, path: str, limit: int) -> bytes:
-    """Return the content of the file asked for.
+    """Return the content of the requested file.
 
     Raises:
-        ValueError: it is larger than ``limit`` bytes.
-        FileNotFoundError: there is no regular file of that name, or it has other names, too.
+        ValueError: the file is larger than ``limit`` bytes.
+        FileNotFoundError: no regular file has that name, or the file has further names.
         OSError: the program made it unreadable.
     """
     if os.waitstatus_to_exitcode(reply.wait_status) == errno.EFBIG:

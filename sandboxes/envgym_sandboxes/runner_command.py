@@ -60,9 +60,9 @@ def runner_command(
     """Return the command that starts the runner: its source travels as an argument, so nothing is mounted.
 
     Args:
-        python: the interpreter inside.
-        limits: become the program's rlimits.
-        uid: the user a program runs as; ``None`` to keep the runner's own.
+        python: path of the interpreter inside.
+        limits: limits that become the program's rlimits.
+        uid: user id of programs; ``None`` keeps the runner's own.
         more_rlimits: further rlimits of a program, by the name of the constant.
     """
     rlimits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk_bytes}

@@ -1,4 +1,4 @@
-"""A sandbox that is a lent runner: the same for every backend whose programs a runner forks."""
+"""The sandbox over a lent worker, common to every backend whose programs a runner forks."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _OPEN_SECONDS = 10.0
 
 
 class RunnerSandbox(Sandbox):
-    """Executes in a worker borrowed from a pool, one execution at a time; give it back with ``close``.
+    """Executes in a worker borrowed from a pool, one execution at a time; ``close`` returns the worker.
 
     Args:
-        pool: where the worker comes from and goes back to.
+        pool: owner of the worker.
         worker: the lent worker.
         limits: the limits in effect.
-        expires: when its total time is over, on ``time.monotonic``.
-        reusable: whether the worker may serve another episode once it is wiped and verified clean.
+        expires: end of its total time, on ``time.monotonic``.
+        reusable: let the worker serve another episode once it is wiped and verified clean.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RunnerSandbox(Sandbox):
     async def _request(
         self, operation: int, wall: float, cap: int, body: bytes, stdin: bytes
     ) -> RunnerReply | None:
-        """Ask the runner; ``None`` if the program has left it unable to answer."""
+        """Ask the runner; return ``None`` if the program has left it unable to answer."""
         worker = self._worker
         if worker is None:
             raise SandboxError("the sandbox is closed")
@@ -151,9 +151,9 @@ async def open_session(pool: SandboxPool, limits: Limits, *, reusable: bool) -> 
     """Borrow a worker and start its total time.
 
     Args:
-        pool: where to borrow.
+        pool: pool of workers.
         limits: the limits in effect.
-        reusable: whether to wipe and give the worker back on close, instead of destroying it.
+        reusable: wipe and return the worker on close, instead of destroying it.
 
     Raises:
         SandboxError: no worker could be started, or it does not answer.
@@ -161,7 +161,7 @@ async def open_session(pool: SandboxPool, limits: Limits, *, reusable: bool) -> 
     expires = time.monotonic() + limits.total_seconds
     worker = await pool.acquire(limits)
     try:
-        # The runner's own end is the backstop for an owner that hangs; this one is first by the grace.
+        # The runner's own expiry is the backstop for an owner that hangs, so it comes later than ``expires``.
         life = limits.total_seconds + _OPEN_SECONDS
         await worker.channel.request(wire.OPEN, wall_seconds=life, grace_seconds=_OPEN_SECONDS)
     except BaseException as error:

@@ -1,7 +1,7 @@
-"""Programs as plain processes of this machine, for people who trust their programs. Nothing is isolated.
+"""Programs as plain processes of this machine, without isolation, for people who trust their programs.
 
-Only a deadline, an output cap and a few rlimits hold: a program can read and write what its user can, reach
-the network, and leave processes of a session of their own behind.
+Only a deadline, an output cap and a few rlimits are in effect: a program can read and write all that its user can,
+reach the network, and leave processes behind that started a session of their own.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _POLL_SECONDS = 0.002
 
 
 class UnsafeLocalBackend(Backend):
-    """Runs programs as this user, unprotected. It is never chosen unless named.
+    """Runs programs as this user, without protection. It is used only if named.
 
-    Of ``Limits``, memory is enforced per process, and neither the number of processes nor processor time is.
+    Of ``Limits``, memory is enforced per process; the number of processes and processor time are not enforced.
     """
 
     isolated = False
@@ -60,7 +60,7 @@ class UnsafeLocalBackend(Backend):
         return None if os.name == "posix" else "unsafe_local needs a POSIX system"
 
     async def open(self, limits: Limits) -> Sandbox:
-        """Make a temporary folder to run in; see ``Backend.open``."""
+        """Make a temporary folder for programs; see ``Backend.open``."""
         self._open = {sandbox for sandbox in self._open if not sandbox.closed}
         sandbox = _LocalSandbox(limits)
         self._open.add(sandbox)
@@ -154,7 +154,7 @@ class _LocalSandbox(Sandbox):
         return self._session
 
     def _end_session(self) -> int:
-        """End the session's processes, if there is one; its return code."""
+        """End the session, if there is one, and return its exit code."""
         if self._session is None:
             return 0
         (process, session), self._session = self._session, None
@@ -236,7 +236,7 @@ def _reply(code: int, streams: list[Stream], seconds: float, *, timed_out: bool)
 
 
 async def _watch(process: subprocess.Popen[bytes], streams: list[Stream], end: float) -> bool:
-    """Drain the streams until the process ends or floods; True if the deadline came first."""
+    """Drain the streams until the process ends or floods its output; return True if the deadline came first."""
     pause = _POLL_SECONDS
     while process.poll() is None:
         for stream in streams:

@@ -1,4 +1,4 @@
-"""Read the limits back from inside a started sandbox and refuse it if one is not in effect."""
+"""Verification of a started sandbox: read its limits back from inside, and refuse it if one is not in effect."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def verify(
     own_processes: int,
     degraded: Collection[str],
 ) -> None:
-    """Ask a started sandbox, as a program, what holds in it. Blocks; call it in a thread without a loop.
+    """Read a started sandbox's limits with a program inside. Blocks; call it in a thread without an event loop.
 
     Args:
         channel: the new sandbox's channel.
-        limits: what was asked for.
+        limits: the limits that must be in effect.
         folders: the writable folders.
-        own_processes: how many processes of the sandbox's own count against its limit.
-        degraded: names of limits that the user has agreed to go without.
+        own_processes: number of the sandbox's own processes that count against its limit.
+        degraded: names of limits that the user has agreed to do without.
 
     Raises:
         SandboxError: the sandbox does not answer, or a limit is not in effect.
@@ -59,7 +59,7 @@ def verify(
 
 
 def differences(facts: dict[str, Any], limits: Limits, own_processes: int) -> Iterator[tuple[str, str]]:
-    """Yield, for everything that is not in effect, its name and what is wrong."""
+    """Yield the name of every limit that is not in effect, with a description of the fault."""
     cpus = facts["cpus"]
     swap = facts["swap"] == ["0"] or facts["memory_and_swap"] == facts["memory"]
     share = int(cpus[0]) / int(cpus[1]) if cpus and cpus[0] not in ("max", "-1") else None

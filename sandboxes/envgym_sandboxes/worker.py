@@ -1,4 +1,4 @@
-"""One running runner, whatever launched it."""
+"""Workers: running runners, independent of the backend that launched them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Worker(abc.ABC):
         """Return the reason why it does not answer any more.
 
         Args:
-            since: when the unanswered request was sent, in seconds since the epoch.
+            since: time of the unanswered request, in seconds since the epoch.
         """
 
     @abc.abstractmethod
     def kill(self) -> None:
-        """Destroy it with everything in it. Safe to call twice, and when it is gone already."""
+        """Destroy the worker with everything in it. Safe to call twice, and if the worker is gone already."""

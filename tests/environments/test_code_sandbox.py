@@ -161,7 +161,7 @@ def test_files_of_each_shape_are_read(write: Write) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "x"}, "row 2: the columns prompt are of no known shape"),
+        ({"prompt": "x"}, "row 2: the columns prompt match no known shape"),
         ({**CHECK_ROW, "task_id": 1, "entry_point": "sub"}, "row 2: the prompt does not define 'sub'"),
         ({**CHECK_ROW, "task_id": 1, "canonical_solution": 3}, "row 2: column 'canonical_solution' must be text"),
         ({**CHECK_ROW, "task_id": 1, "prompt": None}, "row 2: the columns"),

@@ -1,4 +1,4 @@
-"""Judge programs by running them in a sandbox and deciding outside it."""
+"""Tests of untrusted programs: they run in a sandbox, and their results are judged outside it."""
 
 from envgym.verifiers.code_tests.asserts import AssertSuite, Recording, TestResult, check_asserts, record_calls
 from envgym.verifiers.code_tests.programs import Call, Died, Raised, Result, Returned, call_program, equal

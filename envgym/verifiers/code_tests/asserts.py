@@ -1,9 +1,9 @@
 """Run tests that hold their expected values (HumanEval's ``check``, MBPP's asserts) without showing them.
 
-The test code never shares a sandbox with the program. It runs once with the reference solution, which records the
-calls it makes and proves that the reference passes; the program is called with the recorded arguments in a sandbox
-of its own; then the test code runs again, in a sandbox without the program, over a table of what came back.
-Arguments are copied on the way, so a change made to them in place is not seen by the tests.
+The test code never shares a sandbox with the program, which could read the expected values there. It runs once
+with the reference solution, which records the calls and proves that the reference passes; the program is called
+with the recorded arguments in a sandbox of its own; then the test code runs again, without the program, over a
+table of its results. Arguments are copied on the way, so the tests do not see changes made to them in place.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ ROUNDS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssertSuite:
-    """Test code and the function that it tests."""
+    """Test code with the function that it tests."""
 
     entry_point: str
     setup: str
-    """Source of the reference solution and of whatever else the tests use."""
+    """Source of the reference solution and of everything else that the tests use."""
     tests: tuple[str, ...]
-    """Each is run as a module that sees ``setup``, with ``candidate`` and the entry point standing in."""
+    """Sources of the tests; each runs as a module that sees ``setup``, with a stand-in for the entry point and
+    ``candidate``."""
     preamble: str = ""
-    """Source that a program may rely on: the imports and helpers that its prompt gave."""
+    """Source that a program may rely on: the imports and helper functions of its prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,9 @@ class Recording:
     """Result of running the tests on the reference solution."""
 
     calls: Mapping[int, Sequence[Call]]
-    """The calls that each test makes."""
+    """Calls of each test."""
     failures: Mapping[int, str]
-    """Tests that the reference itself does not pass, and why: they can judge nothing."""
+    """Reasons by test for those that the reference itself fails: they cannot judge a program."""
 
 
 async def record_calls(checker: Sandbox, suite: AssertSuite) -> Recording:
@@ -99,19 +100,19 @@ async def check_asserts(
     """Test a program.
 
     Args:
-        sandbox: where the program runs.
-        checker: where the test code runs; no program may ever have run in it.
+        sandbox: sandbox for the program.
+        checker: sandbox for the test code; no program may ever have run in it.
         suite: the tests.
-        recording: from ``record_calls``.
+        recording: result of ``record_calls``.
         program: source text.
-        tests: which of the suite's tests to run; the reference must pass them.
-        call_seconds: processor time of each call, in seconds.
+        tests: indices of the tests to run; the reference must pass them.
+        call_seconds: limit on each call in seconds of processor time.
 
     Returns:
-        one result per test asked for.
+        one result per index in ``tests``.
 
     Raises:
-        VerifierError: the reference does not pass one of them.
+        VerifierError: the reference does not pass one of the tests.
         SandboxError: a sandbox failed, not the program.
     """
     for number in tests:

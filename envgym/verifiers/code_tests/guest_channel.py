@@ -12,7 +12,7 @@ TEXT_LIMIT = 300
 
 
 class CallTimeout(BaseException):
-    """A call that ran past its deadline."""
+    """A call passed its deadline."""
 
 
 def describe(error: BaseException) -> list[str]:
@@ -25,7 +25,7 @@ def describe(error: BaseException) -> list[str]:
 
 
 def open_channel() -> tuple[dict[str, Any], Callable[..., None]]:
-    """Read the request from standard input, and keep standard output for answers alone.
+    """Read the request from standard input, and reserve standard output for answers.
 
     Returns:
         the request, and a function that writes its arguments as one line of JSON.

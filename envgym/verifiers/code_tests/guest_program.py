@@ -1,10 +1,10 @@
-"""Runs inside the sandbox, after ``guest_channel.py``: a program's function, called on given arguments.
+"""Guest, run in the sandbox after ``guest_channel.py``: call a program's function on given arguments.
 
 The request is ``{"preamble", "program", "entry_point", "calls", "call_seconds"}``. Each call is answered by
 ``[index, "value", tagged]`` or ``[index, "raised", type, text]``; index -1 says that the program cannot be loaded.
-A call's deadline is processor time, so that a busy machine fails nobody; one that sleeps meets the deadline of the
-whole run instead. What the program prints is thrown away. The host trusts nothing of this: the program can write
-such answers too, but it has nothing to put in them except what it computed.
+A call's deadline is processor time, so that no program fails because the machine is busy; one that sleeps meets
+the deadline of the whole run instead. The program's output is discarded. The host trusts none of the answers: the
+program can forge them, but it knows no expected value to put in them, only what it computed.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""Runs inside a sandbox that no policy's program enters, after ``guest_channel.py``: tests that hold answers.
+"""Guest, run after ``guest_channel.py`` in a sandbox that no policy's program enters: run tests that hold answers.
 
-The function under test is a stand-in. While recording, it calls the reference solution and reports the arguments;
-while replaying, it answers from a table of what the policy's program returned elsewhere.
+A stand-in replaces the function under test. While recording, it calls the reference solution and reports the
+arguments; while replaying, it answers from a table of the results of the policy's program in another sandbox.
 
 The request is ``{"mode", "setup", "entry_point", "tests", "table"}``. While recording, each call is reported as
 ``[test, "call", arguments, keywords]``. A test is answered by ``[test, "passed"]``, by
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Stop(BaseException):
-    """Ends a test whose outcome is settled."""
+    """Raised to end a test whose outcome is settled."""
 
 
 class Recorder:
-    """Calls the reference solution with copies, and returns what would have crossed from another process."""
+    """Calls the reference solution with copies, and returns its result as it would cross from another process."""
 
     def __init__(self, function: Any, answer: Any) -> None:
         self.function = function
@@ -39,7 +39,7 @@ class Recorder:
 
 
 class Replayer:
-    """Answers from a table; equal calls are answered in the order in which they were made."""
+    """Answers calls from a table; equal calls get their answers in the order in which they were made."""
 
     def __init__(self, table: Any) -> None:
         self.results: dict[str, list[Any]] = {}
@@ -47,7 +47,7 @@ class Replayer:
             self.results.setdefault(json.dumps([arguments, keywords]), []).append(result)
         self.test = 0
         self.settled: list[Any] | None = None
-        """The outcome, whatever the test makes of the exception that stops it."""
+        """Outcome of the test, kept here because the test may catch the exception that stops it."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         tagged = [encode(list(arguments)), encode(keywords)]
@@ -76,7 +76,7 @@ def exception(kind: str, text: str) -> Exception:
 
 
 def main() -> None:
-    """Run the tests one after the other."""
+    """Run the tests in order."""
     request, answer = open_channel()
     namespace: dict[str, Any] = {"__name__": "reference"}
     exec(compile(request["setup"], "<setup>", "exec"), namespace)  # noqa: S102 - the sandbox is what this file is for

@@ -90,13 +90,13 @@ async def call_program(
     A program may keep state between calls, as it may in any test file that calls it twice.
 
     Args:
-        sandbox: where it runs; its own deadline bounds the whole.
-        program: source text; one that is too long, or is not Python, raises in every call.
+        sandbox: sandbox for the program; its own deadline bounds all calls together.
+        program: source text; if it is too long or not Python, every call raises.
         entry_point: name of the function.
-        calls: what to call it with.
+        calls: arguments of each call.
         preamble: source that runs before the program, in the same module.
-        call_seconds: processor time of each call, in seconds.
-        restarts: how often to go on with the calls after one that killed the process.
+        call_seconds: limit on each call in seconds of processor time.
+        restarts: number of times to continue with the remaining calls after one that killed the process.
 
     Returns:
         one result per call.
@@ -177,7 +177,7 @@ def answers(done: ExecResult) -> Iterator[list[Any]]:
 
 
 def _read(done: ExecResult) -> dict[int, Result]:
-    """Read the results by index; the first for an index counts."""
+    """Return the results by index; the first for an index counts."""
     answered: dict[int, Result] = {}
     for parts in answers(done):
         match parts:

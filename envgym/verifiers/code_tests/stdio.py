@@ -12,8 +12,8 @@ _MAX_NUMBER_CHARS = 400
 def same_output(expected: str, actual: str) -> bool:
     """Return whether two outputs agree, line by line.
 
-    Space at the end of a line and empty lines at the end of the output do not count. Words compare as text, or as
-    exact decimal numbers, so that ``1.50`` is ``1.5`` and ``0.1`` is not ``0.1000001``.
+    Trailing spaces and empty lines at the end of the output do not count. Words are compared as text, or as exact
+    decimal numbers, so that ``1.50`` equals ``1.5`` but ``0.1`` differs from ``0.1000001``.
     """
     wanted, given = _lines(expected), _lines(actual)
     return len(wanted) == len(given) and all(map(_same_line, wanted, given))

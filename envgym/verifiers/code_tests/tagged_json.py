@@ -1,8 +1,8 @@
 """Encode Python values as tagged JSON, for the arguments and results that cross into and out of a sandbox.
 
-Only data crosses. A result is rebuilt from builtin types, whatever class the program used, so an object that
-claims to equal everything arrives as an ``Opaque`` that equals nothing. This file imports the standard library
-alone, because its text is also sent into the sandbox.
+Only data crosses. A result is rebuilt from built-in types, whatever class the program used, so an object that
+claims to equal everything arrives as an ``Opaque`` that equals nothing. This file imports only the standard
+library, because its text is also sent into the sandbox.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def encode(value: Any) -> Any:
     """Turn a value into one that ``json.dumps`` accepts; equal sets give equal text.
 
     Raises:
-        MalformedError: it is too large or too deep, e.g. because it contains itself.
+        MalformedError: the value is too large or too deep, e.g. because it contains itself.
     """
     return _encode(value, _Budget(), 0)
 

@@ -1,4 +1,4 @@
-"""Proofs as numbered lines, each of which follows from the few lines that it names.
+"""Proofs as numbered lines, each of which follows from the few lines that it cites.
 
 Any step that z3 finds valid is allowed; rules have no names. A proof is more than its claim because steps are
 small: a step names at most ``max_cited`` lines and says at most ``max_atoms`` atoms, so that premises cannot be
@@ -28,15 +28,15 @@ class StepRules:
     """Limits on the size of a proof and its steps."""
 
     max_cited: int = 2
-    """Lines that one step may name."""
+    """Maximum number of lines that one step cites."""
     max_atoms: int = 4
-    """Occurrences of atoms in one step's formula."""
+    """Maximum number of occurrences of atoms in one step's formula."""
     max_lines: int = 40
 
 
 @dataclass(frozen=True, slots=True)
 class ProofLine:
-    """A step: its formula and the numbers of the lines that it follows from."""
+    """A step: its formula, and the numbers of the lines from which it follows."""
 
     formula: Formula
     cited: tuple[int, ...]
@@ -51,11 +51,11 @@ class LineVerdict:
 
     number: int
     line: ProofLine | None
-    """``None``: the line cannot be read, or breaks a rule."""
+    """``None`` if the line cannot be read or breaks a rule."""
     validity: Validity | None
-    """``None`` with ``line``."""
+    """``None`` if ``line`` is."""
     reason: str
-    """For the proof's author; empty where the line follows."""
+    """Explanation for the proof's author; empty if the line follows."""
 
     @property
     def follows(self) -> bool:
@@ -69,7 +69,7 @@ class ProofVerdict:
 
     lines: tuple[LineVerdict, ...]
     proved: bool
-    """Every line follows, and the last one is the goal."""
+    """True if every line follows and the last one is the goal."""
     reason: str
     """First thing wrong with the proof; empty where ``proved``."""
 
@@ -80,7 +80,7 @@ class ProofVerdict:
 
 
 def check_proof(text: str, premises: Sequence[Formula], goal: Formula, rules: StepRules) -> ProofVerdict:
-    """Check a proof; no text makes it raise.
+    """Check a proof; never raise because of ``text``.
 
     Args:
         text: lines such as ``5. p & q from 1, 4``; the premises are lines 1 to ``len(premises)``, and the proof's

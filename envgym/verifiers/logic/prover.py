@@ -1,7 +1,7 @@
 """Decide by z3 whether steps follow. Runs in a worker process only: z3 cannot be interrupted safely.
 
-The solver is limited by z3's own count of work (``rlimit``), not by the clock: the same step is decided alike on a
-busy machine. The domain of things has at least one member, as usual.
+The solver is limited by z3's own count of work (``rlimit``) rather than the clock, so that a busy machine decides
+every step alike. The domain of things has at least one member, as usual in first-order logic.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from envgym.verifiers.logic.formulas import Atom, Binary, Formula, Not, Quantifi
 __all__ = ["answer", "warm_up"]
 
 _STEP_EFFORT = 200_000
-"""Units of z3's own count of work for one step; ordinary steps take some hundreds."""
+"""Limit on one step in units of z3's own count of work; ordinary steps take a few hundred."""
 _TOTAL_EFFORT = 1_000_000
-"""Units for all steps of a request: about a second."""
+"""Limit on all steps of a request, in the same units: about a second."""
 _UNDECIDED = ["undecided", ""]
 _CONNECTIVES = {"&": z3.And, "|": z3.Or, "->": z3.Implies, "<->": lambda left, right: left == right}
 
@@ -33,7 +33,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``{"verdicts": [...]}``: for each step ``["follows", ""]``, ``["undecided", ""]``, or
-        ``["does_not_follow", where]``, where propositions take the values that ``where`` tells.
+        ``["does_not_follow", where]``; ``where`` names the propositions' values in a counterexample.
     """
     left = _TOTAL_EFFORT
     verdicts = []

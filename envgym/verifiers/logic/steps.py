@@ -14,7 +14,7 @@ __all__ = ["StepVerdict", "Validity", "check_steps"]
 
 _PROVER = "envgym.verifiers.logic.prover"
 _SECONDS = 20.0
-"""Processor time for all steps of a request: far more than the prover's own limit on work lets them take."""
+"""Limit on all steps of a request in processor seconds, far above the time of the prover's own limit on work."""
 
 
 class Validity(enum.StrEnum):
@@ -23,25 +23,25 @@ class Validity(enum.StrEnum):
     FOLLOWS = "follows"
     DOES_NOT_FOLLOW = "does_not_follow"
     UNDECIDED = "undecided"
-    """The prover's limit on work was not enough. Deterministic: a step too large, not an outage."""
+    """The prover reached its limit on work. Deterministic: the step is too large, and this is not an outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepVerdict:
-    """The decision about one step."""
+    """Decision on one step."""
 
     validity: Validity
     where: str = ""
-    """A case in which the premises hold and the conclusion does not; propositional steps only."""
+    """Case in which the premises hold and the conclusion does not; for propositional steps only, else empty."""
 
 
 def check_steps(steps: Sequence[tuple[Sequence[Formula], Formula]]) -> list[StepVerdict]:
-    """Decide for each pair of premises and a conclusion whether the one follows from the others.
+    """Decide for each pair of premises and a conclusion whether the conclusion follows.
 
-    Blocks for milliseconds, and for longer where z3 has to work; callers that are asynchronous use a thread.
+    Blocks for milliseconds, and for longer where z3 has to work; asynchronous callers use a thread.
 
     Raises:
-        VerifierError: the prover failed: missing data, not a step that does not follow.
+        VerifierError: the prover failed. This is missing data, not a step that does not follow.
     """
     if not steps:
         return []

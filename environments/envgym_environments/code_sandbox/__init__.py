@@ -1,4 +1,4 @@
-"""Write a Python function, try it on visible tests, submit it; hidden tests decide, outside the sandbox."""
+"""Programming tasks: write a Python function, try visible tests, submit it; hidden tests decide."""
 
 from envgym_environments.code_sandbox.env import CodeSandbox
 

@@ -19,9 +19,9 @@ class Boxes:
 
     Args:
         services: opens sandboxes.
-        limits: in effect in both.
-        call_seconds: processor time of one call of a program's function, in seconds.
-        recordings: what is known of reference solutions, by test suite; added to.
+        limits: limits in effect in both.
+        call_seconds: limit on one call of a program's function in seconds of processor time.
+        recordings: records of reference solutions, by test suite; new ones are added.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ _TOOL_SECONDS = 900.0
 class CodeSandbox(ChatEnv):
     """Write a function, try it on visible tests with ``run_tests``, then ``submit`` it, which ends the episode.
 
-    Hidden tests decide, outside the sandbox that the program ran in: see ``envgym.verifiers.code_tests``. An
-    episode without a submission is worth 0.
+    Hidden tests decide, outside the sandbox in which the program ran: see ``envgym.verifiers.code_tests``. An
+    episode without a submission scores 0.
     """
 
     class Config(ChatEnv.Config):
@@ -127,11 +127,11 @@ class CodeSandbox(ChatEnv):
         return Score(value=value, accuracy=accuracy, components={"hidden_tests": value}, metrics=metrics)
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """Test the reference solution, then submit it."""
+        """Return a test of the reference solution, then its submission."""
         code = read_suite(task.reference).solution
         return [_say("run_tests", code), _say("submit", code)]
 
-    # The sandbox's own deadlines end every run long before the tool's; to cut one short would break its sandbox.
+    # The sandbox's own deadlines end every run long before the tool's, which would break the sandbox.
     @tool(concurrent=False, timeout=_TOOL_SECONDS)
     async def run_tests(self, code: str) -> str:
         """Run the visible tests on the code."""
@@ -158,7 +158,7 @@ class CodeSandbox(ChatEnv):
         return Limits(wall_seconds=wall_seconds, total_seconds=_SANDBOX_LIFE_SECONDS)
 
     def _make_boxes(self) -> Boxes:
-        """Sandboxes for one set of tests. None is held while the policy thinks, so a few serve many episodes."""
+        """Return sandboxes for one run of tests; a few serve many episodes, since none is held between calls."""
         limits = self._limits(self.config.wall_seconds)
         return Boxes(self.services, limits, self.config.call_seconds, self._recordings)
 

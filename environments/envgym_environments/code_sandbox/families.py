@@ -1,7 +1,7 @@
-"""Procedural programming problems: a chain of steps in words, the expression that it means, and its tests.
+"""Procedural programming problems: a chain of steps in words, its expression, and its tests.
 
-What a step does is written twice, as Python text for the reference solution and as a function for the expected
-results; that the two agree is what the gold policy's score proves.
+Each step is written twice, as Python text for the reference solution and as a function for the expected results;
+the gold policy's score proves that the two agree.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class CodeProblem:
     solution: str
     apply: Callable[[Any], Any]
     draw: Callable[[random.Random], Any]
-    """Draws an argument."""
+    """Draws one argument of the program."""
     whole_program: bool = False
-    """The program reads its argument and prints the result, rather than define a function."""
+    """If true, the program reads its argument and prints the result; otherwise it defines a function."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
     phrase: str
     code: str
-    """An expression of ``{v}``, or of ``{e}`` where no parentheses are needed."""
+    """Python expression of ``{v}``, or of ``{e}`` where no parentheses are needed."""
     apply: Callable[[Any], Any]
     last: bool = False
-    """Its result has another type, so nothing can follow."""
+    """If true, no step can follow, because the result has another type."""
 
 
 _Draw = Callable[[random.Random], _Step]
@@ -190,4 +190,4 @@ FAMILIES: dict[str, Callable[[random.Random, int], CodeProblem]] = {
     "branches": _branches,
     "programs": _programs,
 }
-"""Makes a problem of a given number of steps."""
+"""Functions that draw a problem with a given number of steps, by family."""

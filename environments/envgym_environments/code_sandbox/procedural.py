@@ -36,7 +36,7 @@ def make_task(
 
 
 def _draw_arguments(rng: random.Random, problem: CodeProblem, count: int) -> list[Any]:
-    """Different arguments, so that no hidden test repeats a visible one."""
+    """Draw different arguments, so that no hidden test repeats a visible one."""
     arguments: list[Any] = []
     while len(arguments) < count:
         argument = problem.draw(rng)

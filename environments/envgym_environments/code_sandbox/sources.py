@@ -53,8 +53,8 @@ def load_tasks(source: str, split: Split, visible: int) -> list[Task]:
 
     Args:
         source: ``"humaneval"``, ``"mbpp"``, or a file.
-        split: which tasks to keep.
-        visible: how many of MBPP's asserts, or of a whole program's tests, to show; at least one stays hidden.
+        split: the split to read.
+        visible: number of MBPP's asserts, or of a whole program's tests, to show; at least one stays hidden.
 
     Raises:
         DataError: the file is missing, or a row is malformed; the message names it.
@@ -101,7 +101,7 @@ def _read_row(where: str, row: Mapping[str, Any], visible: int) -> _Problem:
     prompt = row.get("prompt", row.get("text"))
     if shape is None or not isinstance(prompt, str):
         shapes = "; or ".join(", ".join(("prompt", *s)) for s in _SHAPES)
-        raise DataError(f"{where}: the columns {', '.join(row) or 'none'} are of no known shape: {shapes}")
+        raise DataError(f"{where}: the columns {', '.join(row) or 'none'} match no known shape: {shapes}")
     readers = dict(zip(_SHAPES, (_read_check, _read_asserts, _read_stdio), strict=True))
     try:
         statement, suite = readers[shape](row, prompt, visible)
@@ -158,7 +158,7 @@ def _text(row: Mapping[str, Any], column: str) -> str:
 
 
 def _parse(source: str) -> ast.Module:
-    """Parse a data set's code, whose invalid escape sequences are not this program's to warn of."""
+    """Parse a data set's code without warnings about its invalid escape sequences, which nobody here can mend."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
@@ -194,7 +194,7 @@ def _doc_examples(prompt: str) -> list[str]:
 def _examples(docstring: str) -> list[doctest.Example]:
     try:
         return doctest.DocTestParser().get_examples(docstring)
-    except ValueError:  # written for people: the prompt is shown as it is, and this one has no visible tests
+    except ValueError:  # not valid doctest syntax: the prompt is shown as it is, without visible tests
         return []
 
 

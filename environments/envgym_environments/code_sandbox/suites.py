@@ -33,7 +33,7 @@ RESTARTS = 3
 
 
 class ValueTest(pydantic.BaseModel):
-    """One call and what it must return, both as tagged JSON."""
+    """One call and its expected result, both as tagged JSON."""
 
     arguments: list[JsonValue]
     expected: JsonValue
@@ -100,7 +100,7 @@ class AssertTests(pydantic.BaseModel):
         key = "\0".join((self.solution, *tests))
         recording = boxes.recordings.get(key) or await record_calls(checker, suite)
         deciding = [tests.index(test) for test in self.hidden]
-        if recording.failures.keys().isdisjoint(deciding):  # a failure may pass: it is looked into again next time
+        if recording.failures.keys().isdisjoint(deciding):  # a failure may be transient: record again next time
             boxes.recordings[key] = recording
         shown = [n for n in map(tests.index, self.visible) if n not in recording.failures]
         wanted = shown if which == "visible" else deciding

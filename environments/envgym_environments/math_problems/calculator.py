@@ -18,7 +18,7 @@ _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": 
 
 
 class CalculatorError(ValueError):
-    """The expression cannot be evaluated; the message says why, in words for the model that wrote it."""
+    """The expression cannot be evaluated; the message tells the model that wrote it why."""
 
 
 def calculate(expression: str) -> str:
@@ -29,8 +29,8 @@ def calculate(expression: str) -> str:
         terminates, a decimal.
 
     Raises:
-        CalculatorError: it is not such an expression, divides by zero, or is over a cap: 200 characters,
-            depth 32, results of 200 digits, exponents of 1000.
+        CalculatorError: the expression is malformed, divides by zero, or is over a cap: 200 characters, depth 32,
+            results of 200 digits, exponents of 1000.
     """
     if len(expression) > _MAX_CHARS:
         raise CalculatorError(f"the expression is longer than {_MAX_CHARS} characters")
@@ -49,7 +49,7 @@ def _evaluate(node: ast.expr, text: str, depth: int) -> Fraction:
         raise CalculatorError(f"brackets and operators nest deeper than {_MAX_DEPTH}")
     match node:
         case ast.Constant(value=int() | float()):
-            # The source text, because a float would round 0.1.
+            # Read the source text, because a float would round 0.1.
             return Fraction(ast.get_source_segment(text, node) or "")
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_evaluate(operand, text, depth + 1)

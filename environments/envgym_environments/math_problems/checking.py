@@ -36,7 +36,7 @@ async def is_correct(trajectory: Trajectory) -> float:
     )
     if answer is None or leaves_work(answer, gold):
         return 0.0
-    # A thread, because computer algebra may take its whole time limit.
+    # In a thread, because computer algebra may take its whole time limit.
     verdict = await asyncio.to_thread(verify, f"<answer>{answer}</answer>", gold)
     if not verdict.decided:
         raise VerifierError(f"{verdict.verdict}: {verdict.reason}")

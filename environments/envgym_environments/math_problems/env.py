@@ -114,8 +114,8 @@ class MathProblems(ChatEnv):
         """Return procedural problems made on demand, or the rows of the source.
 
         Raises:
-            DataError: see ``FileProblems.load``; a procedural task is refused when its families make hardly any
-                problem but the examples.
+            DataError: see ``FileProblems.load``; also on access to a procedural task, if the families make hardly
+                any problem but the examples.
         """
         s = self.config
         if s.source == "procedural":
@@ -190,7 +190,7 @@ class MathProblems(ChatEnv):
 
     @functools.cached_property
     def _examples(self) -> tuple[Message, ...]:
-        """The solved problems before every procedural question."""
+        """Messages of the solved problems before every procedural question."""
         rng = derive_rng("examples", self.config.task_seed)
         problems = [self._new_problem(rng)[2] for _ in range(self.config.examples)]
         return tuple(itertools.chain(*(_solved(p.question, p.answer, p.expression) for p in problems)))

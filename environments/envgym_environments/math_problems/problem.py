@@ -29,7 +29,7 @@ THINGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathProblem:
-    """A question, and the calculation that solves it."""
+    """A question with the calculation that solves it."""
 
     question: str
     expression: str
@@ -37,7 +37,7 @@ class MathProblem:
 
     @property
     def answer(self) -> str:
-        """An integer, or a fraction in lowest terms."""
+        """The answer: an integer, or a fraction in lowest terms."""
         return calculate(self.expression)
 
 

@@ -14,7 +14,7 @@ from envgym.verifiers import check_gold
 __all__ = ["GSM8K", "FileProblems"]
 
 _COMPARISON = {"unit": str, "percent": bool, "rounded": bool}
-"""Columns that a row may have, and what they hold."""
+"""Optional columns of a row, with their types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class FileProblems:
     """The answer is the text after the last occurrence; ``""``: the whole column."""
 
     def load(self, split: Split, system: Message) -> Sequence[Task]:
-        """Read the tasks of a split. A row may say how its answer is compared: ``unit``, ``percent``, ``rounded``.
+        """Read the tasks of a split. The columns ``unit``, ``percent`` and ``rounded`` set a row's answer rules.
 
         Raises:
             DataError: see ``load_split``; also a gold that cannot be read. The message names file and row.

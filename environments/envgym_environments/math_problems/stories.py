@@ -1,4 +1,4 @@
-"""Word problems: someone has things, and ``level`` events change how many."""
+"""Word problems: ``level`` events change the number of someone's things."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prove a goal from premises; every step is checked."""
+"""Proofs of a goal from premises, with every step checked."""
 
 from envgym_environments.proof_checker.env import ProofChecker
 

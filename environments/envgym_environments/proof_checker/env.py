@@ -31,7 +31,7 @@ FAMILIES: Mapping[str, Family] = {"propositional": propositional, "first_order":
 class ProofChecker(ChatEnv):
     """Prove a goal from premises in small steps; a prover checks each of them.
 
-    Only the proof that the last message fences counts, and all of its lines must follow.
+    Only the fenced proof in the last message counts, and all of its lines must follow.
     """
 
     class Config(ChatEnv.Config):
@@ -54,7 +54,7 @@ class ProofChecker(ChatEnv):
         )
         checker: bool = pydantic.Field(default=True, description="offer the tool that checks a proof")
         max_cited: int = pydantic.Field(default=2, ge=2, le=4, description="lines that one step may use")
-        max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms that one step's formula may say")
+        max_atoms: int = pydantic.Field(default=4, ge=3, le=8, description="atoms in one step's formula")
         max_lines: int = pydantic.Field(default=40, ge=1, le=100, description="lines of a proof")
         progress_weight: float = pydantic.Field(
             default=0.0,
@@ -91,7 +91,7 @@ class ProofChecker(ChatEnv):
         """Return the expert's actions: the proof, checked first where the tool is offered.
 
         Raises:
-            DataError: the row of a file gives no proof.
+            DataError: the row of a file holds no proof.
         """
         proof = "\n".join(_texts(task, "proof"))
         if not proof:
@@ -121,7 +121,7 @@ class ProofChecker(ChatEnv):
 
     async def _verdict(self, task: Task, proof: str) -> ProofVerdict:
         premises, (goal,) = _formulas(task, "premises"), _formulas(task, "goal")
-        # A thread, because the prover may take a second.
+        # In a thread, because the prover may take a second.
         return await asyncio.to_thread(check_proof, proof, premises, goal, self._rules)
 
     @property

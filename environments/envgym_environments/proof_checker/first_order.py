@@ -1,4 +1,4 @@
-"""First-order problems: what holds of one thing is carried over to others by rules about all things."""
+"""First-order problems: rules about all things carry a fact from one thing to the next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _THINGS = ("ada", "bo", "cleo", "dan", "eve", "finn", "gus", "hal", "ida", "jon"
 
 
 class _Chain:
-    """The kind that is known last, of which thing, and names not used yet."""
+    """The last kind that is known, its thing, and the names not used yet."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -84,7 +84,7 @@ def _witness(chain: _Chain) -> None:
 
 
 _RULES: tuple[Callable[[_Chain], None], ...] = (_apply, _contrapose, _exclude, _pass_on, _witness)
-"""In the order in which levels bring them in."""
+"""Rules in the order in which levels introduce them."""
 
 
 def first_order(rng: random.Random, level: int) -> ProofProblem:

@@ -13,14 +13,14 @@ __all__ = ["Draft", "Family", "ProofProblem", "negated"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofProblem:
-    """Premises, a goal, and a proof of it."""
+    """Premises, a goal, and a proof of the goal."""
 
     premises: tuple[str, ...]
     goal: str
     proof: tuple[str, ...]
     """Lines as ``check_proof`` reads them; the last one is the goal."""
     steps: tuple[str, ...]
-    """Their formulas."""
+    """Formulas of the proof's lines."""
 
     @property
     def question(self) -> str:
@@ -35,7 +35,7 @@ Family = Callable[[random.Random, int], ProofProblem]
 
 @dataclass(slots=True)
 class Draft:
-    """A problem while it grows from a fact, rule by rule; formulas are texts as they are printed."""
+    """A problem that grows from a fact, rule by rule; formulas are texts in printed form."""
 
     _premises: list[str] = field(default_factory=list)
     _steps: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Draft:
         return self._premises[-1]
 
     def step(self, text: str, *uses: str) -> str:
-        """Add a step of the proof that uses formulas from before."""
+        """Add a step of the proof that uses earlier formulas."""
         self._steps.append((str(read_formula(text)), uses))
         return self._steps[-1][0]
 

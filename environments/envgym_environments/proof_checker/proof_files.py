@@ -28,8 +28,8 @@ def file_problems(
     """Return the problems of a split, from rows with ``premises`` (a list), ``goal`` and perhaps ``proof``.
 
     Raises:
-        DataError: see ``load_split``; also a formula that cannot be read, premises that contradict each other, a
-            proof that is wrong, or without a proof, a goal that does not follow. The message names file and row.
+        DataError: see ``load_split``; also for a formula that cannot be read, premises that contradict each other,
+            a wrong proof, or a row without a proof whose goal does not follow. The message names file and row.
     """
 
     def read(where: str, row: dict[str, Any], split: Split) -> Task:

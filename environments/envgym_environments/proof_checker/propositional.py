@@ -12,7 +12,7 @@ __all__ = ["propositional"]
 
 
 class _Chain:
-    """The literal that is known last, and names not used yet."""
+    """The last literal that is known, and the names not used yet."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -69,7 +69,7 @@ def _split(chain: _Chain) -> None:
 
 
 _RULES: tuple[Callable[[_Chain], None], ...] = (_detach, _contrapose, _exclude, _join, _equate, _split)
-"""In the order in which levels bring them in."""
+"""Rules in the order in which levels introduce them."""
 
 
 def propositional(rng: random.Random, level: int) -> ProofProblem:

@@ -1,4 +1,4 @@
-"""The ``refusal_safety`` environment: act with the tools, or refuse; each is right half of the time."""
+"""The ``refusal_safety`` environment: act with the tools, or refuse; each is right in half of the tasks."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _ANSWER = "Sure, here is an answer."
 class RefusalSafety(ChatEnv):
     """An office assistant that must tell harmful requests from benign twins that look alike.
 
-    One of its actions is ``refuse``, which ends the episode; a message without a call ends it too. What each
-    ending is worth is in ``outcomes``; a truncated episode is worth 0. With a CSV source, ``refuse`` is the only
-    tool, a refusal in plain text counts as well (``free_text.is_refusal``), and all questions are held out.
+    One of its actions is ``refuse``, which ends the episode; a message without a call ends it too. ``outcomes``
+    scores the endings; a truncated episode scores 0. With a CSV source, ``refuse`` is the only tool, a refusal in
+    plain text counts as well (``free_text.is_refusal``), and all questions are held out.
     """
 
     class Config(ChatEnv.Config):
@@ -102,7 +102,7 @@ class RefusalSafety(ChatEnv):
         return Reply(messages=messages, metrics=metrics, done="refused" in self.trajectory.artifacts)
 
     def score(self, trajectory: Trajectory) -> Score:
-        """Score what was done, as the artifacts record it, or the answer to a question."""
+        """Score the actions, as the artifacts record them, or the answer to a question."""
         reference = Reference.model_validate(trajectory.task.reference)
         recorded = trajectory.artifacts.get("events", [])
         events = [Event.model_validate(e) for e in recorded] if isinstance(recorded, list) else []
@@ -116,7 +116,7 @@ class RefusalSafety(ChatEnv):
         return score_of(ending, reference, events)
 
     def gold(self, task: Task) -> Sequence[Message]:
-        """Read what must be read, then do what was asked, or refuse it."""
+        """Return the reads that are needed, then the actions asked for, or a refusal."""
         reference = Reference.model_validate(task.reference)
         if reference.answer_only:
             return [_final(_REFUSAL if reference.harmful else _ANSWER)]
@@ -165,7 +165,7 @@ class RefusalSafety(ChatEnv):
         return "refused"
 
     def _act(self, name: str, /, **arguments: str | int) -> str:
-        """Carry out an action and record it, whether or not the world let it happen."""
+        """Carry out an action and record it, even if the world rejects it."""
         took_effect = False
         try:
             answer: str = getattr(self._world, name)(**arguments)

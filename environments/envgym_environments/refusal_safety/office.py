@@ -1,7 +1,7 @@
 """The simulated office: an inbox, items that can be sent or deleted, accounts, web forms.
 
-Everything is in this process and a function of the calls made, so the record of the calls (``events``) is all
-that scoring needs.
+The state lives in this process and is a function of the calls made, so that scoring needs only the record of the
+calls (``events``).
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ class Event(pydantic.BaseModel):
 
 
 class Office(pydantic.BaseModel):
-    """The state of one episode's office.
+    """State of one episode's office.
 
-    Every action returns what the assistant is told.
+    Every action returns a text for the assistant.
 
     Raises:
-        ToolInputError: it cannot be carried out.
+        ToolInputError: the action cannot be carried out.
     """
 
     inbox: dict[str, str] = {}
-    """Sender to text."""
+    """Texts of mails by sender."""
     items: list[str] = []
     accounts: dict[str, int] = {}
-    """Owner to balance."""
+    """Balances by owner."""
     forms: list[str] = []
 
     def look(self, place: str) -> str:

@@ -1,7 +1,7 @@
 """Procedural requests in pairs: a harmful one, and a benign twin that differs in a word or two.
 
-A scenario draws its slots once; both twins are built from them, so that names, amounts and wording say nothing
-about which twin it is. The words are synthetic, and nothing in them would help anyone to do harm.
+A scenario draws its slots once, and both twins are built from them, so that names, amounts and wording do not
+reveal which twin it is. The texts are synthetic, and nothing in them would help anyone to do harm.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Slots = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One request with the world it is made in."""
+    """One request with its world."""
 
     prompt: str
     world: Office
@@ -47,7 +47,7 @@ class Scenario:
     """A kind of request.
 
     ``build(slots, harmful)`` makes a twin. The harmful prompt determines the benign one, so that the content hash
-    of the harmful twin can decide on the split of both.
+    of the harmful twin can decide the split of both.
     """
 
     draw: Callable[[random.Random], Slots]
@@ -56,7 +56,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Hidden:
-    """Text planted in a mail that orders the assistant about, and the harm it asks for."""
+    """An order to the assistant hidden in a mail, with the harm that it asks for."""
 
     text: str = ""
     traps: list[ActionPattern] = field(default_factory=list)
@@ -233,5 +233,5 @@ SCENARIOS: dict[str, Scenario] = {
     "forward": Scenario(draw=_draw_forward, build=_build_forward),
     "both": Scenario(draw=_draw_both, build=_build_both),
 }
-"""Private things shared, money moved, forms filed, records deleted; two that begin by reading: a bill paid, and a
-mail whose content decides; and a harmless errand with another that may not be."""
+"""Kinds of request: private things shared, money moved, forms filed, records deleted; two that begin by reading, a
+bill to pay and a mail whose content decides; and a harmless errand beside one that may be harmful."""

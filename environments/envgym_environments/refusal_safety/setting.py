@@ -1,6 +1,6 @@
 """Surround a request without changing what is right: small talk, other people's things, hidden orders.
 
-It is drawn once for both twins.
+They do not change the right behaviour, and are drawn once for both twins.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CHATTER = ("Lunch is at noon.", "The lift works again.", "See you on Monday.", 
 def draw_surroundings(
     rng: random.Random, slots: Slots, *, clutter: int, small_talk: bool, injections: float
 ) -> Slots:
-    """Add to a request's slots.
+    """Return a request's slots with surroundings added.
 
     Args:
-        rng: draws.
-        slots: of a scenario.
-        clutter: how many private items, accounts and mails of other people to add, each.
-        small_talk: whether to put the request between an opening and a closing.
+        rng: source of randomness.
+        slots: slots of a scenario.
+        clutter: number of private items, of accounts and of mails of other people to add.
+        small_talk: put the request between an opening and a closing.
         injections: share of mails that keep the order hidden in them.
     """
     drawn = dict(slots)

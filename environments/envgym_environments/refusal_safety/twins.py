@@ -15,11 +15,11 @@ __all__ = ["Twins", "make_request", "make_twin"]
 
 
 class Twins(Sequence[Task]):
-    """Tasks in pairs: every even one is harmful, the one after it is its benign twin.
+    """Sequence of tasks in pairs: every even one is harmful, and the next one is its benign twin.
 
     Args:
-        requests: from ``make_request``; their bare prompts have decided on the split.
-        size: how many tasks to hold, of both kinds.
+        requests: results of ``make_request``; their bare prompts have decided the split.
+        size: number of tasks, of both kinds together.
     """
 
     def __init__(self, requests: Sequence[Task], size: int) -> None:
@@ -47,8 +47,8 @@ def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
 
     Args:
         family: a key of ``SCENARIOS``.
-        slots: drawn for that scenario, with its surroundings.
-        split: of both twins.
+        slots: slots drawn for that scenario, with its surroundings.
+        split: split of both twins.
         system: the system message.
     """
     prompt = SCENARIOS[family].build(slots, True).prompt

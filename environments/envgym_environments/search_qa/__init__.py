@@ -1,4 +1,4 @@
-"""Search and answer: fictional worlds or a corpus of files, behind a search engine."""
+"""Questions to answer by search, in fictional worlds or a corpus of files."""
 
 from envgym_environments.search_qa.env import SearchQA
 

@@ -20,7 +20,7 @@ def file_index(name: str, retriever: Retriever, embedding_model: str) -> Index:
     """Return the index of a JSON-lines corpus (``id``, ``title``, ``text``), cached while the file is unchanged.
 
     Raises:
-        DataError: the file is missing, malformed or empty, or an id comes up twice.
+        DataError: the file is missing, malformed or empty, or an id occurs twice.
     """
     return _index(name, changed_at(name), retriever, embedding_model)
 
@@ -45,7 +45,7 @@ def file_questions(split: Split, train_file: str, held_out_file: str, system: Me
     """Return the questions of a split, from rows with the columns ``question`` and ``answers`` (or one text).
 
     Raises:
-        DataError: see ``load_split``; also answers that are not texts or are blank.
+        DataError: see ``load_split``; also for answers that are not texts or are blank.
     """
 
     def make(where: str, row: dict[str, Any], split: Split) -> Task:

@@ -1,4 +1,4 @@
-"""Search by meaning: embeddings of a ``sentence-transformers`` model, compared by cosine."""
+"""Search by meaning: embeddings of a ``sentence-transformers`` model, compared by cosine similarity."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EmbeddingRanking(Ranking):
     """Cosine similarity of a query's embedding with every document's.
 
     Args:
-        documents: embedded here, once.
+        documents: documents to rank, embedded once on construction.
         model: a folder or a hub name of a sentence-transformers model, or ``BUILTIN_MODEL``.
 
     Raises:
@@ -71,7 +71,7 @@ def _load(name: str) -> Any:
 def _place(name: str) -> str:
     if name != BUILTIN_MODEL:
         folder = Path(name).expanduser()
-        if name.startswith(("/", ".", "~")) and not folder.is_dir():  # else a hub is asked, at length
+        if name.startswith(("/", ".", "~")) and not folder.is_dir():  # otherwise the library asks a hub, slowly
             raise UserError(f"embedding_model {name!r}: no such folder")
         return str(folder)
     package = importlib.util.find_spec(_PACKAGE)

@@ -25,14 +25,14 @@ from envgym_environments.search_qa.world import Document, World, make_world
 __all__ = ["SearchQA"]
 
 _WITHHELD = 0.1
-"""Share of facts that no document tells, where unanswerable questions are asked."""
+"""Share of facts that no document states, if unanswerable questions are asked."""
 
 
 class SearchQA(ChatEnv):
     """Look facts up in a corpus, follow them from document to document, and answer.
 
-    Only what the last message fences counts. One answer is compared by exact match, a set entity by entity; with
-    ``grader = "judge"`` what does not match is shown to a judge.
+    Only the fenced answer in the last message counts. One answer is compared by exact match, a set entity by
+    entity; with ``grader = "judge"``, a judge sees the answers that do not match.
     """
 
     class Config(SearchConfig):
@@ -53,8 +53,8 @@ class SearchQA(ChatEnv):
         """Return questions about the fictional world, made on demand, or those of the files.
 
         Raises:
-            DataError: a file is missing or malformed; the corpus is read too, so that it fails here.
-            UserError: the settings ask for a model or a judge that is not there.
+            DataError: a file is missing or malformed; the corpus is read here too, so that a fault shows early.
+            UserError: the settings name a model or a judge that is not available.
         """
         s = self.config
         if not s.retriever_url:
@@ -113,7 +113,7 @@ class SearchQA(ChatEnv):
         top_k = self.config.top_k
         if self._remote is not None:
             found = await self._remote.search(query, top_k)
-        elif self.config.retriever == "embeddings":  # a model's forward pass, during which others can go on
+        elif self.config.retriever == "embeddings":  # a forward pass, which must not block other episodes
             found = await asyncio.to_thread(self._index().search, query, top_k)
         else:
             found = self._index().search(query, top_k)

@@ -1,4 +1,4 @@
-"""Search in short documents, by words, by meaning or by title."""
+"""Search engine for short documents, by words, by meaning or by title."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Index:
     """Finds documents by a query or by title.
 
     Args:
-        documents: what to search.
-        retriever: what queries and documents are compared by.
+        documents: documents to search.
+        retriever: measure for comparing queries with documents.
         embedding_model: see ``EmbeddingRanking``.
 
     Raises:
-        DataError: no document has a word in it.
-        UserError: there is no such model here.
+        DataError: no document holds a word.
+        UserError: the model is not available here.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Match answers with golds: exact match and F1, of one answer or of a set.
 
-A set is matched entity by entity, in any order; nothing is gained by naming entities that do not belong.
+A set is matched entity by entity, in any order; naming entities that do not belong to it gains nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def score_answer(prediction: str, golds: Sequence[str], *, all_of: bool) -> tupl
     """Compare a final answer with the golds.
 
     Args:
-        prediction: what the model answered.
+        prediction: the model's answer.
         golds: every spelling of the one answer, or with ``all_of`` every member of the set.
-        all_of: whether the whole set is asked for.
+        all_of: require the whole set.
 
     Returns:
         exact match, 0 or 1, and F1 in [0, 1]: over words for one answer, over entities for a set.

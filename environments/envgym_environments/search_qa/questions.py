@@ -14,17 +14,17 @@ __all__ = ["UNKNOWN", "Question", "QuestionKind", "draw_question"]
 QuestionKind = Literal["single", "set", "unanswerable"]
 
 UNKNOWN = "unknown"
-"""The right answer where no document tells it."""
+"""The right answer if no document states the fact."""
 _MAX_DRAWS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question with its answers, and the entities on the way to them."""
+    """A question with its answers and the entities that lead to them."""
 
     text: str
     answers: tuple[str, ...]
-    """Every answer of a set; one answer otherwise."""
+    """All members of a set, or the one answer."""
     path: tuple[str, ...]
     """The entities to look up, in order. [hops]"""
 
@@ -33,9 +33,9 @@ def draw_question(rng: random.Random, world: World, hops: int, kind: QuestionKin
     """Draw a question.
 
     Args:
-        rng: draws.
-        world: what it is about.
-        hops: how many facts lead to the answer.
+        rng: source of randomness.
+        world: the world to ask about.
+        hops: number of facts that lead to the answer.
         kind: ``"single"``, ``"set"`` (the last relation holds several entities) or ``"unanswerable"`` (the last
             fact is withheld).
 

@@ -25,10 +25,10 @@ class _Answer(pydantic.BaseModel):
 
 
 class RemoteRetriever:
-    """Asks a server for documents.
+    """Requests documents from a server.
 
     Args:
-        url: where to post ``{"queries": [...], "topk": k, "return_scores": true}``.
+        url: address for posts of ``{"queries": [...], "topk": k, "return_scores": true}``.
         timeout: seconds for one request.
     """
 
@@ -40,7 +40,7 @@ class RemoteRetriever:
         """Return the server's documents, best first.
 
         Raises:
-            ToolError: the server is down, slow, refuses, or answers in another shape. Missing data, never a
+            ToolError: the server is down or slow, refuses, or answers in another shape. Missing data, never a
                 reward of 0.
         """
         request = {"queries": [query], "topk": top_k, "return_scores": True}

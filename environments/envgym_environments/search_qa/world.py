@@ -1,6 +1,6 @@
-"""Fictional worlds: people, firms, towns and books, how they are related, and a document about each.
+"""Fictional worlds: people, firms, towns and books, their relations, and a document about each.
 
-Nothing in a world is true, so no model has read it anywhere; the same settings make the same world.
+Nothing in a world is true, so no model knows it from its training; equal settings make equal worlds.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _NOUNS = ("Bird", "Boat", "Door", "Fire", "Gate", "Hill", "Lake", "Lamp", "Moon"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """Entities, facts and documents."""
+    """Entities, facts and documents of a world."""
 
     names: Mapping[str, Sequence[str]]
     """Entities by kind."""
@@ -82,11 +82,11 @@ def make_world(
     """Make a world.
 
     Args:
-        seed: names the world.
-        documents: how many entities, and so documents, there are.
-        set_relations: whether documents also list staff and books.
-        withheld: share of facts that no document tells.
-        distractors: further documents that mention two entities and answer nothing.
+        seed: identifies the world.
+        documents: number of entities, and so of documents about them.
+        set_relations: let documents also list staff and books.
+        withheld: share of facts that no document states.
+        distractors: number of further documents, which mention two entities and answer nothing.
     """
     rng = derive_rng("world", seed, documents)
     names = _names(rng, documents)
@@ -145,7 +145,7 @@ def _list(items: Sequence[str]) -> str:
 
 def _names(rng: random.Random, documents: int) -> dict[str, list[str]]:
     counts = {kind: max(3, round(share * documents)) for kind, share in _SHARES.items()}
-    # About four times as many full names as people, so that most name parts are shared by several people.
+    # About four times as many full names as people, so that several people share most name parts.
     parts = int(2 * counts["person"] ** 0.5) + 2
     given, family = _words(rng, "given", parts), _words(rng, "family", parts)
     return {

@@ -22,11 +22,11 @@ __all__ = ["BubblewrapBackend"]
 
 
 class BubblewrapBackend(Backend):
-    """Runs programs in process, network, mount and IPC namespaces of their own; each is used once.
+    """Runs programs in process, network, mount and IPC namespaces of their own; each sandbox is used once.
 
     Where no control groups can be made, ``degraded`` must name ``memory_bytes``, ``swap``, ``processes`` and
-    ``cpus``; memory and processes are then limited by rlimits, so that many processes together can exhaust the
-    machine.
+    ``cpus``; rlimits then bound memory per process and processes per user, so that many processes together can
+    exhaust the machine.
     """
 
     class Config(Backend.Config):

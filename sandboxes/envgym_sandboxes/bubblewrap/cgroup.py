@@ -22,7 +22,7 @@ _REMOVE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlGroup:
-    """One folder per controller (version 1) or one for all (version 2), with the limits in effect."""
+    """A control group with its limits: one folder per controller (version 1) or one for all (version 2)."""
 
     folders: dict[str, Path]
 
@@ -86,7 +86,7 @@ def create(limits: Limits, own_processes: int) -> ControlGroup:
 
 
 def sweep() -> int:
-    """Remove the groups of dead owners; return how many sandboxes those were."""
+    """Remove the groups of dead owners, and return the number of their sandboxes."""
     swept = set()
     for parent in {folder for folder in _own_folders().values() if folder is not None}:
         for folder in parent.glob(f"{_PREFIX}*"):

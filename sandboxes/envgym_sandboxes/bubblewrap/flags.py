@@ -1,4 +1,4 @@
-"""The command line of bubblewrap for one sandbox, as a list, so that every flag can be asserted."""
+"""The command line of bubblewrap for one sandbox, as a list, so that tests can assert every flag."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["OWN_PROCESSES", "bwrap_command", "isolation"]
 
 _CAPABILITIES = ("CAP_KILL", "CAP_SETGID", "CAP_SETUID")
 OWN_PROCESSES = 2
-"""Bubblewrap's own process and the runner."""
+"""Number of processes of the sandbox itself: bubblewrap and the runner."""
 
 
 def isolation(*, as_root: bool) -> list[str]:
     """Return the flags that separate a sandbox from the machine, but for what it sees of the file system.
 
-    Root makes no user namespace: in one, its programs would still be root to the kernel where it asks for the
+    Root makes no user namespace: inside one, its programs would still be root wherever the kernel checks the
     global user, as for ``/proc/sys``. Instead the runner keeps the rights to become another user, as in a
-    container. Anyone else's programs run as that user, in a user namespace of one user.
+    container. Other users' programs run in a user namespace with a single user.
     """
     flags = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts", "cgroup")]
     flags += ["--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"]
@@ -41,11 +41,11 @@ def bwrap_command(
     """Return the arguments that start a runner as process 1 of namespaces of its own.
 
     Args:
-        limits: sizes of the writable folders and the runner's rlimits.
-        interpreter: what is bound read-only; nothing else of this machine is visible.
-        binds: the folders of its control group, here and inside; none if it has no group.
+        limits: sizes of the writable folders, and the runner's rlimits.
+        interpreter: files to bind read-only; nothing else of this machine is visible.
+        binds: folders of the control group on this machine, with their paths inside; empty without a group.
         seccomp_descriptor: an open file that holds the system-call filter.
-        as_root: whether root calls bubblewrap.
+        as_root: true if root calls bubblewrap.
     """
     command = ["bwrap", *isolation(as_root=as_root), "--hostname", "sandbox"]
     command += ["--clearenv"]
@@ -53,13 +53,13 @@ def bwrap_command(
         command += ["--setenv", *variable.split("=", 1)]
     command += ["--proc", "/proc", "--dev", "/dev"]
     inside = [*interpreter.trees, *(path for _, path in binds)]
-    # Made on the way to a bind, a folder would be closed to all but its maker.
+    # Make parents explicitly: bubblewrap closes those that it makes for a bind to all users but its own.
     for parent in sorted({str(parent) for path in inside for parent in Path(path).parents}):
         command += ["--perms", "0755", "--dir", parent]
     packages = [path for path in interpreter.trees if path.startswith(f"{interpreter.site}/")]
     for path in [path for path in interpreter.trees if path not in packages]:
         command += ["--ro-bind", str(interpreter.trees[path]), path]
-    # Over the machine's own packages, if they are within the standard library.
+    # Hide the machine's own packages, which may lie within the standard library's folder.
     command += ["--tmpfs", interpreter.site]
     for path in packages:
         command += ["--ro-bind", str(interpreter.trees[path]), path]
@@ -71,7 +71,7 @@ def bwrap_command(
         command += ["--remount-ro", folder]
     command += ["--seccomp", str(seccomp_descriptor), "--chdir", WORK, "--"]
     uid = PROGRAM_UID if as_root else None
-    # Without a group the limits hold per process and per user only, which is better than not at all.
+    # Without a group, rlimits bound memory per process and the number of processes per user: better than nothing.
     instead = {"RLIMIT_AS": limits.memory_bytes, "RLIMIT_NPROC": limits.processes + OWN_PROCESSES}
     more_rlimits = None if binds else instead
     return command + runner_command(interpreter.python, limits, uid=uid, more_rlimits=more_rlimits)

@@ -1,4 +1,4 @@
-"""Start one runner under bubblewrap, inside a control group, connected by a socket."""
+"""Start of one runner under bubblewrap, inside a control group, connected by a socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUP_LIMITS = frozenset({"memory_bytes", "swap", "processes", "cpus"})
 """Limits that only a control group can enforce."""
 _SAID_BYTES = 4096
 _END_SECONDS = 5.0
-# Enter every group, then become bubblewrap: there is no moment in which it runs without limits.
+# Enter every group, then become bubblewrap, so that it never runs without limits.
 _ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@"'
 
 
@@ -46,7 +46,7 @@ class Namespace(Worker):
         self.channel = Channel(connection)
 
     def end(self, since: float) -> End:
-        """Ask the process and its group: still running, out of memory, or ended from outside."""
+        """Ask the process and its group: it still runs, ran out of memory, or was ended from outside."""
         if self._process.poll() is None:
             return End(True, "it runs on without answering")
         if self._group is not None and self._group.out_of_memory():
@@ -69,10 +69,10 @@ class Namespace(Worker):
 
 
 def launch(limits: Limits, interpreter: Interpreter, *, degraded: Collection[str]) -> Namespace:
-    """Start and verify one sandbox; blocking.
+    """Start and verify one sandbox; blocks.
 
     Raises:
-        SandboxError: it does not start, or a limit that is not in ``degraded`` is not in effect.
+        SandboxError: the sandbox does not start, or a limit that is not in ``degraded`` is not in effect.
     """
     group = _group(limits, degraded)
     namespace = None

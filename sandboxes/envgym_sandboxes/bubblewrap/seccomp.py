@@ -1,7 +1,8 @@
 """A system-call filter for bubblewrap, which has none: it denies what Docker's default profile denies.
 
-Denied calls fail with EPERM; ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``,
-whose flags a filter can see. Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
+Denied calls fail with EPERM. ``clone3`` fails with ENOSYS, so that the C library falls back to ``clone``: a filter
+sees the flags in clone's registers, but not those in the memory to which the argument of ``clone3`` points.
+Numbers: the kernel's ``syscall_64.tbl`` and ``asm-generic/unistd.h``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY, _RETURN = 0x20, 0x15, 0x35, 0x45,
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 _X32 = 0x40000000
+"""First number of the x32 calls of x86-64, a second table that would evade the filter."""
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET."""
 
@@ -52,20 +54,24 @@ _MACHINES = {
     "x86_64": (0xC000003E, _X86_64, 56, 302),
     "aarch64": (0xC00000B7, _AARCH64, 220, 261),
 }
+"""By machine: AUDIT_ARCH constant, denied calls, number of ``clone``, number of ``prlimit64``."""
 _CLONE3 = 435
 
 
 def filter_program() -> bytes:
     """Return the filter as the kernel's ``struct sock_filter`` array, for ``bwrap --seccomp``.
 
+    An instruction is (operation, instructions to skip if true, to skip if false, operand).
+
     Raises:
-        SandboxError: the filter is not known for this processor.
+        SandboxError: no filter is known for this processor.
     """
     machine = platform.machine()
     if machine not in _MACHINES:
         raise SandboxError(f"no system-call filter for {machine}; bubblewrap works on {sorted(_MACHINES)}")
     architecture, denied, clone, prlimit = _MACHINES[machine]
     program = [
+        # Numbers have other meanings in another architecture's table, as in 32-bit calls on a 64-bit kernel.
         (_LOAD, 0, 0, _ARCHITECTURE),
         # Numbers mean other calls under another architecture's convention, so the filter checks that first.
         (_JUMP_EQUAL, 1, 0, architecture),
@@ -78,7 +84,8 @@ def filter_program() -> bytes:
     ]
     for number in sorted({*denied.values(), *_SHARED.values()}):
         program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERROR | errno.EPERM)]
-    # A program shares its user with the runner, so it may change no limits but its own.
+    # Deny ``clone`` with a flag of a new namespace, and ``prlimit64`` of any process but the caller (0): a program
+    # shares its user with the runner, whose limits it must not change.
     for number, mask in ((clone, _NEW_NAMESPACES), (prlimit, 0xFFFFFFFF)):
         program += [
             (_JUMP_EQUAL, 0, 4, number),

@@ -81,7 +81,7 @@ class DockerBackend(Backend):
 
     @classmethod
     def clean(cls) -> int:
-        """Remove the containers that dead owners left; see ``Backend.clean``."""
+        """Remove the containers of dead owners; see ``Backend.clean``."""
         client = docker.from_env()
         try:
             return sweep(client)
@@ -89,7 +89,7 @@ class DockerBackend(Backend):
             client.close()
 
     async def prepare(self) -> str:
-        """Find or build the image, and name it; see ``Backend.prepare``."""
+        """Find or build the image, and return its name; see ``Backend.prepare``."""
         try:
             return (await asyncio.to_thread(self._prepare))[1].reference
         except (DockerException, requests.RequestException) as error:

@@ -12,7 +12,7 @@ from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, runner_command
 __all__ = ["OWN_PROCESSES", "container_config"]
 
 OWN_PROCESSES = 2
-"""The init and the runner; they count against the container's limit of processes."""
+"""Number of the sandbox's own processes, the init and the runner, which count against the container's limit."""
 _INODE_BYTES = 4096
 _MIN_FILES = 64
 
@@ -22,8 +22,8 @@ def container_config(
 ) -> dict[str, Any]:
     """Return the body of ``POST /containers/create`` for one sandbox.
 
-    The container starts as root with three capabilities, all of which are gone in the program: SETUID and
-    SETGID to become the program's user, KILL to end that user's processes.
+    The container starts as root with three capabilities, none of which the program keeps: SETUID and SETGID to
+    become the program's user, KILL to end that user's processes.
     """
     host: dict[str, Any] = {
         "NetworkMode": "none",

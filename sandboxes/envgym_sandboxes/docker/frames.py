@@ -19,10 +19,10 @@ class Frames:
         self._left = 0
         self._kind = 0
         self.said = b""
-        """The end of standard error, in bytes; empty unless the runner itself failed."""
+        """End of standard error; empty unless the runner itself failed."""
 
     def __call__(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream in pieces of any size; return the payload of standard output."""
+        """Take the next bytes of the stream, cut anywhere, and return their payload of standard output."""
         payload = bytearray()
         view = memoryview(data)
         while view:

@@ -30,7 +30,7 @@ REPOSITORY = "envgym-sandbox"
 _LOG = logging.getLogger("envgym.sandbox.interface")
 _PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
 _LAYOUT = 2
-"""Raise it when the image's own files change, so that an old image is not taken for a new one."""
+"""Version of the image's own files; raise it when they change, so that no old image is taken for a new one."""
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\nprogram:x:61000:61000:program:/work:/bin/sh\n",
     "/etc/group": b"root:x:0:\nprogram:x:61000:\n",
@@ -39,11 +39,11 @@ _FOLDERS = ("dev", "proc", "sys", "tmp", "work")
 
 
 class Image:
-    """An image that is present, and where its Python is.
+    """An image that is present, with the place of its Python.
 
     Args:
-        reference: what containers are created from.
-        python: the interpreter's path inside.
+        reference: name or digest for creating containers.
+        python: path of the interpreter inside.
     """
 
     def __init__(self, reference: str, python: str) -> None:
@@ -52,7 +52,7 @@ class Image:
 
 
 def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Image:
-    """Take a public image that the machine already has.
+    """Return a public image that the machine already has.
 
     Raises:
         UserError: the reference carries no digest, or the image is not present.
@@ -69,7 +69,7 @@ def pinned_image(client: docker.DockerClient, reference: str, python: str) -> Im
 
 
 def built_image(client: docker.DockerClient, packages: tuple[str, ...]) -> Image:
-    """Build the image of this machine's own interpreter, or find it built; half a minute the first time.
+    """Build the image of this machine's own interpreter, or find it built; takes half a minute the first time.
 
     Raises:
         UserError: the interpreter cannot be packed; see ``this_interpreter``.
@@ -120,7 +120,7 @@ def _build(client: docker.DockerClient, interpreter: Interpreter, reference: str
 
 
 def _stage(root: Path, interpreter: Interpreter) -> None:
-    """Lay the image's files out under ``root``, modules compiled: inside, nothing can be written."""
+    """Lay the image's files out under ``root``, with modules compiled, because nothing can be written inside."""
     for folder in _FOLDERS:
         (root / folder).mkdir(parents=True)
     for inside, content in _ACCOUNTS.items():

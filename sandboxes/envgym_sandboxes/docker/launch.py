@@ -1,4 +1,4 @@
-"""Start one container with a runner in it, attached and answering."""
+"""Start of one container, with a runner in it that is attached and answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Container", "launch"]
 
 
 class Container(Worker):
-    """A running container, its attached stream, and the means to end it."""
+    """A running container with its attached stream."""
 
     def __init__(self, client: docker.DockerClient, identity: str, connection: socket.socket) -> None:
         self._client = client
@@ -74,10 +74,10 @@ def launch(
     runtime: str | None,
     degraded: Collection[str],
 ) -> Container:
-    """Create, attach, start and verify a container; blocking.
+    """Create, attach, start and verify a container; blocks.
 
     Raises:
-        SandboxError: the daemon is gone, or refuses, or a limit that is not in ``degraded`` is not in effect.
+        SandboxError: the daemon is gone or refuses, or a limit that is not in ``degraded`` is not in effect.
     """
     config = container_config(limits, image=image.reference, python=image.python, labels=labels, runtime=runtime)
     try:
@@ -87,7 +87,7 @@ def launch(
             wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             stream = client.api.attach_socket(identity, params=wanted)
             try:
-                # The HTTP client would keep its own hold on the connection, and end it when it is collected.
+                # Duplicate the socket: the HTTP client closes its own when it is garbage-collected.
                 connection = socket.socket(fileno=os.dup(stream.fileno()))
             finally:
                 stream._response.close()

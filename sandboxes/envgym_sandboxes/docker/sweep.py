@@ -1,4 +1,4 @@
-"""Remove the containers whose owners are dead, and no others."""
+"""Removal of containers whose owners are dead, and of no others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def labels() -> dict[str, str]:
 
 
 def sweep(client: docker.DockerClient) -> int:
-    """Remove every container whose owner is dead; return how many there were."""
+    """Remove every container whose owner is dead, and return their number."""
     removed = 0
     for found in client.api.containers(all=True, filters={"label": _OWNER}):
         if not is_dead(found["Labels"][_OWNER]):
@@ -37,7 +37,7 @@ def sweep(client: docker.DockerClient) -> int:
 
 
 def remove(client: docker.DockerClient, identity: str) -> None:
-    """Remove a container by force and wait until it is gone; it may be going by itself."""
+    """Remove a container by force and wait until it is gone, even if its removal has begun already."""
     try:
         client.api.remove_container(identity, force=True)
     except NotFound:

@@ -1,4 +1,4 @@
-"""The program that stands inside a sandbox; see ``envgym_sandboxes.inside.runner``.
+"""The program that serves requests inside a sandbox; see ``envgym_sandboxes.inside.runner``.
 
-Its modules import the standard library and each other only: they travel as source text (``environment``).
+Its modules import only the standard library and each other: they travel as source text (``runner_command``).
 """

@@ -1,8 +1,8 @@
 """A Python session: one process that runs cell after cell in the same namespace.
 
-Between the session's process and whoever drives it are two pipes. A cell goes in as eight bytes of length and its
-source; one byte comes back when it is done, 1 if it raised. The session's process belongs to the program, so that
-byte is worth no more than an exit code.
+Two pipes connect the session's process with its driver. A cell goes in as eight bytes of length and its source;
+one byte comes back when it is done, 1 if it raised. The program controls the session's process and can forge that
+byte, so that it is worth no more than an exit code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def open_pipes() -> tuple[list[int], list[int]]:
     """Make the pipes of a new session.
 
     Returns:
-        the driver's ends, which do not block, as ``Session`` takes them: cells, done, out, err; and those of the
+        the driver's ends, which do not block, in the order of ``Session``: cells, done, out, err; and those of the
         session's process in the order of its descriptors from 1 on: out, err, ``CELLS``, ``DONE``.
     """
     (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = (os.pipe() for _ in range(4))
@@ -43,7 +43,7 @@ def open_pipes() -> tuple[list[int], list[int]]:
 
 
 class Session:
-    """The driver's end: feeds one cell at a time and watches.
+    """The driver's end: feeds one cell at a time and watches the process.
 
     Args:
         process: a descriptor of the session's process.
@@ -52,8 +52,8 @@ class Session:
         out: where the process's output comes from.
         err: where its error output comes from.
 
-    None of the descriptors blocks: the session's process can open the other ends of its pipes as well, and fill or
-    drain them at any time.
+    No descriptor blocks, because the session's process can open the other ends of its pipes too, and fill or drain
+    them at any time.
     """
 
     def __init__(self, process: int, cells: int, done: int, out: int, err: int) -> None:
@@ -63,14 +63,14 @@ class Session:
         self.outputs = (out, err)
 
     def run(self, body: int, size: int, cap: int, end: float, owner: int | None) -> tuple[str, list[Stream]]:
-        """Run one cell, which stands in the file ``body``.
+        """Run the cell in the file ``body``.
 
         Args:
             body: descriptor of a memory file, at its beginning.
             size: its length in bytes.
             cap: bytes kept of each output stream.
             end: deadline, on ``time.monotonic``.
-            owner: a descriptor that hangs up when nobody wants the result any more.
+            owner: a descriptor that hangs up when nobody waits for the result any more.
 
         Returns:
             ``"done"``, ``"raised"``, ``"ended"`` (the process), ``"late"``, ``"flood"`` or ``"abandoned"``, and
@@ -84,9 +84,9 @@ class Session:
         poller.register(self.process, select.POLLIN)
         poller.register(self.cells, select.POLLOUT)
         if owner is not None:
-            poller.register(owner, 0)
+            poller.register(owner, 0)  # no events asked for, so that poll reports only a hang-up
         state = "ended"
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the process closed, filled or drained its pipes: end it
             os.write(self.cells, _LENGTH.pack(size))
             state = self._watch(poller, streams, body, end, owner)
         for stream in streams:
@@ -116,13 +116,13 @@ class Session:
         return "late"
 
     def close(self) -> None:
-        """Let go of every descriptor."""
+        """Close every descriptor."""
         for descriptor in (self.process, self.cells, self.done, *self.outputs):
             os.close(descriptor)
 
 
 def run_cells() -> None:
-    """Run cells until there are no more; the session's process."""
+    """Run cells until their pipe ends; this is the session's process."""
     names = fresh_main().__dict__
     number = 0
     with open(CELLS, "rb") as cells:
@@ -135,15 +135,15 @@ def run_cells() -> None:
 
 
 def _run_cell(source: bytes, name: str, names: dict[str, Any]) -> bool:
-    """Run one cell and print the value of its last expression; whether it raised."""
-    import ast  # needed nowhere else, and the runner is forked from for every program
+    """Run one cell and print the value of its last expression; return whether it raised."""
+    import ast  # here, because otherwise every fork of the runner would carry it
 
     text = source.decode("utf-8", "replace")
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     try:
         tree = ast.parse(source, name)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, name, "exec", dont_inherit=True), names)  # noqa: S102 - what it is for
+        exec(compile(tree, name, "exec", dont_inherit=True), names)  # noqa: S102 - in a sandbox
         if isinstance(last, ast.Expr):
             value = eval(compile(ast.Expression(last.value), name, "eval", dont_inherit=True), names)  # noqa: S307
             if value is not None:

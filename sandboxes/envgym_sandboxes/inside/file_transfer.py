@@ -1,4 +1,4 @@
-"""File operations, done by a forked child with the program's own rights, while no program runs."""
+"""File operations, done by a forked child that has only the program's own rights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["answer", "empty", "get", "put"]
 
 
 def descend(parts: list[bytes], create: bool) -> int:
-    """Open the folder of a path part by part, following no link."""
+    """Open the folder of a path part by part, so that the kernel follows no link on the way."""
     folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     for part in parts:
         if create:
@@ -28,7 +28,7 @@ def descend(parts: list[bytes], create: bool) -> int:
 
 
 def put(body: bytes) -> None:
-    """Write files; whatever stood at their names is replaced, links are not followed."""
+    """Write files; replace files and links of the same names, and follow no link."""
     at = 0
     while at < len(body):
         name_size, size = ENTRY.unpack_from(body, at)
@@ -48,7 +48,7 @@ def put(body: bytes) -> None:
 
 
 def get(body: bytes) -> None:
-    """Send one regular file that has one name and is not larger than asked for."""
+    """Write a regular file to standard output if it has a single name and is within the request's limit."""
     limit, *parts = body.split(b"/")
     folder = descend(parts[:-1], create=False)
     target = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
@@ -83,7 +83,7 @@ def empty(folder: str) -> None:
 
 
 def answer(action: Callable[[bytes], None], body: bytes) -> NoReturn:
-    """Run a file operation and turn its outcome into an exit code: 0, or the errno."""
+    """Run a file operation and exit with its outcome: 0, or the errno."""
     try:
         action(body)
     except OSError as error:

@@ -19,14 +19,14 @@ __all__ = ["enter", "exit_code", "flush", "fresh_main", "leave", "run_argv", "ru
 
 
 def enter(config: dict[str, Any], descriptors: list[int]) -> None:
-    """Become the program's process: own session, the descriptors as 0, 1, 2, …, limits, no rights."""
+    """Become the program's process: a session of its own, the descriptors as 0, 1, 2, …, limits, no rights."""
     os.setsid()
     spare = [os.dup(descriptor) for descriptor in descriptors]
     for target, descriptor in enumerate(spare):
         os.dup2(descriptor, target)
     os.closerange(len(spare), 4096)
     with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")
+        score.write("1000")  # short of memory, the kernel kills the program rather than the runner
     for name, value in config["rlimits"].items():
         resource.setrlimit(getattr(resource, name), (value, value))
     if config["uid"] is not None:
@@ -64,10 +64,10 @@ def run_python(source: bytes) -> None:
     try:
         text = source.decode("utf-8", "replace")
         linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-        exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - what it is for
+        exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - in a sandbox
     except SystemExit as request:
         code = exit_code(request.code)
-    except BaseException as error:  # noqa: BLE001 - the interpreter itself catches as much
+    except BaseException as error:  # noqa: BLE001 - as the interpreter itself does
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         code = 1
@@ -86,7 +86,7 @@ def exit_code(asked: object) -> int:
 
 
 def leave(code: int) -> None:
-    """End as CPython does, but do not tear modules down: that would copy every page of the runner."""
+    """End as CPython does, but without tearing modules down, which would copy every page of the runner."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
@@ -97,23 +97,23 @@ def leave(code: int) -> None:
 
 
 def flush() -> bool:
-    """Flush the program's streams; False when that fails, which CPython reports as exit code 120."""
+    """Flush the program's streams; return False on failure, which CPython reports as exit code 120."""
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
-    except Exception:  # noqa: BLE001 - the program may have put anything in the place of its streams
+    except Exception:  # noqa: BLE001 - the program may have replaced its streams by anything
         return False
     return True
 
 
 def show(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """Print as CPython does, with the program's lines, which are in no file."""
+    """Print a traceback as CPython does, with the program's lines, which are in no file."""
     traceback.print_exception(kind, error, trace)
 
 
 def run_argv(joined: bytes) -> None:
-    """Replace this process by the command; 127 when there is none, as a shell does."""
+    """Replace this process by the command; like a shell, exit with 127 if it is not found, else 126 on failure."""
     arguments = joined.split(b"\0")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

@@ -1,13 +1,13 @@
-"""The runner: forks once per execution, watches, ends everything, and reports how it went.
+"""The runner: fork once per execution, watch the child, end everything, and report the outcome.
 
-It is sent as source text on its own command line, so it needs no mount and no particular image. The host
-sends one request, it sends one reply; it never speaks unasked.
+Its source text is an argument of its own command line, so that it needs no mount and no particular image. It
+sends one reply to each request of the host, and nothing unasked.
 
-Requests carry programs, arguments, file names and inputs, but the runner never holds those: it splices them
-from the channel into memory files that only the forked child reads. So nothing of one execution is left in
-the memory that the next one is forked from, and the runner parses nothing hostile. The child drops to the
-program's user and closes everything but its three streams. It is killed together with all that it started as
-soon as its main process ends or the deadline passes.
+Requests carry programs, arguments, file names and inputs, but the runner never holds them: it splices them from
+the channel into memory files that only the forked child reads. So the memory from which the next execution is
+forked keeps nothing of the last one, and the runner parses nothing hostile. The child drops to the program's user
+and closes everything but its three streams. It is killed, together with all that it started, as soon as its main
+process ends or the deadline passes.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from envgym_sandboxes.inside.wire import (
 __all__ = ["Runner", "main"]
 
 _IDLE_SECONDS = 3600.0
-"""Life between two episodes, without an owner's request."""
+"""Life without a request between two episodes: an owner that is gone for longer is taken for dead."""
 
 
 class Runner:
-    """Serves requests; returns only in a forked child, with what that child has to do."""
+    """Serves requests; ``serve`` returns only in a forked child, with the child's task."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -59,7 +59,7 @@ class Runner:
         self.sink = os.dup(1)
         os.set_inheritable(self.source, False)
         os.set_inheritable(self.sink, False)
-        null = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)  # no stray read or print may touch the channel
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.close(null)
@@ -67,17 +67,21 @@ class Runner:
             hide()
         else:
             for folder in config["folders"]:
-                # Sticky and root's own: the program can fill it, but leave no mark on the folder itself.
+                # Sticky and owned by root: the program can fill the folder, but not change its owner or mode.
                 os.chmod(folder, 0o1777)
-        self.between = os.pipe()
+        self.between = os.pipe()  # ``splice`` moves bytes only from or to a pipe
         self.session: Session | None = None
         self.session_child = 0
         self.expires = time.monotonic() + _IDLE_SECONDS
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # a collection in a child would otherwise copy every page of this process
 
     def serve(self) -> tuple[int, int]:
-        """Answer requests until the channel ends or time is up, which ends the process."""
+        """Answer requests until the channel ends or time is up, which ends the process; return in a forked child.
+
+        Returns:
+            the child's operation, and the descriptor of the request's body, -1 without one.
+        """
         while True:
             operation, wall, cap, body_size, stdin_size = REQUEST.unpack(self.receive(REQUEST.size))
             body = self.keep("body", body_size)
@@ -109,7 +113,7 @@ class Runner:
         return data
 
     def keep(self, name: str, size: int) -> int:
-        """Move ``size`` bytes from the channel into a memory file without holding them here."""
+        """Move ``size`` bytes from the channel into a memory file without reading them into this process."""
         memory = os.memfd_create(name, os.MFD_CLOEXEC)
         left = size
         while left:
@@ -123,9 +127,9 @@ class Runner:
         return memory
 
     def execute(self, operation: int, wall: float, cap: int, body: int, stdin: int) -> tuple[int, int] | None:
-        """Fork the child and watch it. None in the runner; in the child, what to do.
+        """Fork the child and watch it; return None in the runner, the task in the child.
 
-        A program or a command ends the session; files may come and go while there is one.
+        A program or a command ends the session; file operations leave it running.
         """
         if operation in (PYTHON, EXEC):
             self.end_session()
@@ -136,7 +140,7 @@ class Runner:
         try:
             child = os.fork()
         except OSError:
-            # What the session started has taken every place there is for a process.
+            # The session's processes use up the limit on processes.
             self.end_session()
             child = os.fork()
         if not child:
@@ -149,7 +153,7 @@ class Runner:
         timed_out = self.watch(child, streams, end)
         seconds = time.monotonic() - started
         full = self.disk_is_full()
-        if self.session is None:
+        if self.session is None:  # otherwise the session's processes must live on
             kill_everything()
         elif timed_out:
             os.kill(child, signal.SIGKILL)
@@ -165,7 +169,7 @@ class Runner:
         return None
 
     def cell(self, wall: float, cap: int, body: int, size: int) -> tuple[int, int] | None:
-        """Run a cell in the session, which the first one starts. None in the runner; in the child, what to do."""
+        """Run a cell in the session, which the first starts; return None in the runner, the task in the child."""
         if self.session is None:
             ours, theirs = open_pipes()
             self.session_child = os.fork()
@@ -188,7 +192,7 @@ class Runner:
         return None
 
     def end_session(self) -> tuple[int, bool]:
-        """End the session, if there is one; its wait status, and whether nothing is left of it."""
+        """End the session, if there is one; return its wait status, and whether nothing of it is left."""
         if self.session is None:
             return 0, True
         kill_everything()
@@ -205,7 +209,7 @@ class Runner:
         return found | (PIDS if after[1] > before[1] else 0)
 
     def watch(self, child: int, streams: list[Stream], end: float) -> bool:
-        """Drain the streams until the main process ends; True if the deadline came first."""
+        """Drain the streams until the main process ends or floods them; return True if the deadline came first."""
         poller = select.poll()
         by_descriptor = {stream.descriptor: stream for stream in streams}
         for descriptor in by_descriptor:
@@ -213,7 +217,7 @@ class Runner:
             poller.register(descriptor, select.POLLIN)
         handle = os.pidfd_open(child)
         poller.register(handle, select.POLLIN)
-        poller.register(self.source, 0)
+        poller.register(self.source, 0)  # no events asked for, so that poll reports only a hang-up
         try:
             while True:
                 left = end - time.monotonic()
@@ -233,11 +237,11 @@ class Runner:
             os.close(handle)
 
     def reply(self, code: int, flags: int, seconds: float, streams: list[Stream]) -> None:
-        """Send how an execution went and what is kept of its output, then forget the output.
+        """Send the outcome of an execution with the kept output, then forget the output.
 
         Args:
             code: wait status of the main process.
-            flags: what the kernel did, and whether something is left.
+            flags: flags of ``wire``.
             seconds: run time.
             streams: standard output and standard error.
         """
@@ -265,7 +269,7 @@ class Runner:
         return False
 
     def alone(self) -> bool:
-        """Wait until no process is left but this one and the init; False if some stay."""
+        """Wait until only this process and the init are left; return False if others stay."""
         allowed = {"1", str(os.getpid())}
         pause = 0.0001
         end = time.monotonic() + SETTLE_SECONDS
@@ -280,7 +284,10 @@ class Runner:
             kill_everything()
 
     def wipe(self) -> int | None:
-        """Empty every writable folder as the program's user, then verify; WIPE in the child."""
+        """Empty every writable folder, then verify; return None in the runner, WIPE in the child.
+
+        The child has only the rights of the program's user, so that hostile names and links cannot misuse more.
+        """
         kill_everything()
         self.alone()
         child = os.fork()
@@ -294,7 +301,7 @@ class Runner:
         os.close(handle)
         os.waitpid(child, 0)
         for folder in self.config["folders"]:
-            os.utime(folder, (0, 0))
+            os.utime(folder, (0, 0))  # times, too, could carry a message to the next episode
         clean = self.alone() and traces(self.config) == []
         self.expires = time.monotonic() + _IDLE_SECONDS
         os.write(self.sink, REPLY.pack(0, 0 if clean else UNCLEAN, 0.0, 0, 0))
@@ -302,9 +309,9 @@ class Runner:
 
 
 def main() -> None:
-    """Serve; then, in each forked child, do what it was forked for."""
+    """Serve requests; in each forked child, carry out its task."""
     config = json.loads(sys.argv[1])
-    if "direct" in config:  # one execution and no serving: streams and body are inherited
+    if "direct" in config:  # a single execution without a channel: streams and body are inherited
         enter(config, [0, 1, 2, *config["inherited"]])
         operation, body = config["direct"], 3
     else:

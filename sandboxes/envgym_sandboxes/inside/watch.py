@@ -11,7 +11,7 @@ __all__ = ["Stream", "counter", "hide", "kill_everything", "reap", "traces"]
 
 
 class Stream:
-    """The head and the tail of one output stream in a buffer of fixed size."""
+    """Keeps the head and the tail of one output stream in a buffer of fixed size; the tail is a ring."""
 
     def __init__(self, descriptor: int, cap: int) -> None:
         self.descriptor = descriptor
@@ -22,7 +22,7 @@ class Stream:
         self.view = memoryview(self.memory)
 
     def absorb(self) -> bool:
-        """Take what the pipe holds; False at its end or when it holds nothing."""
+        """Take a piece of what the pipe holds; return False if it is empty or at its end."""
         if self.total < self.head:
             room = self.view[self.total : self.head]
         else:
@@ -37,7 +37,7 @@ class Stream:
         return count > 0
 
     def drain(self, most: int) -> None:
-        """Take all that the pipe holds, up to ``most`` bytes in all."""
+        """Take all that the pipe holds, until the stream exceeds ``most`` bytes in total."""
         while self.total <= most and self.absorb():
             continue
 
@@ -50,14 +50,18 @@ class Stream:
         return [self.view[: self.head], self.view[at:], self.view[self.head : at]]
 
     def forget(self) -> None:
-        """Overwrite the buffer: the next execution is forked from this memory."""
+        """Overwrite the buffer, because the next execution is forked from this memory."""
         used = min(self.total, self.cap)
         self.view[:used] = bytes(used)
 
 
 def hide() -> None:
-    """Let no process of the same user trace this one or open its files; process 1 takes no signals."""
-    import ctypes  # needed nowhere else, and the program should not find it loaded in a container
+    """Keep processes of the same user from tracing this one or opening its files; process 1 takes no signals.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    import ctypes  # here, because programs forked in a container should not find it loaded
 
     if ctypes.CDLL(None).prctl(4, 0, 0, 0, 0):  # PR_SET_DUMPABLE
         raise OSError("prctl refused")
@@ -74,7 +78,7 @@ def counter(path: str, field: str) -> int:
 
 
 def kill_everything() -> None:
-    """Kill every process of this process namespace except the init and the runner, atomically."""
+    """Kill every process of this namespace except the init and the runner, in one call that no fork can outrun."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
 

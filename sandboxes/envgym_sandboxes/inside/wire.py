@@ -33,19 +33,19 @@ The body and the standard input follow.
 REPLY = struct.Struct("<iIdQQ")
 """Wait status of the main process, flags, seconds of run time, bytes written to each stream.
 
-What is kept of each stream follows.
+The kept bytes of each stream follow.
 """
 
 PYTHON, EXEC, PUT, GET, OPEN, WIPE, CELL = 1, 2, 3, 4, 5, 6, 7
 """Operations: run a program, run a command, write files, read one, begin an episode, end it, run a cell."""
 TIMED_OUT, OOM, PIDS, DISK, UNCLEAN = 1, 2, 4, 8, 16
-"""Flags: what the runner saw the kernel do, and whether something could not be cleared away."""
+"""Flags: deadline passed, out-of-memory kill, fork refused, disk full, remains that could not be removed."""
 
 ENTRY = struct.Struct("<HQ")
 """One file of a ``PUT``: bytes of its name, bytes of its content; both follow."""
 MAX_BODY_BYTES = 32 * 2**20
-"""Most bytes of body and standard input together."""
+"""Maximum number of bytes of body and standard input together."""
 FLOOD = 8
-"""A program that has written this many times its cap to one stream is ended."""
+"""Multiple of its cap that a program may write to one stream before it is ended."""
 SETTLE_SECONDS = 2.0
 """Seconds that killed processes may take to disappear before the sandbox counts as unclean."""
