@@ -9,16 +9,15 @@ import math
 import random
 import time
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
+
+import gymnasium
 
 from envgym.env.services import Services
 from envgym.errors import NestedEpisodeError, UserError
 from envgym.records import Task, Trajectory
 from envgym.sandbox.interface import Limits, Sandbox
 from envgym.verifiers.judge import Judge
-
-if TYPE_CHECKING:
-    from envgym.env.chat_env import ChatEnv
 
 __all__ = ["EpisodeHost", "EpisodeServices"]
 
@@ -38,7 +37,7 @@ class EpisodeHost(Protocol):
     def depth(self) -> int:
         """Episodes around this one."""
 
-    async def play(self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+    async def play(self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
         """Play a nested episode with whoever acts for ``role``; see ``EpisodeServices.play``."""
 
 
@@ -90,7 +89,7 @@ class EpisodeServices:
         return max(0.0, self._host.deadline - time.monotonic()) if self._host else math.inf
 
     async def play(
-        self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None = None, failed_ok: bool = False
+        self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None = None, failed_ok: bool = False
     ) -> Trajectory:
         """Play a nested episode with the policy of ``role``, and keep its record in this episode's ``nested``.
 

@@ -128,7 +128,7 @@ class _Episode:
         if failure is not None:
             self.record.outcome = Outcome.failed(failure)
 
-    async def play(self, env: ChatEnv | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+    async def play(self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
         if self._over:
             raise EnvironmentFailure(f"role {role!r} was to play after the episode that asked for it was over")
         if self.depth >= _MAX_DEPTH:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -74,6 +75,7 @@ class Mix:
         self._seed = seed
         self._owed = dict.fromkeys(labels, 0.0)
         self._drawn = dict.fromkeys(labels, 0)
+        self._orders: dict[str, Iterator[int]] = {}
 
     def quotas(self, total: int) -> dict[str, int]:
         """Split ``total`` draws by weight: each goes to whoever is owed most, also from earlier calls."""
@@ -96,7 +98,10 @@ class Mix:
         size = self._sizes[label]
         epoch, place = divmod(self._drawn[label], size)
         self._drawn[label] += 1
-        return _permuted(place, size, derive_rng("epoch", self._seed, label, epoch))
+        if place == 0 or label not in self._orders:
+            order = _shuffled(size, derive_rng("epoch", self._seed, label, epoch))
+            self._orders[label] = itertools.islice(order, place, None)
+        return next(self._orders[label])
 
     def state(self) -> dict[str, dict[str, float]]:
         """What ``restore`` needs."""
@@ -106,24 +111,17 @@ class Mix:
         """Go on from ``state()`` of an earlier run."""
         self._owed = {label: float(state["owed"].get(label, 0.0)) for label in self.entries}
         self._drawn = {label: int(state["drawn"].get(label, 0)) for label in self.entries}
+        self._orders.clear()
 
 
-def _permuted(place: int, size: int, rng: random.Random) -> int:
-    """Return the ``place``-th element of a random permutation of ``range(size)``, without making the permutation.
+def _shuffled(size: int, rng: random.Random) -> Iterator[int]:
+    """Yield ``range(size)`` in a uniformly random order.
 
-    A four-round Feistel network over the next power of four, walked until it lands inside the range. Procedural
-    environments may declare any size, and a resumed run draws from the middle of an epoch: neither may cost time
-    or memory that grows with the size, as a shuffled list does.
+    Durstenfeld's shuffle (1964, Algorithm 235) that holds only the places that have moved: memory grows with the
+    draws, not with the size, for a procedural environment may have any number of tasks.
     """
-    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    keys = [rng.getrandbits(32) for _ in range(4)]
-    value = place
-    while True:
-        left, right = value >> half, value & mask
-        for key in keys:
-            mixed = ((right ^ key) * 0x9E3779B1 + key) & 0xFFFFFFFF
-            left, right = right, left ^ ((mixed >> 15) & mask)
-        value = (left << half) | right
-        if value < size:
-            return value
+    moved: dict[int, int] = {}
+    for last in reversed(range(size)):
+        place = rng.randrange(last + 1)
+        yield moved.get(place, place)
+        moved[place] = moved.pop(last, last)

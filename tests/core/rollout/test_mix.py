@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +16,7 @@ from hypothesis import strategies as st
 from envgym.config import validate_settings
 from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
-from envgym.rollout.mix import Mix, MixEntry, _permuted
-from envgym.seeding import derive_rng
+from envgym.rollout.mix import Mix, MixEntry
 
 WEIGHTS = st.lists(st.sampled_from([0.0, 0.001, 0.1, 1 / 3, 1.0, 2.0, 7.5, 1e6]), min_size=1, max_size=6).filter(
     any
@@ -65,13 +65,12 @@ def test_an_epoch_plays_every_task_once(size: int, seed: int) -> None:
         assert sorted(mix.draw("e0") for _ in range(size)) == list(range(size))
 
 
-@QUICK
-@given(st.integers(1, 10**12), st.data())
-def test_places_of_a_huge_epoch_are_in_range_and_differ(size: int, data: Any) -> None:
-    places = data.draw(st.sets(st.integers(0, size - 1), max_size=20))
-    drawn = {_permuted(p, size, derive_rng("epoch")) for p in places}
-    assert len(drawn) == len(places)
-    assert all(0 <= index < size for index in drawn)
+def test_draws_of_a_huge_epoch_are_in_range_and_differ() -> None:
+    """An environment of 10**12 tasks costs what is drawn of it."""
+    mix = mix_of([1.0], [10**12])
+    drawn = [mix.draw("e0") for _ in range(1000)]
+    assert len(set(drawn)) == 1000
+    assert 0 <= min(drawn) < 10**10 < 99 * 10**10 < max(drawn) < 10**12
 
 
 def test_epochs_and_seeds_differ_in_their_order() -> None:
@@ -85,10 +84,11 @@ def test_epochs_and_seeds_differ_in_their_order() -> None:
     assert epochs(0) == [first, second] != epochs(1)
 
 
-def test_the_order_is_not_tilted() -> None:
-    """Over seeds, each task is as likely to come first as any other: chi-square at 1 in 10,000, 15 degrees."""
-    counts = Counter(mix_of([1.0], [16], seed).draw("e0") for seed in range(1600))
-    assert sum((counts[i] - 100) ** 2 / 100 for i in range(16)) < 44.3
+def test_every_order_is_equally_likely() -> None:
+    """Over seeds, each of the 24 orders of four tasks: chi-square at 1 in 10,000, 23 degrees of freedom."""
+    mixes = [mix_of([1.0], [4], seed) for seed in range(2400)]
+    counts = Counter(tuple(mix.draw("e0") for _ in range(4)) for mix in mixes)
+    assert sum((counts[order] - 100) ** 2 / 100 for order in itertools.permutations(range(4))) < 57.2
 
 
 @QUICK
