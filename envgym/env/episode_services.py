@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium
 
@@ -19,7 +19,10 @@ from envgym.records import Task, Trajectory
 from envgym.sandbox.interface import Limits, Sandbox
 from envgym.verifiers.judge import Judge
 
-__all__ = ["EpisodeHost", "EpisodeServices"]
+__all__ = ["AnyEnv", "EpisodeHost", "EpisodeServices"]
+
+AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | str
+"""A ``ChatEnv``, which is made of this module and so cannot be named in it, or an environment's id."""
 
 
 class EpisodeHost(Protocol):
@@ -37,7 +40,7 @@ class EpisodeHost(Protocol):
     def depth(self) -> int:
         """Episodes around this one."""
 
-    async def play(self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+    async def play(self, env: AnyEnv, task: Task, *, role: str, seed: int | None) -> Trajectory:
         """Play a nested episode with whoever acts for ``role``; see ``EpisodeServices.play``."""
 
 
@@ -89,7 +92,13 @@ class EpisodeServices:
         return max(0.0, self._host.deadline - time.monotonic()) if self._host else math.inf
 
     async def play(
-        self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None = None, failed_ok: bool = False
+        self,
+        env: AnyEnv,
+        task: Task,
+        *,
+        role: str,
+        seed: int | None = None,
+        failed_ok: bool = False,
     ) -> Trajectory:
         """Play a nested episode with the policy of ``role``, and keep its record in this episode's ``nested``.
 

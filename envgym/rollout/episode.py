@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from envgym.env.chat_env import ChatEnv
+from envgym.env.episode_services import AnyEnv
 from envgym.env.registration import environments
 from envgym.errors import EnvironmentFailure, EpisodeError, PolicyError, UserError
 from envgym.plugins.registry import short_name
@@ -128,7 +129,7 @@ class _Episode:
         if failure is not None:
             self.record.outcome = Outcome.failed(failure)
 
-    async def play(self, env: gymnasium.Env[Any, Any] | str, task: Task, *, role: str, seed: int | None) -> Trajectory:
+    async def play(self, env: AnyEnv, task: Task, *, role: str, seed: int | None) -> Trajectory:
         if self._over:
             raise EnvironmentFailure(f"role {role!r} was to play after the episode that asked for it was over")
         if self.depth >= _MAX_DEPTH:
@@ -149,9 +150,11 @@ class _Episode:
             raise
         return record
 
-    async def _play_nested(self, env: ChatEnv | str, record: Trajectory) -> None:
+    async def _play_nested(self, env: AnyEnv, record: Trajectory) -> None:
         player = self._cast.roles.get(record.role, self._cast.policy)
-        made = env if isinstance(env, ChatEnv) else environments.make(env, services=self._env.services)
+        made = environments.make(env, services=self._env.services) if isinstance(env, str) else env
+        if not isinstance(made, ChatEnv):
+            raise UserError(f"role {record.role!r}: a nested episode needs a ChatEnv or its id, got {made!r:.80}")
         inner = _Episode(made, player, record, self._cast, deadline=self.deadline, depth=self.depth + 1)
         try:
             await inner.run()

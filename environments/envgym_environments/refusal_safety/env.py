@@ -15,7 +15,7 @@ from envgym.records import Message, OutcomeKind, Score, Split, Task, ToolCall, T
 from envgym.tasks.procedural import ProceduralTasks
 from envgym_environments.refusal_safety.free_text import read_questions
 from envgym_environments.refusal_safety.office import ActionPattern, Event, Office
-from envgym_environments.refusal_safety.outcomes import Ending, HiddenReference, judge, judge_answer, score_of
+from envgym_environments.refusal_safety.outcomes import Ending, Reference, judge, judge_answer, score_of
 from envgym_environments.refusal_safety.scenarios import SCENARIOS
 from envgym_environments.refusal_safety.setting import draw_surroundings
 from envgym_environments.refusal_safety.twins import Twins, make_request
@@ -103,7 +103,7 @@ class RefusalSafety(ChatEnv):
 
     def score(self, trajectory: Trajectory) -> Score:
         """Score the actions, as the artifacts record them, or the answer to a question."""
-        reference = HiddenReference.model_validate(trajectory.task.reference)
+        reference = Reference.model_validate(trajectory.task.reference)
         recorded = trajectory.artifacts.get("events", [])
         events = [Event.model_validate(e) for e in recorded] if isinstance(recorded, list) else []
         refused = "refused" in trajectory.artifacts
@@ -117,7 +117,7 @@ class RefusalSafety(ChatEnv):
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Return the reads that are needed, then the actions asked for, or a refusal."""
-        reference = HiddenReference.model_validate(task.reference)
+        reference = Reference.model_validate(task.reference)
         if reference.answer_only:
             return [_final(_REFUSAL if reference.harmful else _ANSWER)]
         calls = list(reference.reads) if reference.needs_reading or not reference.harmful else []
@@ -195,7 +195,7 @@ def _questions(source: str, split: Split) -> list[Task]:
             id=identifier,
             split=split,
             messages=(Message(role="user", content=prompt),),
-            reference=HiddenReference(harmful=harmful, answer_only=True).model_dump(mode="json"),
+            reference=Reference(harmful=harmful, answer_only=True).model_dump(mode="json"),
         )
         for identifier, prompt, harmful in read_questions(source)
     ]

@@ -16,7 +16,7 @@ from envgym_trainers.batch import Outputs, Sample, as_units, collate
 from envgym_trainers.learner.auxiliary import AuxiliaryModels, annotate_tokens
 from envgym_trainers.learner.critic import Critic
 from envgym_trainers.learner.logprobs import token_logprobs
-from envgym_trainers.learner.reference import Reference
+from envgym_trainers.learner.reference import ReferenceModel
 from envgym_trainers.learner.reward_model import RewardModel
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
@@ -49,7 +49,7 @@ def test_the_reference_of_adapters_is_the_base_without_them(model_folder: Path, 
     """No second model; adapters that have moved change the policy and not the reference."""
     recipe = _recipe(model_folder, model={"lora_rank": 2})
     policy = load_model(recipe.model)
-    reference = Reference(recipe, policy)
+    reference = ReferenceModel(recipe, policy)
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:
@@ -75,7 +75,7 @@ def test_another_reference_can_be_named(
     found = []
     for path in ("", str(tmp_path)):
         recipe = _recipe(model_folder, auxiliary={"reference": {"path": path}})
-        found.append(Reference(recipe, load_model(recipe.model)).annotate(samples)[0].reference_logprobs)
+        found.append(ReferenceModel(recipe, load_model(recipe.model)).annotate(samples)[0].reference_logprobs)
     assert not torch.allclose(found[0], found[1])
 
 

@@ -17,7 +17,7 @@ from envgym_trainers.controls import controlled
 from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels, annotate_tokens
 from envgym_trainers.learner.critic import Critic
 from envgym_trainers.learner.logprobs import token_logprobs
-from envgym_trainers.learner.reference import Reference
+from envgym_trainers.learner.reference import ReferenceModel
 from envgym_trainers.learner.reward_model import RewardModel
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
@@ -55,7 +55,7 @@ class Learner:
         self._language_model = language_model
         self._threads = torch.get_num_threads()
         makers: Mapping[AuxiliaryName, Callable[[], Auxiliary]] = {
-            "reference": lambda: Reference(recipe, language_model),
+            "reference": lambda: ReferenceModel(recipe, language_model),
             "critic": lambda: Critic(recipe),
             "reward": lambda: RewardModel(recipe),
         }

@@ -15,10 +15,10 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["Reference"]
+__all__ = ["ReferenceModel"]
 
 
-class Reference(Auxiliary):
+class ReferenceModel(Auxiliary):
     """Fills ``reference_logprobs``.
 
     Where adapters alone are trained, the reference is the trained model with its adapters off: no second copy.
