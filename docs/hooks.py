@@ -18,7 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from envgym.cli.recipe import PARTS, part_registry, part_tables, stage_tables
+from envgym.cli.recipe import PARTS, part_tables, stage_tables
 from envgym.plugins.registry import Registry
 from envgym.runs.recipe_text import as_markdown
 from envgym.runs.stage import stages
@@ -33,6 +33,7 @@ ROOT_PAGES = {
 PACKAGES = ("envgym", "environments/envgym_environments", "sandboxes/envgym_sandboxes", "trainers/envgym_trainers")
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 SETTINGS = {
+    "engine": ("Engines", "engine"),
     "objective": ("Objectives", "objective"),
     "mix": ("Environments", "mix.settings"),
     "sandbox": ("Sandboxes", "sandbox.settings"),
@@ -124,7 +125,7 @@ def _recipes() -> Iterator[str]:
     for part in PARTS:
         title, path = SETTINGS[part]
         yield f"## {title}\n"
-        for name in _own(part_registry(part)):
+        for name in _own(PARTS[part].load_registry()):
             yield f"### `{name}`\n"
             yield as_markdown(part_tables(part, name, path), level=4)
 

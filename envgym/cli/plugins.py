@@ -6,8 +6,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -15,34 +14,13 @@ import typer
 
 from envgym.cli.options import JsonFlag
 from envgym.errors import UserError
+from envgym.plugins.kinds import Kind
 from envgym.plugins.registry import Registry
 from envgym.plugins.spec import PluginSpec
 
 __all__ = ["add_to"]
 
 
-class Kind(StrEnum):
-    """Kinds of plugins, by the last word of their entry-point group."""
-
-    ENVIRONMENTS = "environments"
-    SANDBOXES = "sandboxes"
-    POLICIES = "policies"
-    TOOL_FORMATS = "tool_formats"
-    ENGINES = "engines"
-    OBJECTIVES = "objectives"
-    STAGES = "stages"
-
-
-_REGISTRIES: Mapping[Kind, tuple[str, str]] = {
-    Kind.ENVIRONMENTS: ("environment", "envgym.env.registration:environments"),
-    Kind.SANDBOXES: ("sandbox", "envgym.sandbox.selection:sandboxes"),
-    Kind.POLICIES: ("policy", "envgym.policies.interface:policies"),
-    Kind.TOOL_FORMATS: ("tool format", "envgym.chat.tool_formats:tool_formats"),
-    Kind.ENGINES: ("engine", "envgym_trainers.engine.interface:engines"),
-    Kind.OBJECTIVES: ("objective", "envgym_trainers.objectives.base:objectives"),
-    Kind.STAGES: ("stage", "envgym.runs.stage:stages"),
-}
-"""One plugin of each kind in words, and where its registry is; that is imported only to load plugins."""
 _DISTRIBUTION = re.compile(r"[\w.-]+")
 
 
@@ -61,7 +39,7 @@ def list_command(
     Nothing is imported unless --check is given. Exit code 1: --check found a plugin that cannot be used.
     """
     # A registry of its own reads the same metadata without importing the module that defines the kind.
-    plugins = Registry[Any](_REGISTRIES[kind][0], f"envgym.{kind}", base="").plugins()
+    plugins = Registry[Any](kind.singular, kind.group, base="").plugins()
     problems = {name: plugin.problem or _missing(plugin) for name, plugin in plugins.items()}
     if check:
         problems = {name: _fault(kind, name) or problem for name, problem in problems.items()}
@@ -119,11 +97,9 @@ def _installed(distribution: str) -> bool:
 
 def _fault(kind: Kind, name: str) -> str:
     """Load a plugin and say why it cannot be used, or ``""``. What it prints goes to standard error."""
-    singular, path = _REGISTRIES[kind]
-    registry = PluginSpec(name=singular, entry_point=path, distribution="envgym")
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            registry.load().load(name)
+            kind.load_registry().load(name)
     except UserError as error:
         return str(error)
     return ""

@@ -5,26 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from envgym.cli.options import JsonFlag
 from envgym.errors import UserError
-from envgym.plugins.registry import Registry
-from envgym.plugins.spec import PluginSpec
+from envgym.plugins.kinds import Kind
 
 if TYPE_CHECKING:
     from envgym.runs.recipe_keys import Table
 
-__all__ = ["PARTS", "add_to", "part_registry", "part_tables", "stage_tables"]
+__all__ = ["PARTS", "add_to", "part_tables", "stage_tables"]
 
 PARTS = {
-    "objective": "envgym_trainers.objectives:objectives",
-    "mix": "envgym.env.registration:environments",
-    "sandbox": "envgym.sandbox.selection:sandboxes",
+    "engine": Kind.ENGINES,
+    "objective": Kind.OBJECTIVES,
+    "mix": Kind.ENVIRONMENTS,
+    "sandbox": Kind.SANDBOXES,
 }
-"""Parts of a recipe that name a plugin, and the registry of each; the core imports none of the trainer's."""
+"""Parts of a recipe that name a plugin, and the kind of each."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +37,7 @@ def recipe_command(
     objective: Annotated[str, typer.Option(help="add the settings of this objective, e.g. dapo")] = "",
     env: Annotated[str, typer.Option(help="add the settings of this environment, e.g. math_problems")] = "",
     sandbox: Annotated[str, typer.Option(help="add the settings of this sandbox backend, e.g. docker")] = "",
+    engine: Annotated[str, typer.Option(help="add the settings of this engine, e.g. in_process")] = "",
     toml: Annotated[bool, typer.Option("--toml", help="print a commented recipe to start from")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -48,7 +49,7 @@ def recipe_command(
     """
     from envgym.runs.recipe_text import as_starter, as_text
 
-    named = {"objective": objective, "mix": env, "sandbox": sandbox}
+    named = {"engine": engine, "objective": objective, "mix": env, "sandbox": sandbox}
     chosen = {part: name for part, name in named.items() if name}
     tables = stage_tables(stage, chosen)
     if as_json:
@@ -80,16 +81,6 @@ def stage_tables(stage: str, chosen: dict[str, str] | None = None) -> list[Table
     return tables
 
 
-def part_registry(part: str) -> Registry[Any]:
-    """Return the registry of the plugins that a part of a recipe names.
-
-    Raises:
-        PluginError: a package that the registry's module needs is missing.
-    """
-    registry: Registry[Any] = PluginSpec(name=part, entry_point=PARTS[part], distribution="envgym").load()
-    return registry
-
-
 def part_tables(part: str, name: str, path: str) -> list[Table]:
     """Return the tables with the settings of a plugin, the first of which is called ``path``.
 
@@ -98,7 +89,7 @@ def part_tables(part: str, name: str, path: str) -> list[Table]:
     """
     from envgym.runs.recipe_keys import read_tables
 
-    registry = part_registry(part)
+    registry = PARTS[part].load_registry()
     return list(read_tables(registry.load(name).Config, path, about=f"Settings of the {registry.kind} {name}."))
 
 

@@ -110,7 +110,8 @@ class RoleConfig(Section):
     """Who acts for a role of nested episodes, in the place of the policy being trained; it is not trained."""
 
     policy: str = pydantic.Field(
-        description="gold, a policy's name, package.module:Class, a model's or run's folder, or URL#MODEL"
+        examples=["gold"],
+        description="gold, a policy's name, package.module:Class, a model's or run's folder, or URL#MODEL",
     )
     settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of that policy")
 

@@ -12,18 +12,19 @@ import pytest
 from typer.testing import CliRunner
 
 from envgym.cli import app
-from envgym.cli.recipe import PARTS, part_registry, part_tables, stage_tables
+from envgym.cli.recipe import PARTS, part_tables, stage_tables
 from envgym.config import validate_settings
 from envgym.errors import UserError
 from envgym.runs.recipe_keys import Table
 from envgym.runs.stage import stages
 
-PLUGINS = [(part, name) for part in PARTS for name in part_registry(part).plugins()]
+PLUGINS = [(part, name) for part, kind in PARTS.items() for name in kind.load_registry().plugins()]
 STARTERS = (
     ("rl",),
     ("sft",),
     ("rl", "--objective", "dapo", "--env", "code_sandbox", "--sandbox", "docker"),
     ("rl", "--objective", "grpo"),
+    ("sft", "--engine", "in_process"),
 )
 
 STAGE = '''
@@ -71,7 +72,7 @@ def test_every_setting_of_a_plugin_is_described(part: str, name: str) -> None:
 @pytest.mark.parametrize("arguments", STARTERS, ids=" ".join)
 def test_the_starter_is_a_recipe_as_it_stands(arguments: tuple[str, ...]) -> None:
     values = tomllib.loads(run(*arguments, "--toml"))
-    assert values["mix"][0]["env"] == (arguments[4] if len(arguments) > 4 else "math_problems-v1")
+    assert values["mix"][0]["env"] == (arguments[4] if "--env" in arguments else "math_problems-v1")
     _config(values)
 
 
@@ -91,6 +92,11 @@ def test_a_plugin_s_settings_stand_where_the_recipe_takes_them() -> None:
     assert "hops" in {key["name"] for key in tables["mix.settings"]["keys"]}
     assert "settings" not in {key["name"] for key in tables["mix"]["keys"]}
     assert "objective" not in {key["name"] for key in tables[""]["keys"]}
+
+
+def test_an_engine_s_settings_stand_beside_its_name() -> None:
+    tables = {t["path"]: t for t in json.loads(run("--engine", "in_process", "--json"))}
+    assert {"name", "slots"} <= {key["name"] for key in tables["engine"]["keys"]}
 
 
 def test_settings_stand_beside_the_name_in_a_table_that_has_no_place_for_them(
@@ -131,12 +137,19 @@ def _config(values: dict[str, Any]) -> Any:
 def _resolved(values: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with the settings of its plugins, defaults filled in."""
     config: dict[str, Any] = _config(values).model_dump(mode="json")
+    config["engine"] = _settings("engine", config["engine"])
     if "objective" in config:
-        settings = dict(config["objective"])
-        name = settings.pop("name")
-        config["objective"] = [name, part_registry("objective").validate(name, settings)]
+        config["objective"] = _settings("objective", config["objective"])
     for part, table in (("mix", config["mix"][0]), ("sandbox", config["sandbox"])):
         name = table["env" if part == "mix" else "name"]
         if name != "auto":
-            table["settings"] = part_registry(part).validate(name, table["settings"])
+            table["settings"] = _settings(part, {"name": name, **table["settings"]})
     return config
+
+
+def _settings(part: str, table: dict[str, Any]) -> list[Any]:
+    """Return a plugin's name and all of its settings."""
+    settings = dict(table)
+    name = settings.pop("name")
+    model = PARTS[part].load_registry().load(name).Config
+    return [name, validate_settings(model, settings, part).model_dump(mode="json")]
