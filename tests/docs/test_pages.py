@@ -102,7 +102,9 @@ def overrides(*items: str) -> list[str]:
 
 def test_the_readme_is_short_and_so_is_its_environment() -> None:
     assert len(_read("README.md").split()) <= 900
-    assert len(printed_files()["reversal.py"].splitlines()) <= 25
+    printed = printed_files()["reversal.py"]
+    assert len(printed.splitlines()) <= 25
+    assert _read("examples/reversal.py").endswith(printed.removeprefix("# reversal.py\n"))
 
 
 def test_every_block_can_be_read() -> None:
