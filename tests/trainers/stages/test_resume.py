@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,18 @@ def _check_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         assert one == pytest.approx(two, abs=1e-6)
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(cli: Cli, reinforcement: Path, tmp_path: Path) -> None:
-    """kill -9 after the third step or later; every step is there once, with the numbers of an unbroken run."""
+@pytest.mark.parametrize("objective", ["dapo", "ppo"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    cli: Cli, reinforcement: Path, tmp_path: Path, objective: str
+) -> None:
+    """kill -9 after the third step or later; every step is there once, with the numbers of an unbroken run.
+
+    With PPO, the critic's weights and optimizer are in the numbers: its values shape every later advantage.
+    """
+    if objective == "ppo":
+        values = tomllib.loads(reinforcement.read_text())
+        critic = {"objective": {"name": "ppo"}, "auxiliary": {"critic": {"learning_rate": 1e-2}}}
+        _write(reinforcement, {**values, **critic})
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = "import sys; from envgym.cli import main; main()"
     words = [sys.executable, "-c", command, "train", str(reinforcement), "--out", str(killed)]

@@ -34,9 +34,8 @@ class RewardsEqualGroups(Sound):
 
 class ForgetsTheMask(Sound):
     def loss(self, batch: Any, outputs: Any, totals: Any) -> Any:
-        return token_mean(
-            -batch.advantages * outputs.logprobs.nan_to_num(), torch.ones_like(batch.mask), totals
-        ), {}
+        everywhere = torch.ones_like(batch.mask)
+        return token_mean((1 - batch.advantages) * outputs.logprobs.nan_to_num(), everywhere, totals), {}
 
 
 class MeanOfItsOwn(Sound):
