@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 from commands import Run
 
-from envgym.cli.plugins import Kind
+from envgym.plugins.kinds import Kind
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -27,3 +27,9 @@ def test_every_entry_point_group_of_the_project_is_a_kind() -> None:
 def test_a_kind_that_does_not_exist_is_a_usage_error(run: Run) -> None:
     done = run("list", "--kind", "planets")
     assert (done.code, "environments" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_table_of_kinds_says_of_each_registry_what_the_registry_says(kind: Kind) -> None:
+    registry = kind.load_registry()
+    assert (registry.kind, registry.group) == (kind.singular, kind.group)
