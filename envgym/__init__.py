@@ -78,7 +78,7 @@ _MODULES = {
     "ToolInputError": "envgym.env.tools",
     "tool": "envgym.env.tools",
 }
-"""Where the names that are imported on first use live; the others are records."""
+"""Modules of the names that are imported on first use; the others are records."""
 
 register_in_gymnasium()
 

@@ -58,7 +58,7 @@ class ToolCall:
     id: str = ""
     """Links the call to the tool message that answers it."""
     error: str | None = None
-    """Why the call could not be parsed; such a call is answered with this text and never run."""
+    """Reason why the call could not be parsed; it is answered with this text and never run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """What the model is told about a tool."""
+    """Description of a tool for the model."""
 
     name: str
     description: str
@@ -86,7 +86,7 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the policy sees: the messages that are new since its last action, and the tools on offer."""
+    """A policy's view: the messages that are new since its last action, and the tools on offer."""
 
     messages: tuple[Message, ...] = ()
     tools: tuple[ToolSpec, ...] = ()
@@ -147,7 +147,7 @@ class Turn:
 
 
 class OutcomeKind(enum.StrEnum):
-    """How an episode ended."""
+    """Ways in which an episode ends."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -157,7 +157,7 @@ class OutcomeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an episode ended, and why. Only ``failed`` is missing data."""
+    """The end of an episode, with its reason. Only ``failed`` is missing data."""
 
     kind: OutcomeKind
     reason: str = ""
@@ -165,17 +165,17 @@ class Outcome:
 
     @classmethod
     def completed(cls) -> Outcome:
-        """The environment ended the episode."""
+        """Make the outcome of an episode that the environment ended."""
         return cls(kind=OutcomeKind.COMPLETED)
 
     @classmethod
     def truncated(cls, reason: Literal["turns", "tokens", "time", "context"]) -> Outcome:
-        """A limit ended the episode."""
+        """Make the outcome of an episode that a limit ended."""
         return cls(kind=OutcomeKind.TRUNCATED, reason=reason)
 
     @classmethod
     def failed(cls, error: BaseException) -> Outcome:
-        """An infrastructure failure ended the episode."""
+        """Make the outcome of an episode that an infrastructure failure ended."""
         return cls(kind=OutcomeKind.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
 
 
@@ -205,11 +205,11 @@ class Trajectory:
     tools: tuple[ToolSpec, ...] = ()
     turns: list[Turn] = field(default_factory=list)
     closing: tuple[Message, ...] = ()
-    """What the environment said after the last action."""
+    """Messages of the environment after the last action."""
     outcome: Outcome = Outcome(kind=OutcomeKind.RUNNING)
     score: Score | None = None
     artifacts: dict[str, JsonValue] = field(default_factory=dict)
-    """What the environment needs, besides the messages, to score this trajectory again."""
+    """Values that the environment needs, besides the messages, to score this trajectory again."""
     seconds: float = 0.0
     role: str = ""
     """Whose part the policy played in a nested episode; ``""`` where no other episode played this one."""
@@ -218,7 +218,7 @@ class Trajectory:
 
     @property
     def failed(self) -> bool:
-        """Whether this is missing data."""
+        """True if this is missing data."""
         return self.outcome.kind is OutcomeKind.FAILED
 
     @property

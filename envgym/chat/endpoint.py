@@ -17,7 +17,7 @@ _ATTEMPTS = 4
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 _MAX_BODY = 8 * 2**20
 _TOO_LONG = ("context_length_exceeded", "context length", "context size", "maximum context")
-"""How OpenAI, vLLM, SGLang and llama.cpp say that a conversation is too long."""
+"""Words by which OpenAI, vLLM, SGLang and llama.cpp say that a conversation is too long."""
 
 
 class ConversationTooLong(Exception):

@@ -44,7 +44,7 @@ def dropped(count: int) -> tuple[ToolCall, ...]:
 
 
 class ToolFormat(Plugin, abc.ABC):
-    """How one family of models writes tool calls.
+    """The syntax of tool calls of one family of models.
 
     A recipe names it as ``model.tool_format``; sampling, imitation and evaluation use it alike. What every format
     must do is tested by ``envgym.testing.tool_formats.ToolFormatContract``.

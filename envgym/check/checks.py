@@ -32,11 +32,11 @@ class Check:
 
     name: str
     mend: str
-    """What to do about a fault."""
+    """Advice on how to mend a fault."""
     find: Callable[[Subject], Iterator[str]]
 
     def faults(self, subject: Subject) -> list[str]:
-        """What is wrong; an exception of the environment's is a fault, too."""
+        """Return the faults found; an exception of the environment's is one, too."""
         try:
             return list(self.find(subject))
         except Exception as error:  # noqa: BLE001 - the code under test may raise anything

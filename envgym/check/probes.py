@@ -56,7 +56,7 @@ class Subject:
     """Tasks of each split that are played."""
 
     def tasks(self) -> Iterator[Task]:
-        """The tasks that are played, of both splits."""
+        """Yield the tasks to play, of both splits."""
         for split in ("train", "held_out"):
             yield from self.env.task_list(split)[: self.episodes]
 

@@ -40,7 +40,7 @@ __all__ = ["ChatEnv", "Reply"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """How an environment answers an action."""
+    """An environment's answer to an action."""
 
     messages: tuple[Message, ...] = ()
     done: bool = False
@@ -182,7 +182,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
 
     @property
     def running(self) -> bool:
-        """Whether an episode is begun and not over: ``step`` may be called."""
+        """True while an episode is under way: ``step`` may be called."""
         return self.__running
 
     @contextlib.contextmanager

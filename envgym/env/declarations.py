@@ -1,4 +1,4 @@
-"""What a subclass of ``ChatEnv`` may declare: hooks instead of its machinery, and roles by name."""
+"""Check the declarations of a ``ChatEnv`` subclass: hooks instead of its machinery, and roles by name."""
 
 from __future__ import annotations
 

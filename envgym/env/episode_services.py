@@ -26,7 +26,7 @@ AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | str
 
 
 class EpisodeHost(Protocol):
-    """Whoever plays an episode: its record, its deadline, and those who act for other roles."""
+    """The player of an episode: keeps its record and deadline, and plays nested episodes."""
 
     @property
     def record(self) -> Trajectory:
@@ -34,7 +34,7 @@ class EpisodeHost(Protocol):
 
     @property
     def deadline(self) -> float:
-        """When the episode must be over, on the clock of ``time.monotonic``, in seconds."""
+        """End of the episode on the clock of ``time.monotonic``, in seconds."""
 
     @property
     def depth(self) -> int:
@@ -88,7 +88,7 @@ class EpisodeServices:
         return self._host.depth if self._host else 0
 
     def seconds_left(self) -> float:
-        """Seconds until the episode's deadline, at least 0; infinite outside a rollout."""
+        """Return the seconds until the episode's deadline, at least 0; infinite outside a rollout."""
         return max(0.0, self._host.deadline - time.monotonic()) if self._host else math.inf
 
     async def play(

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop in a daemon thread serves every synchronous caller of the process."""
+    """Return the event loop, in a daemon thread, that serves every synchronous caller of the process."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True, name="envgym-sync").start()
     return loop

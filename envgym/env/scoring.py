@@ -1,4 +1,4 @@
-"""What an author's ``score`` and ``score_group`` return is checked before anything learns from it."""
+"""Check the results of an author's ``score`` and ``score_group`` before anything learns from them."""
 
 from __future__ import annotations
 

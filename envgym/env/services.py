@@ -1,4 +1,4 @@
-"""What environments need from outside. Nothing is global: an environment asks the services it was handed."""
+"""Services that environments need from outside. Nothing is global: each environment is handed its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Services:
         self._judge = Judge(url, model=model) if judge else None
 
     def backend(self) -> Backend:
-        """The sandbox backend, made on first use.
+        """Return the sandbox backend, made on first use.
 
         Raises:
             UserError: no such backend, or none that this machine can run.
@@ -61,7 +61,7 @@ class Services:
             raise SandboxError(f"the sandbox backend failed: {error}") from error
 
     def judge(self) -> Judge:
-        """The judge.
+        """Return the judge.
 
         Raises:
             UserError: none was named.

@@ -31,7 +31,7 @@ class ActionSpace(gymnasium.Space[Message]):
         return False
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is an assistant message within the length limit."""
+        """Return whether ``x`` is an assistant message within the length limit."""
         return isinstance(x, Message) and x.role == "assistant" and len(x.content) <= self.max_chars
 
     def sample(self, mask: Any = None, probability: Any = None) -> Message:
@@ -94,7 +94,7 @@ class ObservationSpace(gymnasium.Space[Observation]):
         return False
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is an observation; the policy's own messages are never part of one."""
+        """Return whether ``x`` is an observation; the policy's own messages are never part of one."""
         return isinstance(x, Observation) and all(m.role != "assistant" for m in x.messages)
 
     def sample(self, mask: Any = None, probability: Any = None) -> Observation:

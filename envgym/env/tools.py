@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__envgym_tool__"
 _CUT = "\n[... {} characters cut ...]\n"
 _GRACE_SECONDS = 5.0
-"""How long a cancelled tool may take to clean up."""
+"""Time for a cancelled tool to clean up."""
 
 
 class ToolInputError(ValueError):
@@ -117,7 +117,7 @@ class Tool:
             raise ToolError(f"tool {self.spec.name!r} raised {type(error).__name__}: {error}") from error
 
     def present(self, text: str) -> str:
-        """``text`` as the model gets to see it: storable, and cut in the middle where it is too long."""
+        """Return ``text`` as the model sees it: storable, and cut in the middle where it is too long."""
         return _shorten(text.encode("utf-8", "replace").decode("utf-8"), self.options.max_chars)
 
     def _explain(self, error: pydantic.ValidationError) -> str:
@@ -127,7 +127,7 @@ class Tool:
 
 
 def collect_tools(owner: object) -> dict[str, Tool]:
-    """Every method of ``owner`` that ``@tool`` marked, by name, in the order of definition."""
+    """Return every method of ``owner`` that ``@tool`` marked, by name, in the order of definition."""
     names = [n for kind in reversed(type(owner).__mro__) for n in vars(kind)]
     found: dict[str, Tool] = {}
     for name in names:
@@ -165,7 +165,7 @@ async def run_calls(
 
 
 def _batches(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
-    """Calls that may run beside each other, in the order written."""
+    """Yield batches of calls that may run concurrently, in the order written."""
     batch: list[ToolCall] = []
     for call in calls:
         if call.error is None and call.name in tools and not tools[call.name].options.concurrent:
@@ -205,7 +205,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _arguments_model(name: str, parameters: Sequence[inspect.Parameter]) -> type[pydantic.BaseModel]:
-    """The model's own field names are neutral: a parameter may be called ``schema`` or ``copy``."""
+    """Make the model of the arguments; its field names are neutral, for a parameter may be called ``schema``."""
     fields: dict[str, Any] = {}
     for i, parameter in enumerate(parameters):
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default

@@ -57,7 +57,7 @@ class Registry(Generic[P]):
         self._registered[name] = spec
 
     def plugins(self) -> dict[str, PluginSpec]:
-        """Every plugin by name, sorted. A name that is offered twice carries the ``problem``."""
+        """Return every plugin by name, sorted. A name that is offered twice carries the ``problem``."""
         found = dict(self._registered)
         for spec in installed_plugins(self.group):
             first = found.get(spec.name)

@@ -1,4 +1,4 @@
-"""Where a plugin lives, read from package metadata, and how its class is imported."""
+"""The location of a plugin, read from package metadata, and the import of its class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VALUE = re.compile(r"(?P<path>\w+(\.\w+)*:\w+)\s*(\[(?P<extras>[^\[\]]*)\])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSpec:
-    """Where a plugin's class lives; nothing is imported until ``load``."""
+    """Location of a plugin's class; nothing is imported until ``load``."""
 
     name: str
     entry_point: str
@@ -30,7 +30,7 @@ class PluginSpec:
     extras: tuple[str, ...] = ()
     """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
     problem: str = ""
-    """Why it cannot be loaded, known without importing it: a name offered twice, a malformed entry point."""
+    """Reason why it cannot be loaded, known without importing it: a doubled name, a malformed entry point."""
 
     def load(self) -> Any:
         """Import the module and return the class.

@@ -19,7 +19,7 @@ class ContextFull(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a policy did in one turn."""
+    """A policy's action in one turn."""
 
     message: Message
     tokens: TurnTokens | None = None

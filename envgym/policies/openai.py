@@ -62,7 +62,7 @@ class HttpPolicy(Policy):
         await self._endpoint.close()
 
     async def ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-        """One completion: the first choice of the server's answer.
+        """Return one completion: the first choice of the server's answer.
 
         Raises:
             ContextFull: the server says that the conversation is too long.

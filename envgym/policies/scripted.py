@@ -1,4 +1,4 @@
-"""Actors that need no model: policies that say what they were told, nothing or anything, and the expert."""
+"""Players that need no model: scripted, empty and random policies, and the environment's expert."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Expert:
 
 
 Player: TypeAlias = Policy | Expert
-"""Whoever can act in an episode; ``envgym.rollout`` tells the two apart."""
+"""Anything that can act in an episode; ``envgym.rollout`` tells the two apart."""
 
 
 class EmptyPolicy(Policy):
-    """Says nothing: what an environment gives away for free."""
+    """Says nothing, which shows the reward that an environment gives away."""
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""

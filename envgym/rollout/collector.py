@@ -24,7 +24,7 @@ _FAILURES_BEFORE_JUDGING = 16
 
 
 class TooManyFailures(EnvgymError):
-    """More episodes failed than the run allows; the message says of what."""
+    """More episodes failed than the run allows; the message names the last error."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Collector:
         self._verdict = ""
 
     def tasks(self, label: str, split: Split) -> Sequence[Task]:
-        """The tasks of one environment.
+        """Return the tasks of one environment.
 
         Raises:
             UserError: the environment's data is missing or malformed.
@@ -117,7 +117,7 @@ class Collector:
         return self._prototypes[label].task_list(split)
 
     def prototype(self, label: str) -> ChatEnv:
-        """An instance that plays no episodes: it has the tasks, and can score what others played."""
+        """Return an instance that plays no episodes: it has the tasks, and scores what others played."""
         return self._prototypes[label]
 
     async def episode(self, label: str, task: Task, sample: int, round_: int = 0) -> Trajectory:

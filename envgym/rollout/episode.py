@@ -28,12 +28,12 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cast:
-    """Who acts in an episode and in those nested in it."""
+    """The players of an episode and of those nested in it."""
 
     policy: Player
-    """Acts in the outermost episode, and for every role that has nobody of its own. Its tokens alone are kept."""
+    """Acts in the outermost episode and for every role without a player of its own. Only its tokens are kept."""
     roles: Mapping[str, Player] = field(default_factory=dict)
-    """Who acts for a role in its stead."""
+    """Players of roles that the policy does not play."""
 
 
 async def rollout(
@@ -56,7 +56,7 @@ async def rollout(
         seed: seeds the environment and, through a hash that hides it, the policy's draws.
         deadline: seconds for boot, turns and scoring together; an episode that runs past it while it is being
             played is truncated, reason ``time``, and scored; one that never began is failed.
-        roles: who acts for a role of nested episodes.
+        roles: players of roles in nested episodes.
 
     Returns:
         the trajectory; ``failed`` when infrastructure failed, whatever the cause. The episode and those nested in
@@ -171,7 +171,7 @@ class _Episode:
             await self._stop_the_clock(seconds)
 
     async def _clean_up(self) -> EpisodeError | None:
-        """End the episode. What goes wrong is returned, so that it takes the place of no error under way."""
+        """End the episode. Return errors instead of raising, so that they never mask the original one."""
         self._over = True
         for playing in self._nested:
             playing.cancel()

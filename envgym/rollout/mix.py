@@ -90,11 +90,11 @@ class Mix:
         return counts
 
     def draws(self, label: str) -> int:
-        """How many tasks of the entry were drawn so far; tells two visits to one task apart."""
+        """Return the number of tasks drawn from the entry so far; it tells two visits to one task apart."""
         return self._drawn[label]
 
     def draw(self, label: str) -> int:
-        """Index of the entry's next task: every task once, in a new random order each epoch."""
+        """Return the index of the entry's next task: every task once, in a new random order each epoch."""
         size = self._sizes[label]
         epoch, place = divmod(self._drawn[label], size)
         self._drawn[label] += 1
@@ -104,7 +104,7 @@ class Mix:
         return next(self._orders[label])
 
     def state(self) -> dict[str, dict[str, float]]:
-        """What ``restore`` needs."""
+        """Return what ``restore`` needs."""
         return {"owed": dict(self._owed), "drawn": {k: float(v) for k, v in self._drawn.items()}}
 
     def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:

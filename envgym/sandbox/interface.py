@@ -20,7 +20,7 @@ __all__ = ["Backend", "ExecResult", "Limits", "Sandbox", "Status"]
 
 
 class Status(enum.StrEnum):
-    """How an execution ended. Every value is the program's doing."""
+    """End of an execution. Every value is the program's doing."""
 
     OK = "ok"
     NONZERO = "nonzero"
@@ -156,7 +156,7 @@ class Backend(Plugin, abc.ABC):
     """Opens sandboxes of one technology, and owns what they share (a warm pool, a client)."""
 
     isolated: ClassVar[bool] = True
-    """Whether a hostile program is contained. ``auto`` never picks a backend that is not isolated."""
+    """True if hostile programs are contained. ``auto`` never picks a backend that is not isolated."""
     rank: ClassVar[int] = 0
     """``auto`` tries the isolating backend with the highest rank first; of equals, by name."""
 

@@ -12,7 +12,7 @@ from envgym.optional_packages import require
 __all__ = ["HUB", "hub_rows"]
 
 HUB = "hf:"
-"""How the name of a data set begins."""
+"""Prefix of a data set's name."""
 
 
 def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:

@@ -66,7 +66,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(_CONTENT, _CALLS)
     def test_parsing_inverts_rendering(self, content: str, calls: list[tuple[str, dict[str, object]]]) -> None:
-        """Names and arguments come back as they were, whatever marks they hold; each call has an id of its own."""
+        """Get names and arguments back unchanged, whatever marks they hold, and a distinct id for each call."""
         made = tuple(ToolCall(name=name, arguments=arguments) for name, arguments in calls)  # type: ignore[arg-type]
         tool_format = self.tool_format()
         found = tool_format.parse(tool_format.render(Message(role="assistant", content=content, tool_calls=made)))
@@ -85,7 +85,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(_GARBAGE, _NAMES)
     def test_parsing_survives_a_call_cut_short(self, tail: str, name: str) -> None:
-        """A token limit may end a completion anywhere in a call, and anything may follow."""
+        """Parse completions that a token limit cut anywhere in a call, with anything behind."""
         tool_format = self.tool_format()
         call = ToolCall(name=name, arguments={"text": "some words"})
         text = tool_format.render(Message(role="assistant", content="", tool_calls=(call,)))

@@ -80,7 +80,7 @@ class Sample:
             raise ValueError(f"advantages must be finite where the mask is set, got {self.advantages.tolist()}")
 
     def __len__(self) -> int:
-        """Number of tokens T."""
+        """Return the number of tokens T."""
         return self.ids.numel()
 
     @property

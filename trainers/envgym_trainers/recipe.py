@@ -27,7 +27,7 @@ __all__ = [
 
 
 class SamplingConfig(Section):
-    """How completions are sampled, in training and in evaluation alike."""
+    """Sampling of completions, in training and in evaluation alike."""
 
     temperature: float = pydantic.Field(default=1.0, gt=0, description="divides the logits; below 1 is sharper")
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
@@ -91,7 +91,7 @@ class EvaluateConfig(Section):
 
 
 class SandboxConfig(Section):
-    """Where untrusted programs run; ``sandbox = "docker"`` is short for a table with that name."""
+    """The sandbox of untrusted programs; ``sandbox = "docker"`` is short for a table with that name."""
 
     name: str = pydantic.Field(
         default="auto", description="a backend; auto is the best isolating one that works here"
@@ -107,7 +107,7 @@ class SandboxConfig(Section):
 
 
 class RoleConfig(Section):
-    """Who acts for a role of nested episodes, in the place of the policy being trained; it is not trained."""
+    """The player of a role in nested episodes, in the place of the trained policy; it is not trained."""
 
     policy: str = pydantic.Field(
         examples=["gold"],
@@ -117,7 +117,7 @@ class RoleConfig(Section):
 
 
 class StageRecipe(Stage.Config):
-    """What every stage of this trainer needs."""
+    """Keys of every stage of this trainer."""
 
     threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
     sandbox: SandboxConfig = SandboxConfig()

@@ -32,7 +32,7 @@ class Conversation:
         self._described = tool_format.describe(tools) if tools else ""
         self._history: list[dict[str, str]] = []
         self._rendered = ""
-        """What the model has seen as text, the sampled text included."""
+        """Text that the model has seen, the sampled text included."""
         self._stop = ""
         """Text of the stop token that ended the last turn, or ``""``."""
 

@@ -32,7 +32,7 @@ class EnginePolicy(Policy):
     """
 
     class Config(Policy.Config):
-        """How completions are sampled."""
+        """Sampling of completions."""
 
         temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
         max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")

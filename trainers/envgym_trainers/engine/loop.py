@@ -242,6 +242,6 @@ def _deliver(request: _Request, result: Sampled | PolicyError) -> None:
         else:
             request.future.set_result(result)
 
-    # A loop that was closed meanwhile has nobody left to tell.
+    # The loop may be closed already; drop the result.
     with contextlib.suppress(RuntimeError):
         request.loop.call_soon_threadsafe(settle)

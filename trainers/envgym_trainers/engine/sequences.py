@@ -27,7 +27,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     """Everything the conversation holds, sampled ids included."""
     cached: int = 0
-    """How many of ``ids`` have keys and values in the cache."""
+    """Number of ``ids`` that have keys and values in the cache."""
     version: int = -1
     """Weights that made the cached keys and values."""
     budget: int = 0

@@ -27,7 +27,7 @@ __all__ = ["token_logprobs"]
 def token_logprobs(
     model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512
 ) -> tuple[Tensor, Tensor]:
-    """Log-prob of every sampled token and entropy of the distribution it came from, of softmax(logits/T).
+    """Return log-prob and entropy of every sampled token under softmax(logits/T).
 
     A model that does more to its logits than apply its output embedding (soft-capping, scaling) is run whole;
     then the logits of the batch are kept for the backward pass.
@@ -60,7 +60,7 @@ def token_logprobs(
 
 
 def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tensor, nn.Module]:
-    """What stands at the positions before ``wanted``, [n, H], and what makes logits of it.
+    """Return the states at the positions before ``wanted``, [n, H], and the head that makes logits of them.
 
     Padding stands on the right, where no token looks: without a mask for it, the attention kernels take their
     fast causal path.
@@ -76,7 +76,7 @@ def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tenso
 
 
 def _score(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropy, both [n], from hidden states [n, H] and target ids [n]."""
+    """Return log-probs and entropy, both [n], from hidden states [n, H] and target ids [n]."""
     logits = head(hidden)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     normaliser = logits.logsumexp(-1)

@@ -50,7 +50,7 @@ class Packed:
 
 
 def pack(batch: Batch, width: int) -> Packed | None:
-    """Lay the samples out as trees, or say with ``None`` that it would save too little.
+    """Lay the samples out as trees, or return ``None`` where it would save too little.
 
     Args:
         batch: right-padded.
@@ -96,13 +96,13 @@ class _Row:
         self._last = np.empty(0, np.int64)
 
     def shared(self, sample: np.ndarray) -> int:
-        """Tokens at the start of ``sample`` that are there already."""
+        """Return the number of tokens at the start of ``sample`` that the row has already."""
         length = min(len(sample), len(self._last))
         differs = np.flatnonzero(sample[:length] != self._last[:length])
         return int(differs[0]) if len(differs) else length
 
     def add(self, sample: np.ndarray) -> np.ndarray:
-        """Put the sample in; the place of each of its tokens in the row."""
+        """Add the sample and return the place of each of its tokens in the row."""
         shared = self.shared(sample)
         fresh = np.arange(len(self.ids), len(self.ids) + len(sample) - shared)
         path = np.concatenate([self.paths[-1][:shared], fresh]) if self.paths else fresh
@@ -114,7 +114,7 @@ class _Row:
 
 
 def run_packed(model: PreTrainedModel, backbone: nn.Module, packed: Packed) -> Tensor:
-    """Hidden states of every packed token, [R·L, H]."""
+    """Return the hidden states of every packed token, [R·L, H]."""
     mask = attention_mask(model, packed.visible)
     states = backbone(input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False)
     hidden: Tensor = states[0]
@@ -122,7 +122,7 @@ def run_packed(model: PreTrainedModel, backbone: nn.Module, packed: Packed) -> T
 
 
 def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
-    """Whether trees give the model's hidden states. Asked of the model itself, once.
+    """Return whether trees give the model's hidden states; asked of the model itself, once.
 
     Positions and masks go by many conventions, and layers that mix neighbouring tokens in other ways cannot run
     trees at all.

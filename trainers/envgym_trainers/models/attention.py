@@ -1,4 +1,4 @@
-"""What a model's layers may look at, where the caller and not the model makes the mask."""
+"""Attention masks that the caller makes instead of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model makes its logits: from which hidden states, by which head."""
+"""The parts of a model that make its logits: backbone and head."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ class LanguageModel:
     context: int
     """Tokens of a whole conversation at most."""
     tool_format: ToolFormat = dataclasses.field(default_factory=HermesFormat)
-    """How the model writes tool calls."""
+    """The model's syntax of tool calls."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are, and every tensor that meets them must be."""
+        """Device of the weights, and so of every tensor that meets them."""
         return self.model.device
 
     @property

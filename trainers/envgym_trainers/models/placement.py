@@ -1,4 +1,4 @@
-"""Where a model's weights live, and in which type."""
+"""Device and type of a model's weights."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class DAPO(Objective):
         importance_cap: float | None = Field(default=None, gt=0)
         """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
         dynamic_sampling: DynamicSampling | None = DynamicSampling()
-        """How the batch is filled with groups that have a signal; None, in a recipe false, trains on all."""
+        """Fill the batch with groups that have a signal; None, in a recipe false, trains on all."""
         overlong: SoftOverlong | None = SoftOverlong()
         """Penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
         filter_truncated: bool = False
@@ -55,16 +55,16 @@ class DAPO(Objective):
         return Needs(dynamic_sampling=self.config.dynamic_sampling, filter_truncated=self.config.filter_truncated)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
-        """[G] score 0…1 mapped to −1…1, plus the overlong penalty."""
+        """Map scores 0…1 to −1…1 and add the overlong penalty. [G]"""
         rewards = 2 * scores - 1
         return rewards if self.config.overlong is None else rewards + self.config.overlong.penalty(model_tokens)
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
+        """Normalise by mean and standard deviation of the group, [G]; see ``group_normalised``."""
         return group_normalised(rewards)
 
     def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
-        """Token mean of the clipped surrogate; see ``Objective.loss``."""
+        """Return the token mean of the clipped surrogate; see ``Objective.loss``."""
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
         losses = clipped_surrogate(batch, outputs.logprobs, **clip, importance_cap=self.config.importance_cap)
         return token_mean(losses, batch.mask, totals), policy_metrics(batch, outputs, totals, **clip)

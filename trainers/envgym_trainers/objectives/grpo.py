@@ -47,11 +47,11 @@ class GRPO(Objective):
         return Needs(auxiliary=frozenset({"reference"} if self.config.beta > 0 else ()))
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """[G] normalised by mean and standard deviation of the group; see ``group_normalised``."""
+        """Normalise by mean and standard deviation of the group, [G]; see ``group_normalised``."""
         return group_normalised(rewards)
 
     def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
-        """Sequence-mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
+        """Return the sequence mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
         logprobs = outputs.logprobs
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
         losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)

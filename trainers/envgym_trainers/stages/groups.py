@@ -23,7 +23,7 @@ __all__ = ["GroupSource", "StepGroups"]
 
 @dataclass(slots=True, kw_only=True)
 class StepGroups:
-    """What one step collected."""
+    """Groups that one step collected."""
 
     groups: list[Group] = field(default_factory=list)
     """To train on, those carried over from an earlier step included."""
@@ -38,7 +38,7 @@ class StepGroups:
         return [t for group in self.generated for t in group.trajectories]
 
     def mean_rewards(self) -> dict[str, float]:
-        """Mean reward of the trajectories played, before any control replaced it.
+        """Return the mean reward of the trajectories played, before any control replaced it.
 
         Returns:
             by environment, and by ``environment/role`` for nested episodes.
@@ -51,7 +51,7 @@ class StepGroups:
         return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
 
     def metrics(self) -> dict[str, float]:
-        """Everything counted, by flat name."""
+        """Return every count and mean, by flat name."""
         played = self.trajectories
         row = {f"reward/{label}": value for label, value in self.mean_rewards().items()}
         for label, counts in self.counters.items():
@@ -107,7 +107,7 @@ class GroupSource:
         return await self._refill(label, quota, result, self._settings)
 
     async def _refill(self, label: str, quota: int, result: StepGroups, settings: DynamicSampling) -> list[Group]:
-        """As soon as a group turns out to have no signal, another is begun: no wave waits for its slowest."""
+        """Begin another group as soon as one proves to have no signal, so that no wave waits for its slowest."""
         refill = Refill(quota, settings, carried=self.carried[label])
         begun: list[asyncio.Task[Group]] = []
         running: set[asyncio.Task[Group]] = set()
@@ -135,7 +135,7 @@ class GroupSource:
         return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
 
     async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
-        """A group with the scores that the reference of the task after it gives."""
+        """Play a group, and keep the scores that the reference of the next task gives it."""
         group = await self._collector.group(label, tasks[index], self._recipe.group_size, visit)
         for trajectory in group.trajectories:
             if not trajectory.failed:

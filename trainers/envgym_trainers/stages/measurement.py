@@ -57,7 +57,7 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
 
 
 def summarise(before: Scores, after: Scores) -> dict[str, Any]:
-    """Per environment and overall: before, after and paired gain of the held-out reward; accuracy and parts."""
+    """Summarise held-out reward per environment and overall: before, after, paired gain; accuracy and parts."""
     environments: dict[str, Any] = {}
     strata: dict[str, list[list[float]]] = {"before": [], "after": [], "gain": []}
     for label in before:

@@ -32,7 +32,7 @@ class EnvironmentSet:
     services: Services
     entries: Sequence[MixEntry]
     roles: Mapping[str, Player]
-    """Who acts for the roles that the policy being run does not play."""
+    """Players of the roles that the policy being run does not play."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Environments that cannot run here, with the reason."""
 

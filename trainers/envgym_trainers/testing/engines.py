@@ -72,7 +72,7 @@ class EngineContract:
 
     @_awaited
     async def test_logprobs_are_those_of_a_plain_forward_pass(self) -> None:
-        """Six conversations of three turns, two of them from one prompt, more than sample at once."""
+        """Play six conversations of three turns, two of them from one prompt, more than sample at once."""
         model = self.language_model()
         async with self.running(model) as engine:
             plans = [_prompts(i) for i in (0, 0, 1, 2, 3, 4)]
@@ -91,7 +91,7 @@ class EngineContract:
 
     @_awaited
     async def test_seeds_draw(self) -> None:
-        """Equal seeds draw alike where nothing else is in the batch; others draw otherwise."""
+        """Draw alike with equal seeds where nothing else is in the batch, and otherwise with others."""
         async with self.running(self.language_model()) as engine:
             plan = _prompts(6)
             first, again, other = [await _converse(engine.open(), plan, seed=seed) for seed in (3, 3, 4)]
@@ -125,7 +125,7 @@ class EngineContract:
     @pytest.mark.parametrize("own", [True, False], ids=["the engine's own model", "another model"])
     @_awaited
     async def test_new_weights_are_sampled_from_at_once(self, own: bool) -> None:
-        """Even the turns before are conditioned on as the new weights see them: no stale cache."""
+        """Condition even on earlier turns as the new weights see them: no stale cache."""
         model = self.language_model()
         old = copy.deepcopy(model)
         changed = model if own else copy.deepcopy(model)
@@ -155,7 +155,7 @@ class EngineContract:
 
     @_awaited
     async def test_no_conversation_starves(self) -> None:
-        """Seven wait for each other between their turns, and two sample at once: places must change hands."""
+        """Have seven wait for each other between turns while two sample at once: slots must change hands."""
         model = self.language_model()
         async with self.running(model, concurrency=2) as engine:
             barrier = asyncio.Barrier(7)
@@ -188,7 +188,7 @@ class EngineContract:
 
     @_awaited
     async def test_whoever_leaves_makes_room(self) -> None:
-        """A cancelled call, then a closed session: the only place is free for the next."""
+        """Cancel a call, then close a session: the only place is free for the next."""
         model = self.language_model()
         async with self.running(model, concurrency=1) as engine:
             session = engine.open()
@@ -263,7 +263,7 @@ def _table(model: LanguageModel, turns: Turns, temperature: float) -> tuple[torc
 
 
 def _prompts(seed: int) -> list[list[int]]:
-    """Three prompts of uneven length."""
+    """Return three prompts of uneven length."""
     rng = random.Random(seed)
     return [[rng.randrange(8, 256) for _ in range(rng.randint(1, 9))] for _ in range(3)]
 

@@ -17,7 +17,7 @@ standard deviation, would otherwise pass for a signal."""
 
 
 def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
-    """(R − mean)/(std + ε) with the unbiased standard deviation: GRPO, arXiv 2402.03300.
+    """Return (R − mean)/(std + ε) with the unbiased standard deviation: GRPO, arXiv 2402.03300.
 
     The paper has no ε; 1e-4 is TRL's.
 
@@ -39,7 +39,7 @@ def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
 
 
 def group_centred(rewards: Tensor) -> Tensor:
-    """R − mean: Dr.GRPO, arXiv 2503.20783. Arguments, result and errors as in ``group_normalised``."""
+    """Return R − mean: Dr.GRPO, arXiv 2503.20783. Arguments, result and errors as in ``group_normalised``."""
     if rewards.ndim != 1 or bool(rewards.isinf().any()):
         raise ValueError(f"rewards must be 1-D and finite or NaN, got {rewards.tolist()}")
     rewards = rewards.double()

@@ -26,7 +26,7 @@ GroupT = TypeVar("GroupT")
 
 
 class Signal(enum.StrEnum):
-    """What a group has to teach."""
+    """The signal of a group."""
 
     KEPT = "kept"
     ALL_SOLVED = "all_solved"
@@ -35,7 +35,7 @@ class Signal(enum.StrEnum):
 
 
 class AtCap(enum.StrEnum):
-    """What to do when the attempts are spent and the batch is not full."""
+    """Action when the attempts are spent and the batch is not full."""
 
     RAISE = "raise"
     TRAIN = "train"
@@ -50,7 +50,7 @@ class DynamicSampling(Section):
     at_cap: AtCap = AtCap.RAISE
     """Raise, train on what there is, or pad with groups of the step that have no signal."""
     oversample: float = Field(default=1.0, ge=1)
-    """Groups begun at once, in multiples of the need. What turns out to be too much opens the next step."""
+    """Groups begun at once, in multiples of the need. The surplus opens the next step."""
     solved_at: float = 1.0
     """Metric from which on a group of equal members counts as solved rather than failed."""
 
@@ -127,7 +127,7 @@ class Refill(Generic[GroupT]):
         return tuple(self._carried)
 
     def wanted(self, running: int) -> int:
-        """Groups to begin now, given how many are running; 0 once the step is full or its attempts are spent."""
+        """Return the number of groups to begin now; 0 once the step is full or its attempts are spent."""
         need: float = self._target - len(self._carried) - len(self._kept)
         if not running and not self._counters.generated:
             need *= self._settings.oversample
@@ -138,7 +138,7 @@ class Refill(Generic[GroupT]):
         """Count a finished group and keep it if it has a signal.
 
         Args:
-            number: the how-manieth of its step it was to begin.
+            number: index of the group in launch order.
             group: anything.
             metrics: unshaped metric of each member, NaN where missing.
         """

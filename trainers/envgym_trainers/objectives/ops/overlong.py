@@ -31,7 +31,7 @@ class SoftOverlong(Section):
         return self
 
     def penalty(self, model_tokens: Tensor) -> Tensor:
-        """0 if y ≤ L_max − L_c, (L_max − L_c − y)/L_c up to L_max, −1 beyond.
+        """Return 0 if y ≤ L_max − L_c, (L_max − L_c − y)/L_c up to L_max, −1 beyond.
 
         Args:
             model_tokens: [G] integers: tokens the policy sampled (y).

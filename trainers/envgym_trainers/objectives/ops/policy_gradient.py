@@ -16,7 +16,7 @@ _MAX_LOG_RATIO = 20.0
 
 
 def log_ratio(batch: Batch, logprobs: Tensor) -> Tensor:
-    """ℓ − o, within ±20, 0 outside the mask; o = ℓ without gradient where the batch carries none."""
+    """Return ℓ − o, within ±20, 0 outside the mask; o = ℓ without gradient where the batch carries none."""
     old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
     return _difference(logprobs, old, batch.mask)
 
@@ -29,7 +29,7 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 def clipped_surrogate(
     batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
 ) -> Tensor:
-    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; without meaning or gradient outside the mask.
+    """Return −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; no meaning and no gradient outside the mask.
 
     Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
 
@@ -49,7 +49,7 @@ def clipped_surrogate(
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:
-    """e^{f−ℓ} − (f−ℓ) − 1, an estimate of KL(π_θ ‖ π_ref) that is never negative; 0 outside the mask.
+    """Return e^{f−ℓ} − (f−ℓ) − 1, a non-negative estimate of KL(π_θ ‖ π_ref); 0 outside the mask.
 
     Source: http://joschu.net/blog/kl-approx.html.
 
@@ -63,7 +63,7 @@ def k3(batch: Batch, logprobs: Tensor) -> Tensor:
 
 
 def importance_weight(batch: Batch, logprobs: Tensor, *, cap: float) -> Tensor:
-    """min(exp(o − b), cap), without gradient: truncated importance sampling per token.
+    """Return min(exp(o − b), cap), without gradient: truncated importance sampling per token.
 
     Corrects for an engine whose probabilities differ from the trainer's. 1 outside the mask and where the
     engine reported no log-prob. Both sides must be of the same temperature and support.

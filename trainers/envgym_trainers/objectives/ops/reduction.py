@@ -45,7 +45,7 @@ class Totals:
 
 
 def token_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
-    """ΣLm / N: every token weighs the same. DAPO, arXiv 2503.14476.
+    """Return ΣLm / N: every token weighs the same. DAPO, arXiv 2503.14476.
 
     Args:
         values: [B, T]; what stands outside the mask has no effect, NaN included.
@@ -59,7 +59,7 @@ def token_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
 
 
 def sequence_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
-    """Σ_i (ΣLm / n_i) / B: every sequence weighs the same. GRPO, arXiv 2402.03300. See ``token_mean``."""
+    """Return Σ_i (ΣLm / n_i) / B: every sequence weighs the same. GRPO, arXiv 2402.03300; see ``token_mean``."""
     lengths = mask.sum(-1).clamp(min=1)
     return (_masked(values, mask).sum(-1) / lengths).sum() / totals.sequences
 
