@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## train the built-in model on four environments, befo
 	$(BIN)/envgym train recipes/quickstart.toml
 
 test: $(VENV)/.installed  ## every test, in parallel
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 check: $(VENV)/.installed  ## style, types, architecture
 	$(BIN)/ruff check .
@@ -39,7 +39,7 @@ docs: $(VENV)/.docs  ## the documentation in site/, its links and anchors checke
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(VENV)/.installed  ## what the tests reach
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 3 --dist worksteal --cov --cov-report=term:skip-covered
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site .coverage .coverage.*

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
+# Tests run in parallel processes: one that starts another must not take every core for its matrix products.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass

@@ -191,7 +191,7 @@ def _groups(played: Sequence[Trajectory]) -> list[list[Trajectory]]:
 
 async def test_a_verifier_learns_from_the_truth_while_its_solver_learns_the_task(train: Train) -> None:
     """One model in both roles; what is right for one says nothing about the other."""
-    rows = (await train(Solver, steps=40, groups=8, group_size=8)).metrics()
+    rows = (await train(Solver, steps=24, groups=8, group_size=8)).metrics()
     for name, chance in (("reward/toy", 0.4), ("reward/toy/verifier", 0.75)):
         assert _mean([row[name] for row in rows[:4]]) < chance, name
         assert _mean([row[name] for row in rows[-4:]]) > 0.85, name
