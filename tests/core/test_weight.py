@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import venv
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -32,10 +34,15 @@ def test_the_core_has_at_most_eight_dependencies() -> None:
     assert names == {"gymnasium", "httpx", "jinja2", "numpy", "pydantic", "rich", "tomli-w", "typer"}
 
 
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
 @pytest.mark.parametrize("module", EXTRAS)
 def test_the_extra_that_a_message_names_brings_the_module(module: str) -> None:
     extra = {canonicalize_name(Requirement(d).name) for d in PROJECT["optional-dependencies"][EXTRAS[module]]}
-    providers = metadata.packages_distributions().get(module, [module])
+    providers = _distributions().get(module, [module])
     assert extra & {canonicalize_name(name) for name in providers}
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate, mean_interval, mean_of_means, paired_gain
-from envgym.records import Trajectory
-from envgym.runs.folder import RunFolder, write_atomic
+from envgym.records import SCHEMA, Trajectory
+from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
 from envgym_trainers.stages.setup import TrainingSetup
 
@@ -31,8 +31,7 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     """
     path = folder.path / f"{when}.json"
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {label: EnvScores(**values) for label, values in stored.items()}
+        return {label: EnvScores(**values) for label, values in read_json(path)["environments"].items()}
     settings = setup.recipe.evaluate
     reporter.begin(f"evaluate {when}", settings.tasks * settings.samples * len(setup.labels))
     running: dict[str, list[float]] = {}
@@ -52,7 +51,8 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     )
     reporter.end()
     setup.engine.check()
-    write_atomic(path, json.dumps({label: asdict(s) for label, s in scores.items()}))
+    environments = {label: asdict(s) for label, s in scores.items()}
+    write_atomic(path, json.dumps({"schema": SCHEMA, "environments": environments}))
     return scores
 
 
