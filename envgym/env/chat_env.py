@@ -234,9 +234,8 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """
         super().reset(seed=seed)
         await self.end_episode()
-        given = options or {}
-        host: EpisodeHost | None = given.get("host")
-        trajectory = host.record if host else self.__new_record(given.get("task"), seed)
+        host: EpisodeHost | None = options.get("host") if options else None
+        trajectory = host.record if host else self.__new_record(options.get("task") if options else None, seed)
         trajectory.tools = self.__specs
         # Not the policy's own seed: what the environment draws must not be foreseen.
         rng = derive_rng("environment", int(self.np_random.integers(2**63)) if seed is None else seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium
 import pytest
 
 from envgym.chat.tool_formats import ToolFormat, tool_formats
+from envgym.cli import main
 from envgym.env.registration import environments
 from envgym.errors import UserError
 from envgym.plugins.registry import Registry
@@ -145,11 +147,16 @@ def test_its_tool_format_reads_what_it_writes() -> None:
     assert made.parse(made.render(message)) == message
 
 
-def test_a_recipe_trains_with_all_of_them(command: Any, site: Path) -> None:
+def test_a_recipe_trains_with_all_of_them(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process: the trainer takes seconds to import in another."""
     (site / "recipe.toml").write_text(RECIPE)
-    done = command("train", "recipe.toml", "--out", "run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].startswith("letters ")
+    monkeypatch.chdir(site)
+    monkeypatch.setattr(sys, "argv", ["envgym", "train", "recipe.toml", "--out", "run"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert capsys.readouterr().out.splitlines()[1].startswith("letters ")
     (row,) = RunFolder.existing(site / "run").metrics()
     assert row["centred_scale"] == pytest.approx(3.0)
     played = RunFolder.existing(site / "run").trajectories(1)
