@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @functools.cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """One event loop in a daemon thread serves every synchronous caller of the process."""
+    """Start the event loop, in a daemon thread, that serves every synchronous caller of the process."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True, name="envgym-sync").start()
     return loop
@@ -37,7 +37,7 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` to its end and return its result. Interrupting the caller cancels the work.
 
     Raises:
-        RuntimeError: called by code that ``run_sync`` itself runs, which would wait for itself.
+        RuntimeError: called from code that ``run_sync`` itself runs, which would deadlock.
     """
     if _running() is _loop():
         work.close()

@@ -1,4 +1,4 @@
-"""What environments need from outside. Nothing is global: an environment asks the services it was handed."""
+"""Services that environments share: sandboxes and a judge. Nothing is global: services are passed in."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Services"]
 
 
 class Services:
-    """Shared by the environments of one run, and closed at its end.
+    """The services of one run, shared by its environments and closed at its end.
 
     Args:
         sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
-        sandbox_settings: of that backend; see ``select_backend``.
+        sandbox_settings: fields of that backend's ``Config``; see ``select_backend``.
         judge: a language model that grades, as ``URL#MODEL``; ``""`` for none.
 
     Raises:
@@ -40,7 +40,7 @@ class Services:
         self._judge = Judge(url, model=model) if judge else None
 
     def backend(self) -> Backend:
-        """The sandbox backend, made on first use.
+        """Return the sandbox backend, made on first use.
 
         Raises:
             UserError: no such backend, or none that this machine can run.
@@ -61,7 +61,7 @@ class Services:
             raise SandboxError(f"the sandbox backend failed: {error}") from error
 
     def judge(self) -> Judge:
-        """The judge.
+        """Return the judge.
 
         Raises:
             UserError: none was named.

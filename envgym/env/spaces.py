@@ -27,11 +27,11 @@ class ActionSpace(gymnasium.Space[Message]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Messages have no fixed length."""
+        """False: messages have no fixed length."""
         return False
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is an assistant message within the length limit."""
+        """Return true if ``x`` is an assistant message within the length limit."""
         return isinstance(x, Message) and x.role == "assistant" and len(x.content) <= self.max_chars
 
     def sample(self, mask: Any = None, probability: Any = None) -> Message:
@@ -90,11 +90,11 @@ class ObservationSpace(gymnasium.Space[Observation]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Observations have no fixed length."""
+        """False: observations have no fixed length."""
         return False
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` is an observation; the policy's own messages are never part of one."""
+        """Return true if ``x`` is an observation; the policy's own messages are never part of one."""
         return isinstance(x, Observation) and all(m.role != "assistant" for m in x.messages)
 
     def sample(self, mask: Any = None, probability: Any = None) -> Observation:
