@@ -26,8 +26,8 @@ class HttpPolicy(Policy):
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
-    What the server is told of its earlier answers is what was understood of them: a tool call that could not be
-    read goes back without its arguments, because servers refuse histories that they cannot parse.
+    The history sent back holds earlier answers as they were parsed: an unreadable tool call goes back without its
+    arguments, because servers refuse histories that they cannot parse.
 
     Raises:
         UserError: the address is not one of a server, or no header can hold the key.
@@ -62,7 +62,7 @@ class HttpPolicy(Policy):
         await self._endpoint.close()
 
     async def ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-        """One completion: the first choice of the server's answer.
+        """Return one completion: the first choice of the server's answer.
 
         Raises:
             ContextFull: the server says that the conversation is too long.

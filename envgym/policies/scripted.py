@@ -1,4 +1,4 @@
-"""Actors that need no model: policies that say what they were told, nothing or anything, and the expert."""
+"""Players without a model: scripted, empty and random policies, and the environment's expert."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Expert:
         return _Scripted(env.gold(task))
 
     async def close(self) -> None:
-        """Hold nothing, so free nothing."""
+        """Do nothing: the expert holds no resources."""
 
 
 Player: TypeAlias = Policy | Expert
-"""Whoever can act in an episode; ``envgym.rollout`` tells the two apart."""
+"""Acts in an episode: a policy, or the expert, which ``envgym.rollout`` opens with the task."""
 
 
 class EmptyPolicy(Policy):
-    """Says nothing: what an environment gives away for free."""
+    """Says nothing, which measures the reward that an environment gives away for free."""
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
@@ -49,7 +49,7 @@ class RandomPolicy(Policy):
 
 
 class Script(Policy):
-    """Says the same messages in every episode, and nothing once they are used up.
+    """Says the same messages in every episode, then empty ones.
 
     Args:
         messages: the actions, in order.

@@ -50,11 +50,11 @@ class MixEntry(Section):
 
 
 class Mix:
-    """Draws training tasks. Its state is small and serialises, so that a resumed run draws what it would have.
+    """Draws training tasks. Its small, serialisable state lets a resumed run draw the same tasks.
 
     Args:
         entries: the environments; labels must differ and at least one weight be positive.
-        sizes: how many training tasks each entry has, by label.
+        sizes: number of training tasks of each entry, by label.
         seed: fixes the order of tasks.
 
     Raises:
@@ -76,7 +76,7 @@ class Mix:
         self._drawn = dict.fromkeys(labels, 0)
 
     def quotas(self, total: int) -> dict[str, int]:
-        """Split ``total`` draws by weight: each goes to whoever is owed most, also from earlier calls."""
+        """Split ``total`` draws by weight: each goes to the entry owed most, debts of earlier calls included."""
         weight = sum(e.weight for e in self.entries.values())
         for label, entry in self.entries.items():
             self._owed[label] += total * entry.weight / weight
@@ -88,22 +88,22 @@ class Mix:
         return counts
 
     def draws(self, label: str) -> int:
-        """How many tasks of the entry were drawn so far; tells two visits to one task apart."""
+        """Return the number of tasks drawn from the entry so far; tells two visits to one task apart."""
         return self._drawn[label]
 
     def draw(self, label: str) -> int:
-        """Index of the entry's next task: every task once, in a new random order each epoch."""
+        """Return the index of the entry's next task: every task once, in a new random order each epoch."""
         size = self._sizes[label]
         epoch, place = divmod(self._drawn[label], size)
         self._drawn[label] += 1
         return _permuted(place, size, derive_rng("epoch", self._seed, label, epoch))
 
     def state(self) -> dict[str, dict[str, float]]:
-        """What ``restore`` needs."""
+        """Return the state that ``restore`` takes."""
         return {"owed": dict(self._owed), "drawn": {k: float(v) for k, v in self._drawn.items()}}
 
     def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from ``state()`` of an earlier run."""
+        """Continue from ``state()`` of an earlier run."""
         self._owed = {label: float(state["owed"].get(label, 0.0)) for label in self.entries}
         self._drawn = {label: int(state["drawn"].get(label, 0)) for label in self.entries}
 
