@@ -1,4 +1,4 @@
-"""The checks themselves. Each finds faults, and says how to mend what it looks for."""
+"""The checks of the quality gate. Each finds one kind of fault and says how to mend it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, fr
 __all__ = ["CHECKS", "Check", "Subject"]
 
 _CANCELLED_AFTER = (0.0, 0.003, 0.03)
-"""Seconds: before anything happened, while an episode begins, and in the middle of most."""
+"""Delays in seconds: before an episode begins, while it begins, and in the middle of most."""
 _COMPARED = 300
-"""Tasks of each split that are looked at for an overlap."""
+"""Number of tasks of each split that are compared for overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class Check:
 
     name: str
     mend: str
-    """What to do about a fault."""
+    """Advice on mending a fault."""
     find: Callable[[Subject], Iterator[str]]
 
     def faults(self, subject: Subject) -> list[str]:
-        """What is wrong; an exception of the environment's is a fault, too."""
+        """Return the faults found; an exception in the environment is a fault, too."""
         try:
             return list(self.find(subject))
         except Exception as error:  # noqa: BLE001 - the code under test may raise anything

@@ -29,7 +29,7 @@ _HOSTILE = (
     "\n",
     '{"name": "x", "arguments": {}}',
 )
-"""Marks of many formats: data may hold them, and a call that does must come through."""
+"""Marks of many formats; a call whose arguments contain them must survive."""
 _JUNK = ('{"name":', '"arguments":', "[", "NaN", "1e999", '"\\ud800"', "name", "null", "{" * 50, "9" * 5000)
 
 _TEXT = st.text(max_size=20) | st.lists(st.sampled_from(_HOSTILE) | st.text(max_size=3), max_size=4).map("".join)
@@ -52,7 +52,7 @@ _settings = hypothesis.settings(
 
 
 class ToolFormatContract:
-    """Tests of what every tool format guarantees::
+    """Test that a tool format parses its own rendering, survives any text, and describes its tools::
 
     class TestMine(ToolFormatContract):
         def tool_format(self) -> ToolFormat:
@@ -66,7 +66,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(_CONTENT, _CALLS)
     def test_parsing_inverts_rendering(self, content: str, calls: list[tuple[str, dict[str, object]]]) -> None:
-        """Names and arguments come back as they were, whatever marks they hold; each call has an id of its own."""
+        """Parse rendered calls back to the same names and arguments, whatever marks they hold; ids differ."""
         made = tuple(ToolCall(name=name, arguments=arguments) for name, arguments in calls)  # type: ignore[arg-type]
         tool_format = self.tool_format()
         found = tool_format.parse(tool_format.render(Message(role="assistant", content=content, tool_calls=made)))
@@ -85,7 +85,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(_GARBAGE, _NAMES)
     def test_parsing_survives_a_call_cut_short(self, tail: str, name: str) -> None:
-        """A token limit may end a completion anywhere in a call, and anything may follow."""
+        """Cut a call anywhere, as a token limit may, and let anything follow."""
         tool_format = self.tool_format()
         call = ToolCall(name=name, arguments={"text": "some words"})
         text = tool_format.render(Message(role="assistant", content="", tool_calls=(call,)))
