@@ -17,7 +17,7 @@ _ATTEMPTS = 4
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 _MAX_BODY = 8 * 2**20
 _TOO_LONG = ("context_length_exceeded", "context length", "context size", "maximum context")
-"""How OpenAI, vLLM, SGLang and llama.cpp say that a conversation is too long."""
+"""Phrases by which OpenAI, vLLM, SGLang and llama.cpp report a conversation that is too long."""
 
 
 class ConversationTooLong(Exception):
@@ -25,7 +25,7 @@ class ConversationTooLong(Exception):
 
 
 class ChatEndpoint:
-    """Requests completions, and retries where another attempt may help.
+    """Requests completions, and retries on errors that another attempt may not meet.
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
@@ -58,7 +58,7 @@ class ChatEndpoint:
 
         Raises:
             ConversationTooLong: the server says so.
-            EpisodeError: of the kind ``failure``: no server, or an answer that is no chat completion.
+            EpisodeError: of the kind ``failure``: no server, or an answer that is not a chat completion.
         """
         problem = ""
         for attempt in range(_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""Where a plugin lives, read from package metadata, and how its class is imported."""
+"""Locate plugins from package metadata, and import their classes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _VALUE = re.compile(r"(?P<path>\w+(\.\w+)*:\w+)\s*(\[(?P<extras>[^\[\]]*)\])?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginSpec:
-    """Where a plugin's class lives; nothing is imported until ``load``."""
+    """The location of a plugin's class; nothing is imported until ``load``."""
 
     name: str
     entry_point: str
     """``"package.module:Class"``."""
     distribution: str
-    """The distribution that offers it, or ``"registered at run time"``."""
+    """Distribution that offers it, or ``"registered at run time"``."""
     extras: tuple[str, ...] = ()
-    """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
+    """Extras of the distribution that the plugin needs, from the entry point: ``module:Class [extra]``."""
     problem: str = ""
-    """Why it cannot be loaded, known without importing it: a name offered twice, a malformed entry point."""
+    """Reason why it cannot be loaded, known without importing: a name offered twice, a malformed entry point."""
 
     def load(self) -> Any:
         """Import the module and return the class.
@@ -44,7 +44,7 @@ class PluginSpec:
         module_name, _, attribute = self.entry_point.partition(":")
         try:
             module = importlib.import_module(module_name)
-            if hasattr(module, attribute):  # which may import, too: a package can do so on first use
+            if hasattr(module, attribute):  # inside the try: a package may import on first use of a name
                 return getattr(module, attribute)
         except ModuleNotFoundError as error:
             missing = error.name or str(error)
