@@ -12,18 +12,18 @@ from torch import Tensor
 __all__ = ["EQUAL_WITHIN", "group_centred", "group_normalised"]
 
 EQUAL_WITHIN = 1e-6
-"""Rewards closer together than this are equal. The rounding residue of an equal group, divided by its own
-standard deviation, would otherwise pass for a signal."""
+"""Rewards within this span are equal. Otherwise the rounding residue of an equal group, divided by its own
+standard deviation, would look like a signal."""
 
 
 def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
-    """(R − mean)/(std + ε) with the unbiased standard deviation: GRPO, arXiv 2402.03300.
+    """Return (R − mean)/(std + ε) with the unbiased standard deviation: GRPO, arXiv 2402.03300.
 
     The paper has no ε; 1e-4 is TRL's.
 
     Args:
         rewards: [G], NaN where missing.
-        epsilon: in units of the reward.
+        epsilon: ε, in units of the reward.
 
     Returns:
         [G] float64; exactly 0 for a missing member, and for all members when fewer than two are valid or the
@@ -39,7 +39,7 @@ def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
 
 
 def group_centred(rewards: Tensor) -> Tensor:
-    """R − mean: Dr.GRPO, arXiv 2503.20783. Arguments, result and errors as in ``group_normalised``."""
+    """Return R − mean: Dr.GRPO, arXiv 2503.20783. Arguments, result and errors as in ``group_normalised``."""
     if rewards.ndim != 1 or bool(rewards.isinf().any()):
         raise ValueError(f"rewards must be 1-D and finite or NaN, got {rewards.tolist()}")
     rewards = rewards.double()

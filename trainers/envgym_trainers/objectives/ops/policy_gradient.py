@@ -1,4 +1,4 @@
-"""Pieces that clipped policy-gradient objectives share. All tensors are [B, T]; notation as in
+"""Terms shared by clipped policy-gradient objectives. All tensors are [B, T]; notation as in
 ``objectives.base``."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MAX_LOG_RATIO = 20.0
 
 
 def log_ratio(batch: Batch, logprobs: Tensor) -> Tensor:
-    """ℓ − o, within ±20, 0 outside the mask; o = ℓ without gradient where the batch carries none."""
+    """Return ℓ − o, clamped to ±20, 0 outside the mask; o = ℓ without gradient if the batch has no o."""
     old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
     return _difference(logprobs, old, batch.mask)
 
@@ -29,12 +29,12 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 def clipped_surrogate(
     batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
 ) -> Tensor:
-    """−min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; without meaning or gradient outside the mask.
+    """Return −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; meaningless and without gradient outside the mask.
 
     Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
 
     Args:
-        batch: [B, T] throughout.
+        batch: the micro-batch.
         logprobs: [B, T] ℓ with gradient.
         clip_low: ε_low.
         clip_high: ε_high.
@@ -49,7 +49,7 @@ def clipped_surrogate(
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:
-    """e^{f−ℓ} − (f−ℓ) − 1, an estimate of KL(π_θ ‖ π_ref) that is never negative; 0 outside the mask.
+    """Return e^{f−ℓ} − (f−ℓ) − 1, a non-negative estimate of KL(π_θ ‖ π_ref); 0 outside the mask.
 
     Source: http://joschu.net/blog/kl-approx.html.
 
@@ -63,7 +63,7 @@ def k3(batch: Batch, logprobs: Tensor) -> Tensor:
 
 
 def importance_weight(batch: Batch, logprobs: Tensor, *, cap: float) -> Tensor:
-    """min(exp(o − b), cap), without gradient: truncated importance sampling per token.
+    """Return min(exp(o − b), cap) without gradient: truncated importance sampling per token.
 
     Corrects for an engine whose probabilities differ from the trainer's. 1 outside the mask and where the
     engine reported no log-prob. Both sides must be of the same temperature and support.
@@ -83,7 +83,7 @@ def policy_metrics(
 ) -> dict[str, Tensor]:
     """Return token means over the optimizer batch, as shares, and the largest ratio.
 
-    ``clip_low`` and ``clip_high``: fraction of tokens whose gradient the clip cut off on that side.
+    ``clip_low`` and ``clip_high``: fraction of tokens whose gradient the clip removes on that side.
     ``approx_kl_k1``, ``approx_kl_k3``: estimates of KL(π_old ‖ π_θ). ``engine_kl_k3``: the same of KL(engine
     ‖ π_old).
     """
