@@ -23,10 +23,10 @@ __all__ = ["GroupSource", "StepGroups"]
 
 @dataclass(slots=True, kw_only=True)
 class StepGroups:
-    """What one step collected."""
+    """The groups of one step."""
 
     groups: list[Group] = field(default_factory=list)
-    """To train on, those carried over from an earlier step included."""
+    """Groups to train on, those carried over from an earlier step included."""
     generated: list[Group] = field(default_factory=list)
     """Every group played in this step."""
     counters: dict[str, Counter[str]] = field(default_factory=dict)
@@ -38,10 +38,10 @@ class StepGroups:
         return [t for group in self.generated for t in group.trajectories]
 
     def mean_rewards(self) -> dict[str, float]:
-        """Mean reward of the trajectories played, before any control replaced it.
+        """Return the mean reward of the trajectories played, before any control replaces it.
 
         Returns:
-            by environment, and by ``environment/role`` for nested episodes.
+            means by environment, and by ``environment/role`` for nested episodes.
         """
         rewards: dict[str, list[float]] = {}
         for group in self.generated:
@@ -51,7 +51,7 @@ class StepGroups:
         return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
 
     def metrics(self) -> dict[str, float]:
-        """Everything counted, by flat name."""
+        """Return the step's counts and means, by flat name."""
         played = self.trajectories
         row = {f"reward/{label}": value for label, value in self.mean_rewards().items()}
         for label, counts in self.counters.items():
@@ -68,8 +68,8 @@ class StepGroups:
 class GroupSource:
     """Draws tasks from the mix and plays groups of them.
 
-    With dynamic sampling every environment is refilled for itself, so that the mix keeps its quotas; what it
-    has too much of is carried to the next step.
+    With dynamic sampling every environment is refilled separately, so that the mix keeps its quotas; surplus
+    groups are carried to the next step.
     """
 
     def __init__(self, recipe: ReinforcementRecipe, objective: Objective, setup: TrainingSetup, mix: Mix) -> None:
@@ -83,7 +83,7 @@ class GroupSource:
         """Play the groups of one step.
 
         Raises:
-            UserError: dynamic sampling spent its attempts and its setting says raise.
+            UserError: dynamic sampling spent its attempts and ``at_cap`` is ``raise``.
             TooManyFailures: more episodes failed than the recipe allows.
         """
         result = StepGroups()
@@ -107,7 +107,7 @@ class GroupSource:
         return await self._refill(label, quota, result, self._settings)
 
     async def _refill(self, label: str, quota: int, result: StepGroups, settings: DynamicSampling) -> list[Group]:
-        """As soon as a group turns out to have no signal, another is begun: no wave waits for its slowest."""
+        """Replace a group without a signal as soon as it finishes, instead of waiting for a whole wave to end."""
         refill = Refill(quota, settings, carried=self.carried[label])
         begun: list[asyncio.Task[Group]] = []
         running: set[asyncio.Task[Group]] = set()
@@ -119,6 +119,7 @@ class GroupSource:
                 for task in finished:
                     group = task.result()
                     success = [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
+                    # Launch order: taking the groups that finish first would bias the step to short episodes.
                     refill.offer(begun.index(task), group, success)
         result.generated += [task.result() for task in begun]
         groups, counters = refill.take()
@@ -135,7 +136,7 @@ class GroupSource:
         return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
 
     async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
-        """A group with the scores that the reference of the task after it gives."""
+        """Play a group, and store its scores under the reference of the next task."""
         group = await self._collector.group(label, tasks[index], self._recipe.group_size, visit)
         for trajectory in group.trajectories:
             if not trajectory.failed:

@@ -23,14 +23,14 @@ from envgym_trainers.models.tiny import new_model
 __all__ = ["EngineContract"]
 
 _SECONDS = 120.0
-"""A test that takes longer hangs."""
+"""Time limit of one test; a longer one hangs."""
 _CONTEXT = 64
 
 Turns = list[tuple[list[int], Sampled]]
 
 
 def _awaited(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an asynchronous test without a plugin of pytest."""
+    """Run an asynchronous test without a pytest plugin."""
 
     @functools.wraps(test)
     def run(*args: Any, **values: Any) -> None:
@@ -40,7 +40,7 @@ def _awaited(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 class EngineContract:
-    """Tests of what every engine guarantees::
+    """Test the log-probs, weights, fairness and life cycle of an engine::
 
     class TestMine(EngineContract):
         engine = "my_package.engine:MyEngine"
@@ -50,7 +50,7 @@ class EngineContract:
     engine: str
     """A registered name, or ``"package.module:Class"``."""
     settings: ClassVar[Mapping[str, Any]] = {}
-    """Of the engine."""
+    """Fields of the engine's ``Config``."""
     tolerance: ClassVar[float] = 1e-3
     """Largest error of a log-prob, in nats."""
 
@@ -72,7 +72,7 @@ class EngineContract:
 
     @_awaited
     async def test_logprobs_are_those_of_a_plain_forward_pass(self) -> None:
-        """Six conversations of three turns, two of them from one prompt, more than sample at once."""
+        """Play six concurrent conversations of three turns, two from one prompt, over four places."""
         model = self.language_model()
         async with self.running(model) as engine:
             plans = [_prompts(i) for i in (0, 0, 1, 2, 3, 4)]
@@ -91,7 +91,7 @@ class EngineContract:
 
     @_awaited
     async def test_seeds_draw(self) -> None:
-        """Equal seeds draw alike where nothing else is in the batch; others draw otherwise."""
+        """Draw alike from equal seeds with nothing else in the batch, and otherwise from others."""
         async with self.running(self.language_model()) as engine:
             plan = _prompts(6)
             first, again, other = [await _converse(engine.open(), plan, seed=seed) for seed in (3, 3, 4)]
@@ -125,7 +125,7 @@ class EngineContract:
     @pytest.mark.parametrize("own", [True, False], ids=["the engine's own model", "another model"])
     @_awaited
     async def test_new_weights_are_sampled_from_at_once(self, own: bool) -> None:
-        """Even the turns before are conditioned on as the new weights see them: no stale cache."""
+        """Condition on earlier turns as the new weights see them, not on a stale cache."""
         model = self.language_model()
         old = copy.deepcopy(model)
         changed = model if own else copy.deepcopy(model)
@@ -155,7 +155,7 @@ class EngineContract:
 
     @_awaited
     async def test_no_conversation_starves(self) -> None:
-        """Seven wait for each other between their turns, and two sample at once: places must change hands."""
+        """Let seven conversations wait for each other between turns over two places, which must change hands."""
         model = self.language_model()
         async with self.running(model, concurrency=2) as engine:
             barrier = asyncio.Barrier(7)
@@ -188,7 +188,7 @@ class EngineContract:
 
     @_awaited
     async def test_whoever_leaves_makes_room(self) -> None:
-        """A cancelled call, then a closed session: the only place is free for the next."""
+        """Cancel a call and close its session; the only place is free for the next."""
         model = self.language_model()
         async with self.running(model, concurrency=1) as engine:
             session = engine.open()
@@ -224,7 +224,7 @@ class EngineContract:
                 engine.check()
 
     def _check(self, model: LanguageModel, turns: Turns, *, temperature: float = 0.8, since: int = 0) -> None:
-        """Compare what the turns from ``since`` on report with one plain forward pass over all of them."""
+        """Compare the log-probs of the turns from ``since`` on with one plain forward pass over all turns."""
         table, rows, ids = _table(model, turns, temperature)
         skipped = sum(len(sampled.ids) for _, sampled in turns[:since])
         expected = [float(table[row, i]) for row, i in zip(rows, ids, strict=True)][skipped:]
@@ -263,7 +263,7 @@ def _table(model: LanguageModel, turns: Turns, temperature: float) -> tuple[torc
 
 
 def _prompts(seed: int) -> list[list[int]]:
-    """Three prompts of uneven length."""
+    """Return three prompts of uneven length."""
     rng = random.Random(seed)
     return [[rng.randrange(8, 256) for _ in range(rng.randint(1, 9))] for _ in range(3)]
 
