@@ -226,7 +226,7 @@ CHECKS = (
     Check(
         name="replay and re-scoring give the same score",
         find=_replay,
-        mend="score from the trajectory alone; what else scoring needs belongs into Trajectory.artifacts",
+        mend="score from the trajectory alone; keep further data for scoring in Trajectory.artifacts",
     ),
     Check(
         name="a group's scores follow its members",

@@ -84,7 +84,7 @@ async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> 
     playing.cancel()
     await asyncio.wait({playing}, timeout=_PROMPT)
     if not playing.done():
-        return f"an episode goes on {_PROMPT:g} s after it was cancelled"
+        return f"an episode continues {_PROMPT:g} s after it was cancelled"
     if playing.cancelled() or playing.exception() is None:
         return ""
     return f"a cancelled episode raised {playing.exception()!r}"

@@ -45,7 +45,7 @@ def train_command(
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
     if resume is not None:
         if set_ or out:
-            raise UserError("--resume goes on with the run's own recipe: --set and --out do not apply")
+            raise UserError("--resume uses the run's own recipe: --set and --out do not apply")
         folder = RunFolder.existing(resume)
         stage = _stage(folder.path / "recipe.toml", [])
     else:

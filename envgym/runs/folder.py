@@ -100,7 +100,7 @@ class RunFolder:
         """
         if (path / "recipe.toml").exists():
             raise UserError(
-                f"{path} already holds a run; go on with it (envgym train --resume {path}), "
+                f"{path} already holds a run; resume it (envgym train --resume {path}), "
                 "name another folder with --out, or delete it"
             )
         try:

@@ -47,7 +47,7 @@ def as_starter(tables: Iterable[Table], command: str, live: dict[str, Any]) -> s
     """
     lines = [
         f"# {command}",
-        "# A key that is commented out has the value that it has anyway; ## says what the next key is for.",
+        "# A key that is commented out keeps its default; ## describes the next key.",
     ]
     for table in tables:
         off = "# " if table.optional else ""

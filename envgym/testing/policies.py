@@ -108,7 +108,7 @@ class PolicyContract:
             await asyncio.sleep(after)
             acting.cancel()
             await asyncio.wait({acting}, timeout=_PATIENCE)
-            assert acting.done(), "act() goes on after it was cancelled"
+            assert acting.done(), "act() continues after it was cancelled"
             await session.close()
 
         run_sync(cancel())

@@ -143,7 +143,7 @@ class _Run:
             )
         elif not self._finished:
             self._reporter.say(
-                f"stopped after step {self._step}; go on with: envgym train --resume {self._folder.path}"
+                f"stopped after step {self._step}; resume with: envgym train --resume {self._folder.path}"
             )
 
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:

@@ -115,7 +115,7 @@ class _Run:
                 finished = await asyncio.to_thread(self._train, language_model, samples, stop)
                 seconds = time.monotonic() - started
                 if not finished:
-                    self._reporter.say(f"stopped; go on with: envgym train --resume {self._folder.path}")
+                    self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
                     return None
                 async with open_setup(recipe, environments, language_model) as setup:
                     after = await measure(setup, self._folder, "after", self._reporter)
