@@ -1,6 +1,6 @@
 """A gym for agentic post-training. Importing it registers every environment with Gymnasium as ``envgym/<id>``.
 
-The names below are what authors of environments and policies need. Each is imported when it is first used.
+The names below serve authors of environments and policies. Each is imported when it is first used.
 """
 
 from __future__ import annotations

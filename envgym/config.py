@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 class Section(pydantic.BaseModel):
     """Base of every part of a recipe: frozen, and strict about names.
 
-    A field says what it is for in ``description=`` or in a string below it; ``envgym recipe`` prints both alike.
+    A field is documented by ``description=`` or by a string below it; ``envgym recipe`` prints both alike.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -30,7 +30,7 @@ def validate_settings(model: type[Model], values: dict[str, Any], owner: str) ->
     """Validate ``values`` against ``model``.
 
     Raises:
-        RecipeError: names each offending key, what it is allowed to be, and the nearest known name.
+        RecipeError: names each offending key, its allowed values, and the nearest known name.
     """
     try:
         return model.model_validate(values)

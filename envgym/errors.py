@@ -54,10 +54,10 @@ class UnknownNameError(UserError):
     """A name that is not known.
 
     Args:
-        kind: what was looked up, e.g. ``"environment"``.
+        kind: the kind of thing looked up, e.g. ``"environment"``.
         name: the name as given.
         known: every allowed name; the nearest are suggested.
-        hint: what to do when the name should have existed, e.g. which package to install.
+        hint: advice for a name that should have existed, e.g. a package to install.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:

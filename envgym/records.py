@@ -43,10 +43,10 @@ Split = Literal["train", "held_out"]
 T = TypeVar("T")
 
 SCHEMA = 1
-"""Version of the form of everything that is written: raised when a field goes or changes its meaning."""
+"""Version of every written record's schema; bumped when a field is removed or changes its meaning."""
 
 _CONFIG = ConfigDict(ser_json_inf_nan="strings")
-"""A number that JSON cannot write is written as text, ``"NaN"``, and read back as the number."""
+"""Writes a number that JSON lacks as text, ``"NaN"``, which is read back as the number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ class TurnTokens:
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """One action, and what led to it."""
+    """One action, with the messages that led to it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
@@ -186,9 +186,9 @@ class Score:
     __pydantic_config__: ClassVar[ConfigDict] = _CONFIG
 
     value: float
-    """The reward: the weighted sum of ``components``, or the floor where a gate or truncation said so."""
+    """The reward: the weighted sum of ``components``, or the floor after a closed gate or a truncation."""
     accuracy: float
-    """Unshaped success in [0, 1]; what evaluation reports and dynamic sampling looks at."""
+    """Unshaped success in [0, 1]; reported by evaluation and used by dynamic sampling."""
     components: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -212,7 +212,7 @@ class Trajectory:
     """Values that the environment needs, besides the messages, to score this trajectory again."""
     seconds: float = 0.0
     role: str = ""
-    """Whose part the policy played in a nested episode; ``""`` where no other episode played this one."""
+    """Role that the policy played in a nested episode; ``""`` for an outermost episode."""
     nested: list[Trajectory] = field(default_factory=list)
     """The episodes that this one played for other roles, in the order in which they began."""
 
@@ -241,7 +241,7 @@ class Trajectory:
 
     @property
     def sampled_tokens(self) -> int:
-        """Tokens that the policy sampled, over all turns; those of nested episodes are theirs."""
+        """Tokens that the policy sampled, over all turns; nested episodes count their own."""
         return sum(len(turn.tokens.completion_ids) for turn in self.turns if turn.tokens)
 
 
@@ -251,14 +251,14 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def to_json(record: Any) -> str:
-    """Serialise any record of this module to one line of JSON, with the version of its form first."""
+    """Serialise any record of this module to one line of JSON, with its schema version first."""
     kind: Any = type(record)
     fields = _adapter(kind).dump_json(record, exclude_defaults=True).decode()
     return f'{{"schema":{SCHEMA}{"" if fields == "{}" else ","}{fields[1:]}'
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
-    """Read a record of type ``kind``. One without a version was written before there were any, and reads alike.
+    """Read a record of type ``kind``. A record without a version predates versions and is read the same way.
 
     Raises:
         ValueError: the text is not such a record (``pydantic.ValidationError``), or a newer envgym wrote it.
@@ -275,7 +275,7 @@ def check_schema(values: Mapping[str, Any]) -> None:
     """Refuse values that a newer version of envgym wrote.
 
     Raises:
-        ValueError: ``values["schema"]`` is not a version that this one can read.
+        ValueError: ``values["schema"]`` is not a version that this envgym can read.
     """
     version = values.get("schema", SCHEMA)
     if not isinstance(version, int) or version > SCHEMA:
@@ -283,6 +283,6 @@ def check_schema(values: Mapping[str, Any]) -> None:
 
 
 def content_hash(task: Task) -> str:
-    """Hash of what the model is asked, whatever the id; equal hashes across splits are contamination."""
+    """Hash the prompt without its system messages or the id; equal hashes across splits are contamination."""
     asked = [(m.role, m.content) for m in task.messages if m.role != "system"]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

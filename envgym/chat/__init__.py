@@ -1,1 +1,1 @@
-"""Chat: how models write tool calls, and servers that complete conversations."""
+"""Chat: the formats in which models write tool calls, and servers that complete conversations."""

@@ -25,7 +25,7 @@ class ConversationTooLong(Exception):
 
 
 class ChatEndpoint:
-    """Requests completions, and retries where another attempt may help.
+    """Requests completions, and retries on errors that another attempt may not meet.
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
@@ -58,7 +58,7 @@ class ChatEndpoint:
 
         Raises:
             ConversationTooLong: the server says so.
-            EpisodeError: of the kind ``failure``: no server, or an answer that is no chat completion.
+            EpisodeError: of the kind ``failure``: no server, or an answer that is not a chat completion.
         """
         problem = ""
         for attempt in range(_ATTEMPTS):

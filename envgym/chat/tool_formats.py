@@ -1,6 +1,6 @@
-"""Read a completion's text as a message, tool calls in the form of the model's family included.
+"""Parse a completion's text into a message with tool calls, in the format of the model's family.
 
-A model writes anything; parsing never raises. A call that cannot be read becomes a ``ToolCall`` with ``error``
+Models write anything, so parsing never raises. A call that cannot be read becomes a ``ToolCall`` with ``error``
 set, which the environment answers with that text.
 """
 
@@ -20,13 +20,13 @@ from envgym.strict_json import parse_json
 __all__ = ["MAX_CALLS", "HermesFormat", "ToolFormat", "dropped", "make_call", "tool_formats"]
 
 MAX_CALLS = 16
-"""Calls of one message that are run."""
+"""Maximum number of calls of one message that are run."""
 _CLOSE = "</tool_call>"
 _CLOSE_IN_JSON = "<\\/tool_call>"
 
 
 def make_call(body: Any, call_id: str) -> ToolCall:
-    """Make the call that a decoded ``{"name": …, "arguments": {…}}`` asks for; ``error`` says what is wrong."""
+    """Return the call of a decoded ``{"name": …, "arguments": {…}}``; its ``error`` says what is wrong."""
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         return ToolCall(name="", id=call_id, error='a tool call needs a "name" string')
     arguments = body.get("arguments", {})
@@ -36,7 +36,7 @@ def make_call(body: Any, call_id: str) -> ToolCall:
 
 
 def dropped(count: int) -> tuple[ToolCall, ...]:
-    """Stand in for ``count`` calls beyond ``MAX_CALLS`` with one that is answered with the reason, or none."""
+    """Return one call with an error in place of ``count`` calls beyond ``MAX_CALLS``, none if there are none."""
     if count <= 0:
         return ()
     reason = f"at most {MAX_CALLS} tool calls per message are run; {count} more were dropped"
@@ -46,21 +46,21 @@ def dropped(count: int) -> tuple[ToolCall, ...]:
 class ToolFormat(Plugin, abc.ABC):
     """The syntax of tool calls of one family of models.
 
-    A recipe names it as ``model.tool_format``; sampling, imitation and evaluation use it alike. What every format
-    must do is tested by ``envgym.testing.tool_formats.ToolFormatContract``.
+    A recipe names it as ``model.tool_format``; sampling, imitation and evaluation use it alike. Its contract is
+    tested by ``envgym.testing.tool_formats.ToolFormatContract``.
     """
 
     @abc.abstractmethod
     def parse(self, text: str) -> Message:
-        """Read an assistant message from sampled text; whatever it holds, nothing is raised."""
+        """Parse sampled text into an assistant message; never raise, whatever the text holds."""
 
     @abc.abstractmethod
     def render(self, message: Message) -> str:
-        """Write an assistant message as the text that parses to it; call ids are not kept."""
+        """Return the text that parses to an assistant message; call ids are not kept."""
 
     @abc.abstractmethod
     def describe(self, tools: Sequence[ToolSpec]) -> str:
-        """Tell a model what tools there are and how to call them, where its chat template does not."""
+        """Return a prompt that lists the tools and the format of a call, for chat templates that do neither."""
 
 
 class HermesFormat(ToolFormat):

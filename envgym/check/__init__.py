@@ -1,4 +1,4 @@
-"""The quality gate: what an environment must do before anything is trained on it."""
+"""The quality gate that an environment must pass before anything is trained on it."""
 
 from envgym.check.checks import CHECKS, Check, Subject
 

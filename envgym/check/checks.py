@@ -1,4 +1,4 @@
-"""The checks themselves. Each finds faults, and says how to mend what it looks for."""
+"""The checks of the quality gate. Each finds one kind of fault and says how to mend it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, fr
 __all__ = ["CHECKS", "Check", "Subject"]
 
 _CANCELLED_AFTER = (0.0, 0.003, 0.03)
-"""Seconds: before anything happened, while an episode begins, and in the middle of most."""
+"""Delays in seconds: before an episode begins, while it begins, and in the middle of most."""
 _COMPARED = 300
-"""Tasks of each split that are looked at for an overlap."""
+"""Number of tasks of each split that are compared for overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +226,7 @@ CHECKS = (
     Check(
         name="replay and re-scoring give the same score",
         find=_replay,
-        mend="score from the trajectory alone; what else scoring needs belongs into Trajectory.artifacts",
+        mend="score from the trajectory alone; keep further data for scoring in Trajectory.artifacts",
     ),
     Check(
         name="a group's scores follow its members",

@@ -1,4 +1,4 @@
-"""Episodes for the quality gate, and actions that deserve nothing."""
+"""Episodes for the quality gate, and actions that must score the floor."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ BAD_CALLS = (
     ToolCall(name="__init__", arguments={"self": 1}),
 )
 _DEADLINE = 120.0
-"""Seconds for one episode."""
+"""Time for one episode, in seconds."""
 _PROMPT = 10.0
-"""Seconds for a cancelled episode to clean up."""
+"""Time for a cancelled episode to clean up, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The environment under test: one open instance, and how to make another."""
+    """The environment under test: an open instance, and a function that makes another."""
 
     make: Callable[[], ChatEnv]
     env: ChatEnv
     episodes: int
-    """Tasks of each split that are played."""
+    """Number of tasks of each split that are played."""
 
     def tasks(self) -> Iterator[Task]:
         """Yield the tasks to play, of both splits."""
@@ -61,7 +61,7 @@ class Subject:
             yield from self.env.task_list(split)[: self.episodes]
 
     def play(self, policy: Player, task: Task, seed: int = 0) -> tuple[Trajectory, str]:
-        """Play one episode; with it what is wrong whatever the policy did, or ``""``."""
+        """Play one episode; return it with a fault that no policy may cause, or ``""``."""
         name = type(self.env).__name__
         played = run_sync(rollout(self.env, policy, task, name=name, seed=seed, deadline=_DEADLINE))
         if played.failed or played.score is None:
@@ -73,7 +73,7 @@ class Subject:
         return played, ""
 
     def cancel(self, task: Task, after: float) -> str:
-        """Cancel an episode of the expert ``after`` seconds; what is wrong with how it ends, or ``""``."""
+        """Cancel an episode of the expert after ``after`` seconds; return a fault in its end, or ``""``."""
         name = type(self.env).__name__
         return run_sync(_cancelled(rollout(self.env, Expert(), task, name=name, seed=0), after))
 
@@ -84,7 +84,7 @@ async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> 
     playing.cancel()
     await asyncio.wait({playing}, timeout=_PROMPT)
     if not playing.done():
-        return f"an episode goes on {_PROMPT:g} s after it was cancelled"
+        return f"an episode continues {_PROMPT:g} s after it was cancelled"
     if playing.cancelled() or playing.exception() is None:
         return ""
     return f"a cancelled episode raised {playing.exception()!r}"

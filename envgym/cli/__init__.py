@@ -35,7 +35,7 @@ sandboxes.add_to(app)
 
 
 def main() -> None:
-    """Run the command line. A mistake of the user's ends with its message and no traceback."""
+    """Run the command line. A user's mistake ends with its message and no traceback."""
     code = 0
     try:
         app(prog_name="envgym")
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _report(group: BaseExceptionGroup[EnvgymError], code: int) -> int:
-    """Print every message once: episodes that ran side by side make the same mistake."""
+    """Print every message once, as concurrent episodes report the same mistake, and return ``code``."""
     for text in dict.fromkeys(str(error) for error in _leaves(group)):
         print(f"error: {text}", file=sys.stderr)
     return code

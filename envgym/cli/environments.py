@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def show_command(env: EnvironmentId, as_json: JsonFlag = False) -> None:
-    """Show an environment: what it is, its settings, its tools."""
+    """Show an environment: its description, settings and tools."""
     from envgym.env.registration import environments
     from envgym.env.services import Services
 
@@ -82,14 +82,14 @@ def rollout_command(
     policy: PolicyName = "gold",
     policy_set: PolicySettings = None,
     split: SplitName = "held_out",
-    index: Annotated[int, typer.Option(help="which task of the split", min=0)] = 0,
+    index: Annotated[int, typer.Option(help="index of the task in the split", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="seeds the environment and the policy", min=0)] = 0,
     set_: Settings = None,
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Play one episode and print it. Exit code 1: it failed, and has no reward."""
+    """Play one episode and print it. Exit code 1: the episode failed, and has no reward."""
     from envgym.config import parse_overrides
     from envgym.env.services import Services
     from envgym.policies.selection import make_player

@@ -104,7 +104,7 @@ def _entries(env: list[str], settings: list[str] | None) -> list[MixEntry]:
 async def _watched(
     collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
 ) -> dict[str, EnvScores]:
-    """Evaluate, and report the episodes as they end."""
+    """Evaluate, and show progress as episodes end."""
     from envgym.evaluate import distinct, evaluate
     from envgym.runs.progress import Reporter
 

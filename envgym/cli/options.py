@@ -30,7 +30,7 @@ PolicyName = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER|URL",
-        help="who acts: gold (the scripted expert), random, empty (says nothing), another policy's name or "
+        help="the policy: gold (the scripted expert), random, empty (says nothing), another policy's name or "
         "package.module:Class, a model's or run's folder (or builtin:tiny, builtin:smollm2), or an "
         "OpenAI-compatible server as URL#MODEL",
     ),

@@ -1,4 +1,4 @@
-"""``envgym list``: every plugin that is installed, and what keeps one from working."""
+"""``envgym list``: the installed plugins, and the reasons why some cannot be used."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_command(
-    kind: Annotated[Kind, typer.Option(help="what to list")] = Kind.ENVIRONMENTS,
-    check: Annotated[bool, typer.Option("--check", help="load each plugin, and say why one cannot be")] = False,
+    kind: Annotated[Kind, typer.Option(help="the kind of plugin to list")] = Kind.ENVIRONMENTS,
+    check: Annotated[bool, typer.Option("--check", help="load each plugin, and report those that fail")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """List every plugin of a kind that is installed, with what is wrong with it.
+    """List every installed plugin of a kind, with the problems that keep it from being used.
 
     Nothing is imported unless --check is given. Exit code 1: --check found a plugin that cannot be used.
     """
@@ -67,7 +67,7 @@ def _row(plugin: PluginSpec, problem: str) -> dict[str, Any]:
 
 
 def _missing(plugin: PluginSpec) -> str:
-    """Say which packages of the plugin's extras are not installed, or ``""``, by package metadata alone."""
+    """Return a message on the missing packages of the plugin's extras, or ``""``, from package metadata alone."""
     wanted = {f"extra=='{extra}'" for extra in plugin.extras}
     missing = []
     for requirement in _requirements(plugin.distribution) if wanted else ():

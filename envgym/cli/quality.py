@@ -24,12 +24,12 @@ def add_to(app: typer.Typer) -> None:
 def check_command(
     env: EnvironmentId,
     set_: Settings = None,
-    episodes: Annotated[int, typer.Option(help="tasks of each split that are played", min=1)] = 3,
+    episodes: Annotated[int, typer.Option(help="number of tasks of each split to play", min=1)] = 3,
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Check an environment before anything is trained on it, and say how to mend what fails.
+    """Check an environment before anything is trained on it, and say how to mend each fault.
 
     Gold must score the maximum, and what deserves nothing the floor; nothing may raise; the same seed gives the
     same task, and the same episode the same score; splits are disjoint; tasks travel. Exit code 1: one fails.
@@ -46,7 +46,7 @@ def check_command(
         stack.callback(lambda: run_sync(services.close()))
         made = stack.enter_context(contextlib.closing(entry.make(services)))
         for split in SPLITS:
-            made.task_list(split)  # missing data or packages are no fault of the environment
+            made.task_list(split)  # raises here on missing data or packages, which are not the environment's fault
         subject = Subject(make=lambda: entry.make(services), env=made, episodes=episodes)
         for check in CHECKS:
             faults = found[check.name] = check.faults(subject)

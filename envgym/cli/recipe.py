@@ -45,7 +45,7 @@ def recipe_command(
 
     A recipe is a TOML file. Its stage decides which keys it has; the plugins that it names add their settings:
     envgym recipe rl --objective dapo --env math_problems. With --toml the same becomes a recipe that runs as it
-    stands: save it, uncomment what should differ, and give it to envgym train.
+    stands: save it, uncomment the keys to change, and pass it to envgym train.
     """
     from envgym.runs.recipe_text import as_starter, as_text
 
@@ -65,7 +65,7 @@ def stage_tables(stage: str, chosen: dict[str, str] | None = None) -> list[Table
     """Return the tables of a stage's recipe.
 
     Args:
-        stage: its name.
+        stage: name of the stage.
         chosen: plugins whose settings are listed as well, by the part of the recipe that names them.
 
     Raises:
@@ -82,7 +82,7 @@ def stage_tables(stage: str, chosen: dict[str, str] | None = None) -> list[Table
 
 
 def part_tables(part: str, name: str, path: str) -> list[Table]:
-    """Return the tables with the settings of a plugin, the first of which is called ``path``.
+    """Return the tables of a plugin's settings, the first of them under ``path``.
 
     Raises:
         UserError: there is no such plugin, or it cannot be loaded.
@@ -94,7 +94,7 @@ def part_tables(part: str, name: str, path: str) -> list[Table]:
 
 
 def _with_settings(tables: Sequence[Table], part: str, name: str, stage: str) -> Iterator[Table]:
-    """Put a plugin's settings where its part of the recipe takes them.
+    """Insert a plugin's settings where its part of the recipe takes them.
 
     They stand in ``settings`` where the part has such a key, and beside the name elsewhere: in a table of its own,
     or in a free one of the top.

@@ -35,7 +35,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor_command(as_json: JsonFlag = False) -> None:
-    """Say for every backend whether it works here, what holds inside, and what to do where it does not.
+    """Report for every backend if it works here, with the limits in effect inside or the reason and the remedy.
 
     The facts are read by a program inside a sandbox. Exit code 1: no isolated backend works.
     """
@@ -52,10 +52,10 @@ def doctor_command(as_json: JsonFlag = False) -> None:
 
 
 def build_command(name: Name = "docker", set_: Settings = None) -> None:
-    """Prepare what the sandboxes of a backend share: for docker, the image of this machine's interpreter.
+    """Prepare the shared parts of a backend's sandboxes: for docker, the image of this machine's interpreter.
 
-    It is made on first use as well. --set packages='["numpy", "pandas"]' says which of the packages installed
-    here programs may import.
+    They are also made on first use. --set packages='["numpy", "pandas"]' selects the installed packages that
+    programs may import.
     """
     from envgym.config import parse_overrides
 
@@ -63,7 +63,7 @@ def build_command(name: Name = "docker", set_: Settings = None) -> None:
 
 
 def clean_command() -> None:
-    """Remove the sandboxes that dead processes left behind; those of living ones stay."""
+    """Remove the sandboxes that dead processes left behind; running processes keep theirs."""
     from envgym.sandbox.selection import sandboxes
 
     for name in sandboxes.plugins():
@@ -112,7 +112,7 @@ async def _prepared(name: str, settings: dict[str, Any]) -> str:
 
 
 async def _examine(name: str) -> dict[str, Any]:
-    """Return whether the backend works, with what a program finds inside or the reason why not."""
+    """Return a row that tells if the backend works, with the facts read inside or the reason why not."""
     from envgym.sandbox.selection import sandboxes
 
     try:

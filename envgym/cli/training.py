@@ -1,4 +1,4 @@
-"""``envgym train``: run a recipe, or go on with a run."""
+"""``envgym train``: run a recipe, or continue a run."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def train_command(
     recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.toml")] = None,
     set_: Settings = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder; runs/NAME-TIME by default")] = None,
-    resume: Annotated[Path | None, typer.Option(help="go on with the run in this folder")] = None,
+    resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
 ) -> None:
     """Train as a recipe says, and measure on held-out tasks before and after.
 
-    Ctrl-C ends the run after the step in hand and keeps it; a second Ctrl-C ends it at once. Either way, and
-    after a crash, --resume goes on from the last checkpoint.
+    Ctrl-C stops the run after the current step and saves it; a second Ctrl-C stops it at once. In both cases, and
+    after a crash, --resume continues from the last checkpoint.
     """
     from envgym.runs.folder import RunFolder
     from envgym.runs.progress import Reporter, duration
@@ -45,7 +45,7 @@ def train_command(
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
     if resume is not None:
         if set_ or out:
-            raise UserError("--resume goes on with the run's own recipe: --set and --out do not apply")
+            raise UserError("--resume uses the run's own recipe: --set and --out do not apply")
         folder = RunFolder.existing(resume)
         stage = _stage(folder.path / "recipe.toml", [])
     else:
@@ -75,7 +75,7 @@ def report_command(
 
 
 def _stage(path: Path, overrides: list[str]) -> Stage:
-    """Make the stage that a recipe names, from that recipe."""
+    """Make the stage that a recipe names, with the recipe as its settings."""
     from envgym.config import read_recipe
     from envgym.runs.stage import Stage, stages
 

@@ -1,6 +1,6 @@
 r"""Helpers for environments whose answer is a short text: read the answer, and write an expert's messages.
 
-The final answer is what the last assistant message puts into ``<answer>...</answer>`` or ``\boxed{...}``; text
+The final answer stands in ``<answer>...</answer>`` or ``\boxed{...}`` of the last assistant message; text
 outside a fence, earlier messages and tool output never count. Of several fences the last one does, and a
 ``####`` line after one is a fence too.
 """
@@ -39,7 +39,7 @@ def reference_of(task: Task) -> dict[str, JsonValue]:
     """Return the hidden reference of a task whose reference is an object.
 
     Raises:
-        DataError: it is not one, as of a task that another environment made.
+        DataError: the reference is not an object, e.g. because another environment made the task.
     """
     if not isinstance(task.reference, dict):
         raise DataError(f"task {task.id!r} has no reference object")
@@ -47,17 +47,17 @@ def reference_of(task: Task) -> dict[str, JsonValue]:
 
 
 def call(name: str, **arguments: JsonValue) -> Message:
-    """Make an assistant message that is one tool call, e.g. ``call("search", query="Paris")``."""
+    """Return an assistant message with one tool call, e.g. ``call("search", query="Paris")``."""
     return Message(
         role="assistant", content="", tool_calls=(ToolCall(name=name, arguments=arguments, id="call_0"),)
     )
 
 
 def script(calls: Sequence[Message], answer: str) -> list[Message]:
-    """Make the actions of an expert, as ``ChatEnv.gold`` returns them: the calls, then the fenced answer.
+    """Return the actions of an expert, as ``ChatEnv.gold`` does: the calls, then the fenced answer.
 
     Args:
-        calls: messages of ``call``, none for an answer at once.
+        calls: messages made by ``call``; empty to answer at once.
         answer: without its fence.
     """
     return [*calls, Message(role="assistant", content=f"<answer>{answer}</answer>")]

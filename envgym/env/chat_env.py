@@ -57,14 +57,14 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
     A subclass may set:
         Config: its settings; the instance is ``self.config``.
         reward_range: the least and the greatest score.
-        roles: whom its episodes have other episodes played by, through ``self.services.play``.
+        roles: names of the roles that its nested episodes are played for, through ``self.services.play``.
 
     and finds in ``self``: ``config``, ``split``, ``tools`` by name, ``trajectory`` and ``services``.
 
     Args:
-        split: which tasks ``reset`` draws: ``"train"`` or ``"held_out"``.
-        services: the sandbox and whatever else is shared; made from defaults when absent. An environment that
-            makes another hands on its own.
+        split: the split that ``reset`` draws from, ``"train"`` or ``"held_out"``.
+        services: the shared services of the run, made from defaults when absent. An environment that makes
+            another passes its own on.
         settings: fields of ``Config``.
 
     Raises:
@@ -115,7 +115,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
     def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
         """Score a finished trajectory, from its messages, task, artifacts and nested episodes alone.
 
-        Stored trajectories are scored again; whatever is there only during the episode belongs into ``conclude``.
+        Stored trajectories are scored again; work that needs the live episode belongs in ``conclude``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define score(trajectory)")
 
@@ -126,7 +126,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         re-scoring never call it: a rank within one policy's group says nothing about another policy.
 
         Args:
-            trajectories: those that did not fail, in no particular order. No episode is under way, so
+            trajectories: the ones that did not fail, in no particular order. No episode is under way, so
                 ``self.services`` offers the judge and sandboxes, but plays no role.
 
         Returns:
@@ -142,7 +142,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """Prepare an episode of ``task``. The base class has nothing to prepare."""
 
     async def finish(self) -> None:
-        """Free what ``start`` took; called once per episode, however it ended, also when ``start`` failed."""
+        """Free the resources of ``start``; called once per episode, however it ended, even if ``start`` failed."""
 
     async def respond(self, action: Message) -> Reply:
         """Answer an action. By default: run its tool calls; a message without one is the final answer."""
@@ -152,14 +152,14 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         return Reply(messages=messages, metrics=metrics)
 
     async def conclude(self) -> None:
-        """Do what the score waits for, such as nested episodes, once the episode is over, however it ended."""
+        """Do work that the score depends on, such as nested episodes; called once the episode is over."""
 
     def make_tools(self) -> dict[str, Tool]:
         """Return the tools on offer under ``self.config``: by default, every method that ``@tool`` marked."""
         return collect_tools(self)
 
     def share(self, other: Self) -> None:
-        """Take over what another instance with the same settings has made at a cost, besides its tasks."""
+        """Reuse costly state, besides the tasks, of another instance with the same settings."""
 
     async def aclose(self) -> None:
         """End any episode and free what the environment owns; an override calls this one. Safe to call twice."""
@@ -202,7 +202,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             self.__reserved = False
 
     def task_list(self, split: Split) -> Sequence[Task]:
-        """Return ``tasks(split)``, kept.
+        """Return ``tasks(split)``, cached.
 
         Raises:
             DataError: there are none, or the data is missing or malformed.
@@ -215,7 +215,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         return self.__tasks[split]
 
     def share_tasks(self, other: Self) -> None:
-        """Use the task lists, and whatever ``share`` takes over, of another instance with the same settings."""
+        """Reuse the task lists of another instance with the same settings, and the state that ``share`` reuses."""
         self.__tasks = other.__tasks
         self.share(other)
 
@@ -237,7 +237,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         host: EpisodeHost | None = options.get("host") if options else None
         trajectory = host.record if host else self.__new_record(options.get("task") if options else None, seed)
         trajectory.tools = self.__specs
-        # Not the policy's own seed: what the environment draws must not be foreseen.
+        # Not the policy's seed: a policy must not be able to predict the environment's draws.
         rng = derive_rng("environment", int(self.np_random.integers(2**63)) if seed is None else seed)
         self.services = EpisodeServices(self.__shared, rng, host, self.roles)
         episode = self.__episode = EpisodeState(trajectory)
@@ -251,7 +251,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
 
         Args:
             action: an assistant message.
-            tokens: what the policy's model sampled for it; kept in the record and read by nothing here.
+            tokens: the ids and log-probs sampled for it; kept in the record and not read here.
 
         Returns:
             observation, reward, terminated, truncated, info. At the end, the reward includes the score and
@@ -286,7 +286,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         return await self.__conclude(Outcome.truncated(reason), None)
 
     async def end_episode(self) -> None:
-        """Free what the running episode took, however it ended. Safe to call twice."""
+        """Free the resources of the running episode, however it ended. Safe to call twice."""
         self.__running = False
         if self.__unfinished:
             self.__unfinished = False
@@ -331,7 +331,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """Score a finished trajectory by itself, played here or stored; awaits where ``score`` is asynchronous.
 
         Raises:
-            EpisodeError: ``score`` gave no score, or one that is not a number.
+            EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite.
         """
         given = self.score(trajectory)
         return checked_score(await given if inspect.isawaitable(given) else given, trajectory)
@@ -340,10 +340,10 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """Score finished trajectories of one task against each other, as ``score_group`` says.
 
         Returns:
-            their scores in order; one that is new keeps the old one's value as the metric ``individual``.
+            their scores in order; a new score keeps the old one's value as the metric ``individual``.
 
         Raises:
-            EpisodeError: ``score_group`` gave another number of scores, or one that is not a number.
+            EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite.
         """
         given = self.score_group(trajectories)
         return checked_group(await given if inspect.isawaitable(given) else given, trajectories)

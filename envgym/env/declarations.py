@@ -23,9 +23,9 @@ HOOKS = {
     "trajectory": "start, which may fill trajectory.artifacts",
     "running": "start and finish",
 }
-"""By the name of the machinery: the hook to write instead."""
+"""The hook to write instead, by the name of the method that may not be overridden."""
 _ROLE = re.compile(r"[A-Za-z][\w-]*")
-"""Roles are part of metric names and keys of recipes."""
+"""A role's name, which becomes part of metric names and of recipe keys."""
 
 
 def check_declaration(kind: type, base: type) -> None:

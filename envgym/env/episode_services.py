@@ -1,6 +1,6 @@
 """The services of a run as one environment sees them in one episode.
 
-They add what is the episode's own: a seeded generator, the time left, and episodes that other roles play.
+They add a seeded generator, the time left, and nested episodes for other roles, all bound to this episode.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EpisodeHost(Protocol):
 
     @property
     def depth(self) -> int:
-        """Episodes around this one."""
+        """Number of episodes around this one."""
 
     async def play(self, env: AnyEnv, task: Task, *, role: str, seed: int | None) -> Trajectory:
         """Play a nested episode with whoever acts for ``role``; see ``EpisodeServices.play``."""
@@ -48,10 +48,10 @@ class EpisodeServices:
     """The services of one environment in one episode; every episode gets new ones.
 
     Args:
-        shared: those of the run.
-        rng: seeded by the episode's seed: equal seeds, equal draws.
+        shared: the services of the run.
+        rng: seeded by the episode's seed, so that equal seeds give equal draws.
         host: plays the episode; ``None`` outside a rollout, as in a bare ``gymnasium.make(...).reset()``.
-        roles: that the environment declares.
+        roles: names that the environment declares.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class EpisodeServices:
 
     @property
     def depth(self) -> int:
-        """Episodes around this one: 0 unless it is nested."""
+        """Number of episodes around this one: 0 unless it is nested."""
         return self._host.depth if self._host else 0
 
     def seconds_left(self) -> float:
@@ -108,7 +108,7 @@ class EpisodeServices:
         Args:
             env: an instance, one episode at a time; or an environment's id, which makes an instance for this
                 episode alone, with default settings and the services of this run.
-            task: what is played; often made from what happened so far.
+            task: the task to play; often built from the episode so far.
             role: one of the ``roles`` that the environment's class declares.
             seed: of the nested episode; derived from this episode's seed by default.
             failed_ok: return a nested episode that failed instead of raising.

@@ -1,4 +1,4 @@
-"""Keep the record of the episode that an environment plays."""
+"""The record of the episode that an environment plays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EpisodeState:
         self._started = time.monotonic()
 
     def observe(self) -> Observation:
-        """Return what the policy sees next."""
+        """Return the policy's next observation."""
         return Observation(messages=self.pending, tools=self.trajectory.tools)
 
     def begin_turn(self, action: Message, tokens: TurnTokens | None) -> Turn:
@@ -36,7 +36,7 @@ class EpisodeState:
         return turn
 
     def end(self, outcome: Outcome) -> None:
-        """Record how the episode ended; what is pending closes the conversation."""
+        """Record the outcome; pending messages close the conversation."""
         self.trajectory.outcome = outcome
         self.trajectory.closing = self.pending
 
@@ -44,8 +44,8 @@ class EpisodeState:
         """Record the score of an ended episode, and return Gymnasium's last step.
 
         Args:
-            score: of the whole episode.
-            turn: the last one, where an action ended the episode.
+            score: the score of the whole episode.
+            turn: the last turn, if an action ended the episode.
         """
         trajectory = self.trajectory
         trajectory.score = score

@@ -10,15 +10,15 @@ __all__ = ["PythonSession"]
 
 
 class PythonSession:
-    """Runs the Python that a model writes; names survive from call to call until the episode closes it.
+    """A Python session that runs a model's code; names survive from call to call until it is closed.
 
     Make one in ``__init__``, have a ``@tool(concurrent=False)`` method await ``run``, and ``finish`` await
     ``close``.
 
     Args:
         services: the environment's own, ``self.services``; they open the sandbox.
-        limits: of the sandbox; ``wall_seconds`` is the deadline of each call.
-        error_chars: characters of an error message at most.
+        limits: the sandbox's limits; ``wall_seconds`` is the deadline of each call.
+        error_chars: maximum length of an error message, in characters.
     """
 
     def __init__(self, services: EpisodeServices, limits: Limits, *, error_chars: int) -> None:
@@ -31,8 +31,8 @@ class PythonSession:
         """Run ``code`` and return what it prints, stripped, or a remark that it printed nothing.
 
         Raises:
-            ToolInputError: it failed; the message is how, and the last line that it wrote about it.
-            SandboxError: the sandbox failed, not the program.
+            ToolInputError: the program failed; the message gives the status and the last line of its error output.
+            SandboxError: the sandbox itself failed, not the program.
         """
         if self._sandbox is None:
             self._sandbox = await self._services.open_sandbox(self._limits)

@@ -35,7 +35,7 @@ class Rubric:
     Args:
         rewards: the components; names must differ.
         floor: the score of a failed gate and of a truncated episode under ``truncated="floor"``.
-        truncated: ``"floor"`` gives a truncated episode the floor; ``"score"`` scores what there is.
+        truncated: ``"floor"`` gives a truncated episode the floor; ``"score"`` scores it as it stands.
     """
 
     def __init__(

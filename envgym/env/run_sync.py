@@ -37,7 +37,7 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work`` to its end and return its result. Interrupting the caller cancels the work.
 
     Raises:
-        RuntimeError: called by code that ``run_sync`` itself runs, which would wait for itself.
+        RuntimeError: called from code that ``run_sync`` itself runs, which would deadlock.
     """
     if _running() is _loop():
         work.close()

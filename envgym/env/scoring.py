@@ -14,7 +14,7 @@ __all__ = ["checked_group", "checked_score"]
 
 
 def checked_score(given: Any, trajectory: Trajectory, source: str = "score()") -> Score:
-    """Return ``given``, which ``source`` returned, if it is a score from which a finite reward follows.
+    """Return ``given``, the result of ``source``, if it is a score that makes a finite reward.
 
     Raises:
         EnvironmentFailure: it is not a ``Score``.
@@ -31,7 +31,7 @@ def checked_group(given: Any, trajectories: Sequence[Trajectory]) -> list[Score]
     """Return the scores of a group, each new one with the old one's value as the metric ``individual``.
 
     Raises:
-        EnvironmentFailure: there is not one ``Score`` for each trajectory.
+        EnvironmentFailure: the result is not one ``Score`` per trajectory.
         VerifierError: a reward is not a finite number.
     """
     if not isinstance(given, Sequence) or len(given) != len(trajectories):

@@ -15,11 +15,11 @@ __all__ = ["Services"]
 
 
 class Services:
-    """Shared by the environments of one run, and closed at its end.
+    """The services of one run, shared by its environments and closed at its end.
 
     Args:
         sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
-        sandbox_settings: of that backend; see ``select_backend``.
+        sandbox_settings: fields of that backend's ``Config``; see ``select_backend``.
         judge: a language model that grades, as ``URL#MODEL``; ``""`` for none.
 
     Raises:

@@ -27,7 +27,7 @@ class ActionSpace(gymnasium.Space[Message]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Messages have no fixed length."""
+        """False: messages have no fixed length."""
         return False
 
     def contains(self, x: Any) -> bool:
@@ -90,7 +90,7 @@ class ObservationSpace(gymnasium.Space[Observation]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Observations have no fixed length."""
+        """False: observations have no fixed length."""
         return False
 
     def contains(self, x: Any) -> bool:

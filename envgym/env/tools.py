@@ -3,8 +3,8 @@
 ``@tool`` marks a method; its schema comes from its signature and docstring. ``run_calls`` answers the calls of
 one message: several run at once, results keep their order, and nothing that a model writes can raise.
 
-A plain function runs in a thread of its own. Python cannot stop a thread: one that timed out runs on, unheard,
-and does not keep the process from ending.
+A plain function runs in a thread of its own. Python cannot stop a thread: after a timeout it runs on, its result
+discarded, and does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def tool(
         function: the method, when used without parentheses.
         timeout: seconds before the model is told that the call timed out.
         max_chars: longer results are cut in the middle, visibly.
-        concurrent: whether it may run beside other calls of the same message; if not, the calls written before
+        concurrent: true if it may run beside other calls of the same message; if not, the calls written before
             it have ended when it begins, and those after it begin when it has ended.
     """
 
@@ -97,7 +97,7 @@ class Tool:
         Raises:
             ToolInputError: the arguments do not fit, the tool refused them, or time ran out.
             ToolError: the tool itself is broken.
-            EnvgymError: whatever else of these the tool raised.
+            EnvgymError: another error of this tree that the tool raised.
         """
         try:
             values = self.arguments.model_validate(call.arguments)
@@ -155,6 +155,7 @@ async def run_calls(
         try:
             texts += await asyncio.gather(*pending)
         finally:
+            # A broken call ends the episode: its siblings must free what they hold before the error propagates.
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=_GRACE_SECONDS)
@@ -223,7 +224,7 @@ def _shorten(text: str, limit: int) -> str:
 
 
 async def _call(function: Callable[[], Any]) -> Any:
-    """Await a coroutine function; run a plain one in a daemon thread, which cannot hold up the exit."""
+    """Await a coroutine function; run a plain one in a daemon thread, which cannot delay the exit."""
     target = function.func if isinstance(function, functools.partial) else function
     if inspect.iscoroutinefunction(target):
         return await function()
@@ -248,7 +249,7 @@ async def _call(function: Callable[[], Any]) -> Any:
     threading.Thread(target=work, daemon=True, name=f"tool-{name}").start()
     result, error = await future
     if error is not None and not isinstance(error, Exception):
-        # SystemExit and its like would end the event loop, and with it every other episode.
+        # A SystemExit raised here would end the event loop, and with it every other episode.
         raise ToolError(f"tool {name!r} raised {type(error).__name__}") from error
     if error is not None:
         raise error

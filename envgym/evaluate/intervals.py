@@ -2,8 +2,8 @@
 
 Binary scores get Wilson's interval (Wilson 1927), which stays honest at 0 and 1; everything else a percentile
 bootstrap over problems (Efron 1979), resampled with a fixed seed. Gains are paired: the same problem before and
-after, so that the spread between problems cancels. A bootstrap knows only the scores it was given: where they are
-all alike, or there is only one, its interval has no width and says nothing about problems not drawn.
+after, so that the spread between problems cancels. A bootstrap sees only the scores given: if they are all equal,
+or there is only one, its interval has no width and says nothing about other problems.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ class EnvScores:
     """Scores of one environment, averaged over the samples of each task."""
 
     rewards: dict[str, float] = field(default_factory=dict)
-    """Mean reward by task id; a task all of whose episodes failed is absent."""
+    """Mean reward by task id; tasks whose episodes all failed are absent."""
     accuracies: dict[str, float] = field(default_factory=dict)
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Means of the score's components and metrics, by their name and then by task id. A metric that is not defined
-    for a task, as over-refusal is not where refusing is right, is absent there."""
+    """Means of the score's components and metrics, by name and then by task id. A metric that a task does not
+    define, such as over-refusal where refusing is right, is absent for it."""
     failed: int = 0
     """Episodes that are missing data."""
     tokens: int = 0
@@ -41,12 +41,12 @@ async def evaluate(
 ) -> dict[str, EnvScores]:
     """Play the first ``limit`` distinct tasks of each environment ``samples`` times.
 
-    The episodes' seeds depend on nothing but the run's seed, the task and the sample: two policies evaluated
-    this way are paired.
+    The episodes' seeds depend only on the run's seed, the task and the sample, so that the scores of two policies
+    are paired.
 
     Raises:
         UserError: data is missing or malformed.
-        ExceptionGroup: of ``UserError`` or ``TooManyFailures``, once episodes are being played.
+        ExceptionGroup: of ``UserError`` or ``TooManyFailures``, raised while episodes are played.
     """
     scores = {label: EnvScores() for label in labels}
     jobs = [
@@ -80,7 +80,7 @@ async def evaluate(
 
 
 def distinct(tasks: Iterable[Task], limit: int) -> list[Task]:
-    """Return the first ``limit`` tasks with different ids: a procedural sequence draws some more than once."""
+    """Return the first ``limit`` tasks with distinct ids; a procedural sequence may repeat tasks."""
     found: dict[str, Task] = {}
     for task in tasks:
         found.setdefault(task.id, task)

@@ -1,1 +1,1 @@
-"""Plugins: what one is, and how it is found by name."""
+"""Plugins: their common base, and the registries that find them by name."""

@@ -22,8 +22,8 @@ class Plugin:
 
         Clipped(clip=0.3).config.clip
 
-    A kind may take further keywords of its own, such as an environment's ``split``; they come from whoever makes
-    the plugin and are never settings.
+    A kind may take further keywords of its own, such as an environment's ``split``; the caller passes them, and
+    they are never settings.
 
     Args:
         settings: fields of ``Config``.
@@ -36,7 +36,7 @@ class Plugin:
     """Version of the kind's interface that the class was written for; checked when the plugin is loaded."""
 
     class Config(Section):
-        """No settings."""
+        """Settings of the plugin; a plugin that defines no ``Config`` has none."""
 
     config: Config
 

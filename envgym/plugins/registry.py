@@ -2,7 +2,7 @@
 
 Every kind is found the same way: through an entry-point group, through ``register``, or as
 ``"package.module:Class"``. Listing reads package metadata only; a plugin's module is imported when it is loaded.
-One plugin that is broken or offered twice never keeps the others from being found.
+A plugin that is broken or offered twice never hides the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Registry(Generic[P]):
     """All plugins of one kind: those of installed distributions and those registered at run time.
 
     Args:
-        kind: what they are, for messages.
+        kind: name of the kind, for messages.
         group: the entry-point group that offers them.
         base: ``"package.module:Class"`` of the kind's abstract class, imported when the first plugin is loaded.
     """
@@ -88,7 +88,7 @@ class Registry(Generic[P]):
 
         Raises:
             UserError: see ``find`` and ``PluginSpec.load``.
-            PluginError: what was found is not of this kind, or was written for another version of its contract.
+            PluginError: the plugin is not of this kind, or was written for another version of its contract.
         """
         spec = self.find(name)
         found = spec.load()
@@ -116,8 +116,8 @@ class Registry(Generic[P]):
         Args:
             name: as for ``find``.
             settings: fields of the plugin's ``Config``.
-            source: where the settings stand, for messages; the plugin's name by default.
-            context: what this kind's constructor takes besides.
+            source: origin of the settings, for messages; the plugin's name by default.
+            context: further keywords of this kind's constructor.
 
         Raises:
             UserError: see ``load``; also an unknown or wrong setting.

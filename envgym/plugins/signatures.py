@@ -1,4 +1,4 @@
-"""Tell a class that was written for another version of an interface by the parameters of its methods."""
+"""Detect a class written for another version of an interface from the parameters of its methods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 def mismatch(found: type, base: type) -> str:
-    """Say which method of ``found`` cannot be called the way ``base`` declares it, or ``""``.
+    """Return a message on the first method of ``found`` that cannot be called as ``base`` declares it, or ``""``.
 
     A method may take more than the base's, as long as the rest has defaults, and may be asynchronous where the
     base's is not.

@@ -26,9 +26,9 @@ class PluginSpec:
     entry_point: str
     """``"package.module:Class"``."""
     distribution: str
-    """The distribution that offers it, or ``"registered at run time"``."""
+    """Distribution that offers it, or ``"registered at run time"``."""
     extras: tuple[str, ...] = ()
-    """Extras of the distribution that it needs, from the entry point: ``module:Class [extra]``."""
+    """Extras of the distribution that the plugin needs, from the entry point: ``module:Class [extra]``."""
     problem: str = ""
     """Reason why it cannot be loaded, known without importing it: a doubled name, a malformed entry point."""
 
@@ -44,7 +44,7 @@ class PluginSpec:
         module_name, _, attribute = self.entry_point.partition(":")
         try:
             module = importlib.import_module(module_name)
-            if hasattr(module, attribute):  # which may import, too: a package can do so on first use
+            if hasattr(module, attribute):  # inside the try: a package may import on first use of a name
                 return getattr(module, attribute)
         except ModuleNotFoundError as error:
             missing = error.name or str(error)

@@ -23,15 +23,15 @@ class Completion:
 
     message: Message
     tokens: TurnTokens | None = None
-    """Present when the policy runs a model whose tokens can be trained on."""
+    """Present if the policy runs a model whose tokens can be trained on."""
 
 
 class PolicySession(abc.ABC):
-    """A policy's side of one episode."""
+    """A policy in one episode."""
 
     @abc.abstractmethod
     async def act(self, observation: Observation) -> Completion:
-        """Choose the next action. ``observation`` holds only what is new.
+        """Choose the next action. ``observation`` holds only the new messages.
 
         Raises:
             ContextFull: there is no room for another completion.
@@ -45,7 +45,7 @@ class PolicySession(abc.ABC):
 class Policy(Plugin, abc.ABC):
     """Opens one session per episode; sessions run concurrently.
 
-    A policy is handed tools, a seed and observations: never the task, whose reference is hidden, nor the
+    A policy receives tools, a seed and observations, but never the task, whose reference is hidden, nor the
     environment.
     """
 
@@ -54,7 +54,7 @@ class Policy(Plugin, abc.ABC):
         """Begin an episode.
 
         Args:
-            tools: on offer in every turn of it.
+            tools: the tools on offer in every turn.
             seed: equal seeds give equal draws. The environment's own draws cannot be derived from it.
         """
 

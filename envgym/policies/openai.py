@@ -26,8 +26,8 @@ class HttpPolicy(Policy):
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
-    What the server is told of its earlier answers is what was understood of them: a tool call that could not be
-    read goes back without its arguments, because servers refuse histories that they cannot parse.
+    The history sent back holds earlier answers as they were parsed: an unreadable tool call goes back without its
+    arguments, because servers refuse histories that they cannot parse.
 
     Raises:
         UserError: the address is not one of a server, or no header can hold the key.

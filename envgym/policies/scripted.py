@@ -25,7 +25,7 @@ class Expert:
         return _Scripted(env.gold(task))
 
     async def close(self) -> None:
-        """Hold nothing, so free nothing."""
+        """Do nothing: the expert holds no resources."""
 
 
 Player: TypeAlias = Policy | Expert
@@ -49,7 +49,7 @@ class RandomPolicy(Policy):
 
 
 class Script(Policy):
-    """Says the same messages in every episode, and nothing once they are used up.
+    """Says the same messages in every episode, then empty ones.
 
     Args:
         messages: the actions, in order.

@@ -1,4 +1,4 @@
-"""Choose who acts by what a user wrote: a name, a folder, or the address of a server."""
+"""Make a policy from a user's choice: a name, a folder, or the address of a server."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def make_player(
     Args:
         name: ``gold``, a registered policy, ``"package.module:Class"``, a model's or run's folder, or
             ``URL#MODEL``.
-        settings: of the policy.
-        defaults: settings that apply where the policy has them.
+        settings: fields of the policy's ``Config``.
+        defaults: settings for the fields of these names, where the policy has them.
 
     Raises:
         UserError: there is no such policy, it has no such setting, or it cannot be loaded.
@@ -42,7 +42,7 @@ def make_player(
 
 
 def _resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """Name the plugin, with the settings that the name itself holds."""
+    """Return the plugin's name, and the settings that ``name`` itself holds."""
     if name.startswith(("http://", "https://")):
         url, _, model = name.partition("#")
         return "http", {"url": url, "model": model}

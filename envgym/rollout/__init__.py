@@ -1,1 +1,1 @@
-"""Rollouts: one episode, many at once, and the mix they are drawn from."""
+"""Rollouts: one episode, many concurrent episodes, and the mix that tasks are drawn from."""

@@ -1,4 +1,4 @@
-"""Run many episodes at once in this process: bounded, retried, counted."""
+"""Run many episodes concurrently in this process, with a limit, retries and counts."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Group:
         return [math.nan if t.failed or t.score is None else t.score.accuracy for t in self.trajectories]
 
     def by_role(self) -> dict[str, list[Trajectory]]:
-        """Return the trajectories by role: the group's own under ``""``, then those nested in them, however deep.
+        """Return the trajectories by role: the group's own under ``""``, then those nested in them at any depth.
 
-        What is normalised over a group is normalised over each of these: roles are rewarded for different things.
+        Rewards are normalised within each role, because roles are rewarded for different things.
         """
         roles: dict[str, list[Trajectory]] = {"": self.trajectories}
         found = [nested for member in self.trajectories for nested in _nested(member)]
@@ -70,14 +70,14 @@ class Collector:
 
     Args:
         entries: the environments, by label.
-        policy: acts in every episode, also for the roles that ``roles`` does not give to another.
+        policy: acts in every episode, also for the roles that ``roles`` leaves out.
         services: shared by the environments.
         seed: the run's seed.
-        concurrency: episodes in flight at most.
-        retries: further attempts at an episode that failed.
+        concurrency: maximum number of episodes in flight.
+        retries: further attempts at a failed episode.
         deadline: seconds for one attempt.
         failure_limit: share of failed episodes above which ``TooManyFailures`` ends the run.
-        roles: who acts for a role of nested episodes. Like the policy, they stay the caller's.
+        roles: policies of the roles in nested episodes. Like ``policy``, they are closed by the caller.
     """
 
     def __init__(
@@ -124,10 +124,10 @@ class Collector:
         """Play one episode, again if it fails, at most ``retries`` times.
 
         Args:
-            label: which environment.
-            task: what to play.
-            sample: which sample of the task this is; seeds the draws.
-            round_: which visit to the task this is, so that a second visit draws anew.
+            label: label of the environment.
+            task: the task to play.
+            sample: index among the samples of the task; seeds the draws.
+            round_: number of earlier visits to the task, so that a second visit draws anew.
 
         Returns:
             the first trajectory that did not fail, or the last one that did.
@@ -151,6 +151,7 @@ class Collector:
 
     async def _attempt(self, label: str, task: Task, seed: int) -> Trajectory:
         env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
+        # A failed or cancelled episode may leave its instance in any state: only a clean one is reused.
         reusable = False
         try:
             trajectory = await rollout(
@@ -173,11 +174,11 @@ class Collector:
     async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
         """Play ``size`` episodes of one task concurrently, then score them against each other.
 
-        Where ``score_group`` fails, the whole group is missing data.
+        If ``score_group`` fails, the whole group is missing data.
 
         Raises:
-            ExceptionGroup: of what ``episode`` raises.
-            UserError: ``score_group`` asks for what is not there.
+            ExceptionGroup: of the errors that ``episode`` raises.
+            UserError: ``score_group`` asks for something that is not available, e.g. a judge.
             TooManyFailures: the run's failed share is over the limit.
         """
         async with asyncio.TaskGroup() as tasks:
@@ -208,7 +209,7 @@ class Collector:
             self._count_failure(trajectory)
 
     async def close(self) -> None:
-        """Close every environment instance. The policy and the services stay the caller's."""
+        """Close every environment instance; the caller closes policies and services."""
         async with contextlib.AsyncExitStack() as every_one:
             for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
                 every_one.push_async_callback(env.aclose)
@@ -227,12 +228,14 @@ class Collector:
     def _count_failure(self, trajectory: Trajectory) -> None:
         self.counts["failed"] += 1
         self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
-        # What fails often fails first: episodes still being played count as if they will not.
+        # Failures tend to end sooner than successes, so early counts overstate their share: count the episodes in
+        # flight as successes until they end.
         failed, total = self.counts["failed"], self.counts["episodes"] + self._in_flight
         if not self._verdict and failed >= _FAILURES_BEFORE_JUDGING and failed / total > self._failure_limit:
             self._verdict = (
                 f"{failed} of {total} episodes failed, more than the limit of {self._failure_limit:.0%}; "
                 f"the last one: {trajectory.env}: {trajectory.outcome.reason}"
             )
+        # The verdict stands: a later failure raises it even if the share has fallen back under the limit.
         if self._verdict:
             raise TooManyFailures(self._verdict)

@@ -1,4 +1,4 @@
-"""Play one episode, and those nested in it. The one place where an episode's errors are caught and become data."""
+"""Play one episode and those nested in it. The only place where an episode's errors are caught and become data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["discard", "rollout", "typed_errors"]
 _CLEANUP_SECONDS = 30.0
 _SCORING_SECONDS = 60.0
 _MAX_DEPTH = 4
-"""Episodes around an episode at most: an environment that plays itself must come to an end."""
+"""Maximum depth of nesting, so that an environment that plays itself comes to an end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ async def rollout(
     """Play ``task`` from reset to the end.
 
     Args:
-        env: plays one episode at a time; the caller does not share it meanwhile.
-        policy: acts, also for every role of nested episodes that ``roles`` does not give to another.
-        task: what to play.
+        env: plays one episode at a time; the caller must not share it until the rollout ends.
+        policy: acts, also for every role of nested episodes that ``roles`` leaves out.
+        task: the task to play.
         name: the environment's name in the record.
         seed: seeds the environment and, through a hash that hides it, the policy's draws.
         deadline: seconds for boot, turns and scoring together; an episode that runs past it while it is being
@@ -59,8 +59,8 @@ async def rollout(
         roles: players of roles in nested episodes.
 
     Returns:
-        the trajectory; ``failed`` when infrastructure failed, whatever the cause. The episode and those nested in
-        it are over and cleaned up, also when this is cancelled; only the environment is left to close.
+        the trajectory; ``failed`` if infrastructure failed, whatever the cause. The episode and those nested in
+        it are over and cleaned up, even on cancellation; only the environment is left to close.
 
     Raises:
         UserError: the request cannot be carried out as written; no retry would help.
@@ -88,7 +88,7 @@ async def discard(env: ChatEnv) -> None:
 
 @contextlib.contextmanager
 def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
-    """Let typed errors and user mistakes through; anything else an author's code raises becomes ``kind``."""
+    """Let typed errors and user mistakes through; turn any other exception of an author's code into ``kind``."""
     try:
         yield
     except (EpisodeError, UserError):
@@ -139,7 +139,7 @@ class _Episode:
         name = short_name(env) if isinstance(env, str) else type(env).__name__
         record = Trajectory(env=name, task=task, seed=seed, role=role)
         self.record.nested.append(record)
-        # A task of its own, so that it ends with this episode even if the author's code does not await it.
+        # Runs as a task that this episode owns, so that it ends here even if the author's code does not await it.
         playing = asyncio.create_task(self._play_nested(env, record))
         self._nested.add(playing)
         playing.add_done_callback(self._nested.discard)
@@ -200,7 +200,7 @@ class _Episode:
                     if completion is None:
                         await self._env.truncate("context")
                         return
-                    # Tokens of whoever is not being trained would be trained on as if the policy had sampled them.
+                    # Another player's tokens would be trained on as if the policy had sampled them.
                     tokens = completion.tokens if self._player is self._cast.policy else None
                     observation, _, terminated, truncated, _ = await self._env.astep(completion.message, tokens)
                 ended = terminated or truncated
@@ -209,12 +209,13 @@ class _Episode:
                 await session.close()
 
     def _open(self) -> PolicySession:
-        """Begin the player's side. The expert alone sees the task; a policy's seed does not tell the episode's."""
+        """Open the player's session. Only the expert sees the task; a policy cannot derive the episode's seed."""
         if isinstance(self._player, Expert):
             return self._player.open(self._env, self.record.task)
         return self._player.open(self.record.tools, derive_seed("policy", self.record.seed) % 2**32)
 
     async def _stop_the_clock(self, seconds: float) -> None:
+        """Truncate an episode that ran out of time; scoring gets time of its own, as the turns used up theirs."""
         if not self._env.running:
             raise EnvironmentFailure(
                 f"the episode was not begun, or not scored and cleaned up, within {round(seconds, 2):g} s"

@@ -51,11 +51,11 @@ class MixEntry(Section):
 
 
 class Mix:
-    """Draws training tasks. Its state is small and serialises, so that a resumed run draws what it would have.
+    """Draws training tasks. Its small, serialisable state lets a resumed run draw the same tasks.
 
     Args:
         entries: the environments; labels must differ and at least one weight be positive.
-        sizes: how many training tasks each entry has, by label.
+        sizes: number of training tasks of each entry, by label.
         seed: fixes the order of tasks.
 
     Raises:
@@ -78,7 +78,7 @@ class Mix:
         self._orders: dict[str, Iterator[int]] = {}
 
     def quotas(self, total: int) -> dict[str, int]:
-        """Split ``total`` draws by weight: each goes to whoever is owed most, also from earlier calls."""
+        """Split ``total`` draws by weight: each goes to the entry owed most, debts of earlier calls included."""
         weight = sum(e.weight for e in self.entries.values())
         for label, entry in self.entries.items():
             self._owed[label] += total * entry.weight / weight
@@ -108,7 +108,7 @@ class Mix:
         return {"owed": dict(self._owed), "drawn": {k: float(v) for k, v in self._drawn.items()}}
 
     def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from ``state()`` of an earlier run."""
+        """Continue from ``state()`` of an earlier run."""
         self._owed = {label: float(state["owed"].get(label, 0.0)) for label in self.entries}
         self._drawn = {label: int(state["drawn"].get(label, 0)) for label in self.entries}
         self._orders.clear()

@@ -1,1 +1,1 @@
-"""Runs: the folder, the progress and the report of one."""
+"""Runs: the stage, the folder, the progress and the report of one."""

@@ -30,7 +30,7 @@ _PACKAGES = ("envgym", "gymnasium", "numpy", "pydantic", "torch", "transformers"
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
+    """Write a file atomically: a reader never sees half of it."""
     draft = path.with_name(path.name + ".draft")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
@@ -54,7 +54,7 @@ def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that a run wrote; the version of its form is checked and left out.
+    """Read a JSON object that a run wrote; check its schema version and drop it.
 
     Raises:
         DataError: it cannot be read, or a newer envgym wrote it; the file is named.
@@ -66,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _append(path: Path, lines: Iterable[str]) -> None:
-    """Append whole lines, after removing the rest of a line that a crash cut short."""
+    """Append whole lines, after removing a partial last line that a crash left."""
     with path.open("ab+") as file:
         file.truncate(_whole_lines(file))
         file.writelines(line.encode() + b"\n" for line in lines)
@@ -93,14 +93,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: pydantic.BaseModel, seed: int) -> RunFolder:
-        """Make the folder of a new run.
+        """Create the folder of a new run.
 
         Raises:
             UserError: the folder already holds a run, or cannot be made.
         """
         if (path / "recipe.toml").exists():
             raise UserError(
-                f"{path} already holds a run; go on with it (envgym train --resume {path}), "
+                f"{path} already holds a run; resume it (envgym train --resume {path}), "
                 "name another folder with --out, or delete it"
             )
         try:
@@ -156,7 +156,7 @@ class RunFolder:
         return list(read_jsonl(self._trajectories_of(step), partial(from_json, Trajectory)))
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics and trajectories of steps after ``step``: a resumed run makes them again."""
+        """Drop metrics and trajectories of steps after ``step``, which a resumed run plays again."""
         kept = [row for row in self.metrics() if row.get("step", 0) <= step]
         write_atomic(self.path / "metrics.jsonl", "".join(_metrics_line(row) + "\n" for row in kept))
         for path in (self.path / "trajectories").glob("step-*.jsonl"):

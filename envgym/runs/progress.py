@@ -67,7 +67,7 @@ class Reporter:
         """Count one unit.
 
         Args:
-            note: what to say about it.
+            note: text to show beside the count.
             line: print a line for it; otherwise lines come at most every few seconds.
         """
         self._done += 1

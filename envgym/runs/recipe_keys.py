@@ -31,11 +31,11 @@ class Key:
 
     name: str
     kind: str
-    """Type, as TOML has it: ``integer``, ``"constant" or "linear"``, ``list of strings``."""
+    """Type in TOML's terms: ``integer``, ``"constant" or "linear"``, ``list of strings``."""
     bounds: str
-    """``≥ 0, < 1``; empty where every value of the type will do."""
+    """Such as ``≥ 0, < 1``; empty if every value of the type is allowed."""
     default: Any
-    """``None`` where the key is unset by default."""
+    """``None`` if the key is unset by default."""
     required: bool
     description: str
 
@@ -58,9 +58,9 @@ def read_tables(model: type[pydantic.BaseModel], path: str = "", *, about: str =
     """Yield the table of ``model``, then those of the models inside it, in the order of their fields.
 
     Args:
-        model: what validates the table.
+        model: the model that validates the table.
         path: dotted name of the table; ``""`` for the top of a recipe.
-        about: what the table is for; the first paragraph of the model's docstring by default.
+        about: purpose of the table; the first paragraph of the model's docstring by default.
     """
     yield from _read(model, None, Table(path=path, about=_text(about), repeated=False, optional=False, keys=()))
 
@@ -101,7 +101,7 @@ def _key(name: str, field: FieldInfo, default: Any) -> Key:
 
 
 def _default(field: FieldInfo) -> Any:
-    """Return a field's default; ``None`` for one that is worked out on each machine."""
+    """Return a field's default; ``None`` for one that is computed on each machine."""
     default = field.get_default(call_default_factory=True, validated_data={})
     fixed = field.default_factory is None or isinstance(default, dict | list | tuple | pydantic.BaseModel)
     return default if fixed else None
@@ -112,7 +112,7 @@ def _text(documentation: str | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a default into what TOML can hold."""
+    """Convert a default to a value that TOML can hold."""
     match value:
         case pydantic.BaseModel():
             return _plain(value.model_dump(exclude_none=True))
@@ -127,7 +127,7 @@ def _plain(value: Any) -> Any:
 
 
 def _nested(annotation: Any) -> tuple[type[pydantic.BaseModel] | None, type | None]:
-    """Return the model that a field holds, and whether it holds a tuple or a dictionary of them."""
+    """Return the model that a field holds, and ``tuple`` or ``dict`` if it holds a collection of them."""
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return annotation, None
     origin, arguments = get_origin(annotation), [a for a in get_args(annotation) if a is not type(None)]

@@ -1,4 +1,4 @@
-"""Write the keys of a recipe as text, as a page in Markdown, or as a recipe to start from."""
+"""Write the keys of a recipe as text, as Markdown sections, or as a recipe to start from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WIDTH = 100
 
 
 def as_text(tables: Iterable[Table]) -> str:
-    """Return what a terminal shows: each key with its default, type and bounds, and what it does below."""
+    """Return the tables as plain text: each key with its default, type and bounds, its description below."""
     lines: list[str] = []
     for table in tables:
         lines += ["", _header(table) + ("  (optional)" if table.optional else ""), *_wrapped(table.about, "  ")]
@@ -47,7 +47,7 @@ def as_starter(tables: Iterable[Table], command: str, live: dict[str, Any]) -> s
     """
     lines = [
         f"# {command}",
-        "# A key that is commented out has the value that it has anyway; ## says what the next key is for.",
+        "# A key that is commented out keeps its default; ## describes the next key.",
     ]
     for table in tables:
         off = "# " if table.optional else ""
@@ -67,7 +67,7 @@ def as_starter(tables: Iterable[Table], command: str, live: dict[str, Any]) -> s
 
 
 def toml_value(value: Any) -> str:
-    """Return ``value`` as TOML writes it on one line."""
+    """Return ``value`` as one line of TOML."""
     match value:
         case dict():
             pairs = ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items())

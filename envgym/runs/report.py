@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 640, 200
 
 
 def render_report(folder: RunFolder) -> Path:
-    """Write ``report.html`` from whatever the folder holds, and return its path.
+    """Write ``report.html`` from the records in the folder, and return its path.
 
     Raises:
         DataError: a record in the folder is damaged.

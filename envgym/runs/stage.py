@@ -28,10 +28,10 @@ class Stage(Plugin, abc.ABC):
 
     @abc.abstractmethod
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
-        """Run to the end, or until asked to stop; go on from what an earlier process left in ``folder``.
+        """Run to the end, or until asked to stop; continue a run that an earlier process left in ``folder``.
 
         Args:
-            folder: of the run; the resolved recipe is in it.
+            folder: the run's folder, which holds the resolved recipe.
             reporter: shows progress.
 
         Returns:

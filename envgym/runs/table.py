@@ -8,7 +8,7 @@ __all__ = ["interval_text", "summary_table"]
 
 
 def interval_text(interval: dict[str, Any] | None) -> str:
-    """Format an interval as ``0.512 [0.430, 0.594]``, or ``-`` where nothing was measured."""
+    """Format an interval as ``0.512 [0.430, 0.594]``, or ``-`` if nothing was measured."""
     if not interval or interval["mean"] is None:
         return "-"
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"

@@ -23,10 +23,10 @@ Rival = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxFigures:
-    """Times in milliseconds, of ``print(1)`` unless said otherwise."""
+    """Times in milliseconds, of ``print(1)`` unless stated otherwise."""
 
     cold_start_ms: float
-    """The first sandbox of a fresh backend, its image being there."""
+    """Open the first sandbox of a fresh backend whose image exists, and close it."""
     warm_p50_ms: float
     warm_p99_ms: float
     bare_python_p50_ms: float
@@ -34,7 +34,7 @@ class SandboxFigures:
     reset_ms: float
     """Close a used sandbox, wiped and verified, and open the next: median."""
     executions_per_s: float
-    """By as many sandboxes at once as there are workers."""
+    """Throughput of as many concurrent sandboxes as there are workers."""
 
 
 async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
@@ -47,12 +47,12 @@ async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
 async def measure_backend(
     make: Callable[[], Backend], *, rounds: int, workers: int, rivals: Mapping[str, Rival] | None = None
 ) -> tuple[SandboxFigures, dict[str, float]]:
-    """Measure one backend that nothing else is using, and rivals in the same minutes.
+    """Measure one backend that is otherwise idle, interleaved with its rivals.
 
     Args:
         make: makes a fresh backend.
-        rounds: timed executions, at least 10; resets are a tenth of them, and so are the executions of each rival.
-        workers: sandboxes at once for the throughput.
+        rounds: number of timed executions, at least 10; a tenth as many resets and executions of each rival.
+        workers: concurrent sandboxes for the throughput.
         rivals: other ways to run ``PROGRAM``, by name.
 
     Returns:

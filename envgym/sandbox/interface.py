@@ -1,8 +1,7 @@
 """Sandboxes run untrusted code: the interface that every backend implements.
 
-A backend opens sandboxes; a sandbox executes programs and holds files until it is closed. Whatever a program
-does to itself is the *program's* outcome and comes back as a ``Status``. Only a failure that is not the
-program's raises ``SandboxError``.
+A backend opens sandboxes; a sandbox executes programs and holds files until it is closed. A program's own failure
+is its outcome and is returned as a ``Status``; only a failure of the sandbox raises ``SandboxError``.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ class Limits:
     """Resources of one sandbox. A backend that cannot enforce one of these limits refuses to open."""
 
     wall_seconds: float = 10.0
-    """Deadline of one execution, in seconds."""
+    """Deadline of each execution, in seconds."""
     total_seconds: float = 600.0
-    """Life of the sandbox from ``open`` on, in seconds; it destroys itself afterwards."""
+    """Lifetime of the sandbox from ``open`` on, in seconds; it destroys itself afterwards."""
     memory_bytes: int = 256 * 2**20
     """Memory of all its processes and its temporary files together, in bytes; there is no swap."""
     disk_bytes: int = 32 * 2**20
     """Size of each writable folder, in bytes."""
     output_bytes: int = 2**20
-    """Kept bytes per stream; longer output is cut in the middle and the status is ``OUTPUT_LIMIT``."""
+    """Bytes kept per stream; longer output is cut in the middle and the status is ``OUTPUT_LIMIT``."""
     processes: int = 64
     """Processes and threads alive at once."""
     open_files: int = 256
@@ -66,12 +65,12 @@ class ExecResult:
 
     status: Status
     exit_code: int | None
-    """``None`` when a signal ended the program."""
+    """``None`` if a signal ended the program."""
     signal: int | None = None
     stdout: bytes = b""
     stderr: bytes = b""
     queue_seconds: float = 0.0
-    """Time spent waiting for a free slot; not counted against the deadline."""
+    """Time spent waiting for a free slot, in seconds; not counted against the deadline."""
     run_seconds: float = 0.0
 
     @property
@@ -124,7 +123,7 @@ class Sandbox(abc.ABC):
 
         Raises:
             ValueError: a path is absolute, climbs out, or is not a plain name.
-            OSError: the program left no room for them, or broke the sandbox; that is the program's doing.
+            OSError: the program left no room for them, or broke the sandbox: its own fault.
             SandboxError: the sandbox failed.
         """
 
@@ -135,7 +134,7 @@ class Sandbox(abc.ABC):
         Raises:
             ValueError: the path is not allowed, or the file is larger than ``limit`` bytes.
             FileNotFoundError: there is no regular file of that name.
-            OSError: the program made it unreadable, or broke the sandbox; that is the program's doing.
+            OSError: the program made it unreadable, or broke the sandbox: its own fault.
             SandboxError: the sandbox failed.
         """
 
@@ -153,17 +152,17 @@ class Sandbox(abc.ABC):
 
 
 class Backend(Plugin, abc.ABC):
-    """Opens sandboxes of one technology, and owns what they share (a warm pool, a client)."""
+    """Opens sandboxes of one technology, and owns their shared resources (a warm pool, a client)."""
 
     isolated: ClassVar[bool] = True
     """True if hostile programs are contained. ``auto`` never picks a backend that is not isolated."""
     rank: ClassVar[int] = 0
-    """``auto`` tries the isolating backend with the highest rank first; of equals, by name."""
+    """``auto`` tries the isolating backends in descending order of rank, and equal ranks by name."""
 
     @classmethod
     @abc.abstractmethod
     def unavailable(cls) -> str | None:
-        """Return why this machine cannot run the backend and what to do about it, or ``None`` if it can."""
+        """Return the reason why this machine cannot run the backend, with a remedy, or ``None`` if it can."""
 
     @classmethod
     def clean(cls) -> int:
@@ -171,11 +170,11 @@ class Backend(Plugin, abc.ABC):
         return 0
 
     async def prepare(self) -> str:
-        """Prepare what the sandboxes share, e.g. an image, and return its name; ``open`` does so on demand.
+        """Prepare the sandboxes' shared parts, e.g. an image, and return its name; ``open`` does so on demand.
 
         Raises:
-            UserError: this machine or the backend's settings do not allow it; the message says what to do.
-            SandboxError: it failed.
+            UserError: this machine or the backend's settings do not allow it; the message names a remedy.
+            SandboxError: the preparation failed.
         """
         return ""
 
@@ -189,4 +188,4 @@ class Backend(Plugin, abc.ABC):
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Close every sandbox and free what they shared. Safe to call twice."""
+        """Close every sandbox and free the shared resources. Safe to call twice."""

@@ -49,9 +49,9 @@ print(json.dumps({
 def probe(folders: Collection[str]) -> str:
     """Return the source of a Linux program that prints one JSON object: user, rights, limits, network, folders.
 
-    Limits of control groups are the words that the kernel writes, or null where there is no such file.
+    Control-group limits are the words that the kernel writes, or null if the file does not exist.
 
     Args:
-        folders: whose sizes it tells, in bytes by absolute path; null for one that is not there.
+        folders: folders to size, in bytes by absolute path; null for a missing one.
     """
     return _PROGRAM % repr(list(folders))

@@ -12,7 +12,7 @@ from envgym.sandbox.interface import Backend
 __all__ = ["AUTO", "sandboxes", "select_backend"]
 
 AUTO = "auto"
-"""Stands for the isolating backend with the highest rank that works on this machine."""
+"""Selects the isolating backend with the highest rank that works on this machine."""
 
 sandboxes: Registry[Backend] = Registry("sandbox", "envgym.sandboxes", "envgym.sandbox.interface:Backend")
 """Every sandbox backend that is installed or registered."""

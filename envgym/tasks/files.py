@@ -1,4 +1,4 @@
-"""Tasks from files of rows: two files, or one that the content's hash divides."""
+"""Tasks from files of rows: one file per split, or a single one that is split by content hash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envgym.tasks.rows import read_rows
 __all__ = ["load_split", "row_id", "text_of"]
 
 MakeTask = Callable[[str, dict[str, Any], Split], Task]
-"""Makes a task of ``(where, row, split)``; ``where`` names the file and the row for error messages."""
+"""Makes a task from ``(where, row, split)``; ``where`` names the file and the row for error messages."""
 
 
 def load_split(
@@ -22,10 +22,10 @@ def load_split(
     """Read the tasks of one split.
 
     Args:
-        split: which to return.
-        train_file: rows to train on; all rows when there is no ``held_out_file``.
+        split: the split to return.
+        train_file: rows to train on; all rows if there is no ``held_out_file``.
         held_out_file: rows to evaluate on; ``""`` holds out one row of ``train_file`` in five.
-        columns: what every row must have.
+        columns: columns that every row must have.
         make: turns a row into a task.
 
     Raises:
@@ -52,7 +52,7 @@ def load_split(
 
 
 def row_id(where: str, split: Split) -> str:
-    """Make a task id that names split, file and row: the two files of ``load_split`` may share a name."""
+    """Return a task id from split, file and row, because the two files of ``load_split`` may share a name."""
     return f"{split}/{where.replace(', row ', '/')}"
 
 

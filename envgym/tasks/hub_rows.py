@@ -16,7 +16,7 @@ HUB = "hf:"
 
 
 def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
-    """Return a title for error messages, and the numbered rows of ``PATH@CONFIG#SPLIT``.
+    """Return a title for error messages, and the rows of ``PATH@CONFIG#SPLIT``, numbered from 1.
 
     No code of a data set is run: ``datasets`` 4 and later load data files only.
 
@@ -27,7 +27,7 @@ def hub_rows(name: str) -> tuple[str, Iterator[tuple[int, dict[str, Any]]]]:
     datasets = require("datasets", HUB + name)
     rest, _, split = name.partition("#")
     path, _, config = rest.partition("@")
-    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # the hub would be asked
+    if path.startswith(("/", ".", "~")) and not Path(path).expanduser().is_dir():  # else the hub is queried
         raise DataError(f"{HUB}{name}: no such folder")
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

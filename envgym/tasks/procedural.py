@@ -31,16 +31,16 @@ def check_split(split: str) -> Split:
 
 
 class ProceduralTasks(Sequence[Task]):
-    """``size`` tasks, made on demand by a seeded generator.
+    """A sequence of ``size`` tasks, made on demand by a seeded generator.
 
-    A task belongs to the split that the hash of its *content* says, so the splits are disjoint whatever the
-    seeds are: a problem that training can draw is never held out.
+    The hash of a task's *content* decides its split, so that the splits are disjoint for all seeds: a problem that
+    training can draw is never held out.
 
     Args:
         generate: makes one task from a generator; it must set the split it is given.
-        split: which side of the hash to keep.
-        size: how many tasks the sequence holds.
-        seed: names the sequence.
+        split: the split to draw tasks of.
+        size: length of the sequence.
+        seed: selects the sequence.
     """
 
     def __init__(

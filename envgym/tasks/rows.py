@@ -21,7 +21,7 @@ def data_path(name: str) -> Path:
     """Find a data file: an existing path as given, or a name in the folder ``$ENVGYM_DATA``.
 
     Raises:
-        DataError: there is no such file; the message says where it was looked for.
+        DataError: there is no such file; the message lists the paths tried.
     """
     folder = os.environ.get("ENVGYM_DATA")
     tried = [Path(name), *([Path(folder) / name] if folder else [])]
@@ -40,8 +40,8 @@ def read_rows(name: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
     Args:
         name: a JSON lines file, or a ``.json`` file that holds a list, as ``data_path`` finds it, gzipped
             (``.gz``) or not; or ``hf:PATH@CONFIG#SPLIT``, where PATH is a folder (of ``save_to_disk``, or of data
-            files) or a name on the hub, CONFIG may be left out, and SPLIT is ``train`` unless said.
-        columns: what every row must have.
+            files) or a name on the hub, CONFIG may be left out, and SPLIT is ``train`` by default.
+        columns: columns that every row must have.
 
     Yields:
         ``(where, row)``, where ``where`` names the file and the row for error messages. Rows count from 1; those
@@ -95,7 +95,7 @@ def _decode(where: str, text: str) -> Any:
 
 
 def changed_at(name: str) -> int:
-    """Return when the file of ``read_rows(name)`` last changed, in nanoseconds; 0 for a data set.
+    """Return the modification time of the file of ``read_rows(name)``, in nanoseconds; 0 for a data set.
 
     Raises:
         DataError: there is no such file.

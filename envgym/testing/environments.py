@@ -20,11 +20,11 @@ __all__ = ["EnvironmentContract"]
 class EnvironmentContract:
     """Run each check of ``envgym check`` as one test.
 
-    What a subclass sets:
+    A subclass sets:
         env: id of the environment, or ``"package.module:Class"``.
         settings: fields of its ``Config``.
         sandbox: backend for environments that run programs.
-        episodes: tasks of each split that are played.
+        episodes: number of tasks of each split that are played.
     """
 
     env: ClassVar[str]
@@ -53,5 +53,5 @@ class EnvironmentContract:
 
     @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
     def test_the_quality_gate_is_passed(self, subject: Subject, check: Check) -> None:
-        """Pass one check; ``Check.mend`` says what to do about a fault."""
+        """Pass one check; ``Check.mend`` advises on mending a fault."""
         assert check.faults(subject) == [], check.mend

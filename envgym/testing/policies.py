@@ -20,11 +20,11 @@ from envgym.testing.play import play
 __all__ = ["PolicyContract"]
 
 _CANCELLED_AFTER = (0.0, 0.01)
-"""Seconds: before a policy begins to work, and while a slow one does."""
+"""Delays in seconds: before a policy begins to work, and while a slow one does."""
 _PATIENCE = 10.0
-"""Seconds for a cancelled action to end."""
+"""Time for a cancelled action to end, in seconds."""
 _AT_ONCE = 4
-"""Sessions."""
+"""Number of concurrent sessions."""
 
 
 class _Lookup(ChatEnv):
@@ -45,12 +45,12 @@ class _Lookup(ChatEnv):
 
 
 class PolicyContract:
-    """Test what every policy guarantees: sessions that are independent, seeded, and can be abandoned.
+    """Test that the sessions of a policy are independent, seeded, and can be abandoned.
 
-    What a subclass sets:
+    A subclass sets:
         policy: name of the policy, or ``"package.module:Class"``.
         settings: fields of its ``Config``.
-        repeatable: whether equal seeds give equal actions; not all servers can promise it.
+        repeatable: true if equal seeds give equal actions, which not every server guarantees.
     """
 
     policy: ClassVar[str]
@@ -89,7 +89,7 @@ class PolicyContract:
             assert first.messages == again.messages
 
     def test_sessions_run_at_once_without_disturbing_each_other(self, opened: Policy) -> None:
-        """Act in several sessions concurrently as each acts alone."""
+        """Run several sessions concurrently, and find the actions of each run alone."""
 
         async def together() -> list[Completion]:
             return await asyncio.gather(*(_first(opened, seed) for seed in range(_AT_ONCE)))
@@ -108,7 +108,7 @@ class PolicyContract:
             await asyncio.sleep(after)
             acting.cancel()
             await asyncio.wait({acting}, timeout=_PATIENCE)
-            assert acting.done(), "act() goes on after it was cancelled"
+            assert acting.done(), "act() continues after it was cancelled"
             await session.close()
 
         run_sync(cancel())
@@ -125,7 +125,7 @@ class PolicyContract:
         run_sync(close())
 
     def test_the_hidden_reference_changes_nothing(self, opened: Policy) -> None:
-        """Play two tasks that differ in their reference alone."""
+        """Play two tasks that differ only in their reference."""
         if self.repeatable:
             env = _Lookup()
             task = env.task_list("train")[0]

@@ -42,14 +42,14 @@ sys.exit("said")
 
 
 class SandboxContract:
-    """Test that honest programs run as they should, and that what ends one is told apart.
+    """Test that honest programs run as they should, and that statuses tell their endings apart.
 
-    What a subclass sets:
+    A subclass sets:
         backend: name of the backend, or ``"package.module:Class"``.
         settings: fields of its ``Config``.
-        limits: of the sandboxes that the tests open.
+        limits: limits of the sandboxes that the tests open.
 
-    A backend with ``isolated = True`` must inherit ``IsolatedSandboxContract``, which asks for more.
+    A backend with ``isolated = True`` must inherit ``IsolatedSandboxContract``, which demands more.
     """
 
     backend: ClassVar[str]
@@ -84,7 +84,7 @@ class SandboxContract:
         run_sync(sandbox.close())  # safe to call twice
 
     def test_an_isolating_backend_is_tested_for_isolation(self, opened: Backend) -> None:
-        """Refuse a claim of isolation that no test looks at."""
+        """Refuse an untested claim of isolation."""
         assert not opened.isolated or isinstance(self, IsolatedSandboxContract)
 
     @pytest.mark.parametrize("name", _ENDINGS)
@@ -133,7 +133,7 @@ class SandboxContract:
         assert run_sync(sandbox.exec(["no-such-command"])).status is Status.NONZERO
 
     def test_every_program_starts_afresh(self, sandbox: Sandbox) -> None:
-        """Leave no name behind for the next program."""
+        """Run two programs, and find no name of the first in the second."""
         assert _run(sandbox, "x = 1; print(__name__)").text == "__main__\n"
         assert "NameError" in _run(sandbox, "print(x)").error_text
 
@@ -144,7 +144,7 @@ class SandboxContract:
 
     @pytest.mark.parametrize("name", _HONEST)
     def test_honest_programs_are_not_in_the_way(self, sandbox: Sandbox, name: str) -> None:
-        """Run what honest programs do."""
+        """Run the common work of honest programs."""
         result = _run(sandbox, _HONEST[name])
         assert (result.status, result.text) == (Status.OK, "3\n"), result
 
@@ -168,7 +168,7 @@ class SandboxContract:
         assert run_sync(sandbox.run_cell(gone)).text == "False\n"
 
     def test_sandboxes_share_nothing_and_run_at_once(self, opened: Backend) -> None:
-        """Write one file of one name in three sandboxes."""
+        """Write a file of the same name in three concurrent sandboxes."""
 
         async def write(name: str) -> str:
             async with await opened.open(self.limits) as sandbox:
@@ -183,14 +183,14 @@ class SandboxContract:
 
 
 class IsolatedSandboxContract(SandboxContract):
-    """Test that a hostile program is contained, besides what ``SandboxContract`` asks.
+    """Test that hostile programs are contained, besides the demands of ``SandboxContract``.
 
     These are samples, not a proof, and bounded: a backend that contains nothing does not bring the host down.
-    See docs/sandbox-security.md for what a backend should stand up to.
+    docs/sandbox-security.md describes the attacks that a backend should withstand.
     """
 
     def test_memory_is_limited(self, sandbox: Sandbox) -> None:
-        """End a program that takes all it can get."""
+        """End a program that allocates without bound."""
         result = _run(sandbox, "blocks = [bytearray(b'x' * 2**20) for _ in range(1024)]")
         assert result.status is Status.OOM, result
 
@@ -209,7 +209,7 @@ class IsolatedSandboxContract(SandboxContract):
         assert _run(sandbox, few).status is Status.OK
 
     def test_there_is_no_network(self, sandbox: Sandbox) -> None:
-        """Fail at once to reach an address outside."""
+        """Refuse a connection to an outside address at once."""
         result = _run(sandbox, "import socket\nsocket.create_connection(('1.1.1.1', 80), 3)")
         assert result.status is Status.NONZERO
         assert "OSError" in result.error_text

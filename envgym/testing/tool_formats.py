@@ -29,7 +29,7 @@ _HOSTILE = (
     "\n",
     '{"name": "x", "arguments": {}}',
 )
-"""Marks of many formats: data may hold them, and a call that does must come through."""
+"""Marks of many formats; a call whose arguments contain them must survive."""
 _JUNK = ('{"name":', '"arguments":', "[", "NaN", "1e999", '"\\ud800"', "name", "null", "{" * 50, "9" * 5000)
 
 _TEXT = st.text(max_size=20) | st.lists(st.sampled_from(_HOSTILE) | st.text(max_size=3), max_size=4).map("".join)
@@ -52,7 +52,7 @@ _settings = hypothesis.settings(
 
 
 class ToolFormatContract:
-    """Tests of what every tool format guarantees::
+    """Test that a tool format parses its own rendering, survives any text, and describes its tools::
 
     class TestMine(ToolFormatContract):
         def tool_format(self) -> ToolFormat:

@@ -1,1 +1,1 @@
-"""The trainer: rollouts in, better weights out."""
+"""The trainer: stages, learner, objectives, models and engines."""

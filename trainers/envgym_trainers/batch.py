@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 __all__ = ["Batch", "Outputs", "Sample", "Unit", "as_units", "collate", "micro_batches"]
 
 _OPTIONAL = ("returns", "values", "old_logprobs", "reference_logprobs")
-"""Columns of a sample that a batch has where every sample has them."""
+"""Columns that a batch has only if every sample has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class Sample:
     advantages: Tensor | None = None
     """[T] float: set by the objective; None counts as 0."""
     returns: Tensor | None = None
-    """[T] float: what a critic is to predict at each sampled token; set by the objective."""
+    """[T] float: the critic's target at each sampled token; set by the objective."""
     values: Tensor | None = None
     """[T] float: the critic's prediction before this step's first update."""
     old_logprobs: Tensor | None = None
@@ -85,7 +85,7 @@ class Sample:
 
     @property
     def model_tokens(self) -> int:
-        """Number of tokens the policy sampled."""
+        """Number of tokens that the policy sampled."""
         return int(self.mask.sum())
 
     def spread(self, value: float) -> Tensor:
@@ -117,15 +117,15 @@ class Batch:
     advantages: Tensor
     """[B, T] float32; 0 outside the mask."""
     unit: Tensor
-    """[B] int64: index of the row's unit; the rows of a unit stand together, in its order."""
+    """[B] int64: index of the row's unit; the rows of a unit are adjacent, in its order."""
     returns: Tensor | None = None
-    """[B, T] float32: targets of the critic, or None when there is none."""
+    """[B, T] float32: targets of the critic, or None without a critic."""
     values: Tensor | None = None
-    """[B, T] float32: the critic's predictions before the step, or None when there is none."""
+    """[B, T] float32: the critic's predictions before the step, or None without a critic."""
     old_logprobs: Tensor | None = None
     """[B, T] float32: o, or None for the current policy's own."""
     reference_logprobs: Tensor | None = None
-    """[B, T] float32: f, or None when no reference model is used."""
+    """[B, T] float32: f, or None without a reference model."""
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the same batch with every tensor on ``device``."""
@@ -143,7 +143,7 @@ class Outputs:
     entropy: Tensor
     """[B, T] in nats, detached."""
     values: Tensor | None = None
-    """[B, T] of the critic, with gradient: ``[b, t]`` is the value of the state in which token t was sampled."""
+    """[B, T] values of the critic, with gradient: ``[b, t]`` is that of the state in which token t was sampled."""
 
 
 def collate(units: Sequence[Unit], pad_id: int) -> Batch:
@@ -151,7 +151,7 @@ def collate(units: Sequence[Unit], pad_id: int) -> Batch:
 
     Args:
         units: at least one.
-        pad_id: any id of the vocabulary; it is neither attended to nor trained on.
+        pad_id: any id of the vocabulary; padding is neither attended to nor trained on.
 
     Raises:
         ValueError: no samples, or an optional column that only some samples carry.
@@ -185,14 +185,14 @@ def _pad_optional(name: str, rows: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def micro_batches(units: Sequence[Unit], max_tokens: int) -> list[list[Unit]]:
-    """Pack the units of a group together, which share their prompt, and groups of like length.
+    """Pack units into micro-batches: those of a group together, as they share a prompt, and groups of like length.
 
-    The longest come first: a batch that does not fit in memory fails at the start of the step.
+    The longest come first, so that a batch that does not fit in memory fails at the start of the step.
 
     Args:
         units: in any order.
-        max_tokens: most positions of one micro-batch, padding included. A larger unit gets one of its own,
-            because a unit cannot be split.
+        max_tokens: maximum number of positions of one micro-batch, padding included. A larger unit gets a
+            micro-batch of its own, because a unit cannot be split.
 
     Raises:
         ValueError: ``max_tokens`` is not positive.

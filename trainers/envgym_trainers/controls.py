@@ -1,7 +1,7 @@
 """Control rewards: train on rewards that say little or nothing about the task (arXiv 2506.10947).
 
-Evaluation never sees a control; it replaces the reward of training alone, the unshaped success that dynamic
-sampling looks at included. What a run still gains under one is not due to the reward.
+A control replaces the reward in training only, the unshaped success that dynamic sampling uses included;
+evaluation never sees it. Any gain of a run under a control is not due to the reward.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LABEL = "control/wrong_label"
 
 
 class RewardSettings(Section):
-    """The reward that training sees."""
+    """The reward used in training."""
 
     control: Literal["none", "random", "format", "wrong_label"] = pydantic.Field(
         default="none",
@@ -40,8 +40,8 @@ class RewardSettings(Section):
 def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
     """Return reward and unshaped success of a trajectory under a control; both are NaN where it is missing data.
 
-    Coins and noise are seeded by the trajectory. Noise comes last: a success is a score whose accuracy is 1. A
-    nested episode has no label of another task's, so under ``wrong_label`` it is missing.
+    Coins and noise are seeded by the trajectory. Noise is applied last, to successes (accuracy 1) and failures. A
+    nested episode has no score under another task's reference, so under ``wrong_label`` it is missing.
     """
     score = trajectory.score
     if trajectory.failed or score is None:
@@ -71,7 +71,7 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
 
 
 async def mislabel(env: ChatEnv, trajectory: Trajectory, other: Task) -> None:
-    """Store with the trajectory the score that it gets when ``other``'s reference replaces its own task's.
+    """Store with the trajectory its score under the reference of ``other``.
 
     Raises:
         EpisodeError: the verifier failed.

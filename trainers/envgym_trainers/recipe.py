@@ -76,7 +76,7 @@ class RewardModelConfig(Section):
 
 
 class AuxiliaryConfig(Section):
-    """Models beside the policy; each is made only where the objective asks for it."""
+    """Models beside the policy; each is loaded only if the objective needs it."""
 
     reference: ReferenceConfig = ReferenceConfig()
     critic: CriticConfig = CriticConfig()
@@ -96,9 +96,7 @@ class SandboxConfig(Section):
     name: str = pydantic.Field(
         default="auto", description="a backend; auto is the best isolating one that works here"
     )
-    settings: dict[str, Any] = pydantic.Field(
-        default_factory=dict, description="settings of the backend, where one is named"
-    )
+    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the named backend")
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -113,7 +111,7 @@ class RoleConfig(Section):
         examples=["gold"],
         description="gold, a policy's name, package.module:Class, a model's or run's folder, or URL#MODEL",
     )
-    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="of that policy")
+    settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of that policy")
 
 
 class StageRecipe(Stage.Config):
@@ -128,7 +126,7 @@ class StageRecipe(Stage.Config):
         min_length=1, description="One environment of the mix; a recipe has one such table or more."
     )
     roles: dict[str, RoleConfig] = pydantic.Field(
-        default_factory=dict, description="by role; the policy being trained plays those that are not named"
+        default_factory=dict, description="policies by role; the policy being trained plays the other roles"
     )
     sampling: SamplingConfig = SamplingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -142,7 +140,7 @@ class ReinforcementRecipe(StageRecipe):
 
     steps: int = pydantic.Field(default=100, ge=1, description="steps of sampling and learning")
     max_minutes: float = pydantic.Field(
-        default=0.0, ge=0, description="training ends cleanly after so many minutes; 0 is no limit"
+        default=0.0, ge=0, description="minutes after which training ends cleanly; 0 is no limit"
     )
     groups: int = pydantic.Field(default=8, ge=1, description="groups per step, over the whole mix")
     group_size: int = pydantic.Field(default=8, ge=2, description="trajectories per group")
@@ -163,7 +161,7 @@ class SupervisedRecipe(StageRecipe):
     """Imitation of the environments' scripted experts."""
 
     examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
-    epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; parts of one count")
+    epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; may be fractional")
     batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")
     noise: float = pydantic.Field(
         default=0.0, ge=0, lt=1, description="share of the expert tokens replaced by random ones"

@@ -48,7 +48,7 @@ def test_a_new_run_says_what_it_is_and_with_what_it_was_made(folder: RunFolder) 
 
 
 def test_a_folder_that_cannot_be_a_run_is_refused(folder: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"already holds a run; go on with it .envgym train --resume"):
+    with pytest.raises(UserError, match=r"already holds a run; resume it .envgym train --resume"):
         RunFolder.create(folder.path, Recipe(), 0)
     with pytest.raises(UserError, match=r"no run in .*: it has no recipe.toml"):
         RunFolder.existing(tmp_path)

@@ -103,5 +103,5 @@ def test_each_test_finds_what_it_is_for(kind: type[Broken], test: str) -> None:
 
 def test_a_policy_that_will_not_be_cancelled_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envgym.testing.policies._PATIENCE", 0.05)
-    with pytest.raises(AssertionError, match="goes on after it was cancelled"):
+    with pytest.raises(AssertionError, match="continues after it was cancelled"):
         PolicyContract().test_a_cancelled_action_ends_and_another_session_works(Stubborn(), 0.01)

@@ -1,4 +1,4 @@
-"""From messages to token ids, turn by turn, without ever re-tokenising what was sampled."""
+"""Render messages to token ids, turn by turn, without ever re-tokenising sampled text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Conversation"]
 class Conversation:
     """One conversation rendered with the tokenizer's chat template.
 
-    The ids of turn k+1 continue those of turn k whenever the template leaves history alone. Where it rewrites
-    history (drops earlier reasoning, say) the whole prompt is rendered anew and the turn says ``fork``.
+    The ids of turn k+1 continue those of turn k as long as the template leaves history alone. If it rewrites
+    history (drops earlier reasoning, say), the whole prompt is rendered anew and the turn is marked ``fork``.
 
-    A template that knows nothing of tools would hide them: then the system message describes them.
+    If the template ignores tools, the system message describes them.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Conversation:
         """Text of the stop token that ended the last turn, or ``""``."""
 
     def prompt(self, messages: Sequence[Message]) -> tuple[list[int], bool]:
-        """Render ``messages`` to the ids that stand before the next completion.
+        """Render ``messages`` to the ids before the next completion.
 
         Returns:
-            the ids, and whether they replace the conversation instead of continuing it.
+            the ids, and true if they replace the conversation instead of continuing it.
         """
         first = not self._history
         self._history.extend({"role": m.role, "content": self._plain(m.content)} for m in messages)
@@ -55,7 +55,7 @@ class Conversation:
         return self.encode(new), fork
 
     def sampled(self, ids: Sequence[int], stops: Sequence[int]) -> str:
-        """Record a completion and return its text, without the token that ended it."""
+        """Record a completion and return its text without the stop token."""
         ended = bool(ids) and ids[-1] in stops
         text = self._decode(ids[:-1] if ended else ids)
         self._stop = self._decode(ids[-1:]) if ended else ""
@@ -64,7 +64,7 @@ class Conversation:
         return text
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of template or model text; special tokens are recognised in it."""
+        """Return the token ids of template or model text, special tokens recognised."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
@@ -86,7 +86,7 @@ class Conversation:
             self._history.insert(0, {"role": "system", "content": self._described})
 
     def _plain(self, content: str) -> str:
-        """Break up special tokens in an environment's text: a document cannot end a turn or open a role."""
+        """Break up special tokens in an environment's text, so that no document can end a turn or open a role."""
         for token in self._specials:
             while token in content:
                 content = content.replace(token, token[0] + " " + token[1:] if len(token) > 1 else "")

@@ -19,14 +19,14 @@ from envgym_trainers.models.placement import Device, Dtype
 __all__ = ["EnginePolicy", "ModelPolicy"]
 
 _MIN_ROOM = 4
-"""Tokens: a completion with less room than this is not begun."""
+"""Minimum number of free tokens to begin a completion."""
 
 
 class EnginePolicy(Policy):
-    """Samples completions from an engine, which stays the caller's to close.
+    """Samples completions from an engine, which the caller closes.
 
     Args:
-        engine: samples.
+        engine: samples the completions.
         language_model: renders conversations and reads tool calls; the engine runs it, or a copy of it.
         settings: fields of ``Config``.
     """
@@ -57,7 +57,7 @@ class ModelPolicy(Policy):
     """
 
     class Config(EnginePolicy.Config):
-        """The model, the engine that runs it, and how completions are sampled."""
+        """The model, its engine, and the sampling of completions."""
 
         path: str = pydantic.Field(description="as model.path; a run's folder stands for its newest checkpoint")
         context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")

@@ -1,1 +1,1 @@
-"""Engines: they sample tokens for many conversations at once."""
+"""Engines, which sample tokens for many conversations concurrently."""

@@ -17,13 +17,14 @@ __all__ = ["SlotCache"]
 class SlotCache(Cache):
     """Keys and values of ``slots`` conversations, [slots, heads, capacity, head size] per layer.
 
-    Before each forward pass ``place`` says which rows the batch is and where its tokens go. Rows ``0..n-1`` are
-    read as a view, so a decoding step copies no keys; any other set of rows is gathered.
+    Before each forward pass ``place`` sets the batch's rows and the positions of its tokens. Rows ``0..n-1`` are
+    read as a view, so that a decoding step copies no keys; any other set of rows is gathered.
 
     Args:
-        config: of the model.
-        slots: conversations that hold a row at once.
-        capacity: tokens that a row can hold; one cell more takes padding, which is never read.
+        config: configuration of the model.
+        slots: number of rows, each held by one conversation.
+        capacity: tokens that a row can hold. One more cell takes the padding, which is written but never read, so
+            that rows of any length fit one rectangular batch.
 
     Raises:
         UserError: the model has layers that do not attend to the whole past.
@@ -46,13 +47,13 @@ class SlotCache(Cache):
         """Declare the next forward pass.
 
         Args:
-            rows: which conversations the batch is. [B]
-            positions: where each of its tokens goes; padding goes to ``capacity``. [B, Q]
+            rows: the cache row of each sequence in the batch. [B]
+            positions: the cell of each token; padding goes to ``capacity``. [B, Q]
             visible: length of the longest row, the new tokens included.
-            contiguous: ``rows`` is ``0..B-1``.
+            contiguous: true if ``rows`` is ``0..B-1``.
 
         Returns:
-            True where a token may look. [B, 1, Q, visible]
+            the attention mask, True where a token may attend. [B, 1, Q, visible]
         """
         self.rows, self.contiguous = rows, contiguous
         self.positions, self.visible = positions, visible
@@ -76,7 +77,7 @@ class SlotCache(Cache):
 
 
 def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
-    """Refuse layers that forget. A window as long as a conversation hides nothing, so it may stay."""
+    """Refuse layers that attend to part of the past. A window as long as a conversation hides nothing."""
     found = partial_attention(config)
     other = [kind for kind, window in found.items() if not window]
     if other:
@@ -90,7 +91,7 @@ def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
 
 
 class _SlotLayer(CacheLayerMixin):
-    """One layer's storage; the owner says where to write and what to read."""
+    """One layer's storage; the owner decides where to write and what to read."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -113,7 +114,7 @@ class _SlotLayer(CacheLayerMixin):
         return self.keys[rows, :, : owner.visible], self.values[rows, :, : owner.visible]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make the storage. The model's own states say how many heads there are, how large, and where."""
+        """Allocate the storage; the first states give the number of heads, their size, dtype and device."""
         owner = self._owner
         self.keys, self.values = (
             torch.zeros(
@@ -134,5 +135,5 @@ class _SlotLayer(CacheLayerMixin):
         return self._owner.visible
 
     def get_max_length(self) -> int:
-        """Return the tokens that a row can hold."""
+        """Return the number of tokens that a row can hold."""
         return self._owner.capacity

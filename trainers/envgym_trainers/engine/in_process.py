@@ -19,10 +19,10 @@ __all__ = ["InProcessEngine"]
 
 
 class InProcessEngine(Engine):
-    """Continuous batching over one cache row per conversation; what conversations share is run once.
+    """Continuous batching over one cache row per conversation; shared prefixes are run once.
 
-    Where the trainer changes the very model that the engine runs, new weights cost nothing; an engine made with a
-    model of its own copies them.
+    If the trainer updates the very model that the engine runs, new weights cost nothing; an engine with a model of
+    its own copies them.
     """
 
     class Config(Engine.Config):
@@ -50,11 +50,11 @@ class InProcessEngine(Engine):
         return self._loop.version
 
     def open(self) -> EngineSession:
-        """Begin a conversation. One that waits for its next turn may lose its cache row, and is then run again."""
+        """Begin a conversation. Between its turns it may lose its cache row, and is then run again."""
         return _Session(self._loop, self.capacity)
 
     async def update_weights(self, language_model: LanguageModel, version: int) -> None:
-        """Count a new version, after copying the weights unless the engine runs that very model."""
+        """Set the new version, after copying the weights unless the engine runs that very model."""
         if language_model.model is self.language_model.model:
             self.check()
             self._loop.version = version
@@ -71,7 +71,7 @@ class InProcessEngine(Engine):
         await self._loop.between_steps(copy)
 
     def statistics(self) -> EngineStatistics:
-        """Count the work done so far."""
+        """Return the counts of work done so far."""
         return EngineStatistics(sampled_tokens=self._loop.tokens, completions=self._loop.completions)
 
     def check(self) -> None:
@@ -79,19 +79,19 @@ class InProcessEngine(Engine):
         self._loop.check()
 
     async def close(self) -> None:
-        """End the thread; whoever still waits gets a ``PolicyError``. Safe to call twice."""
+        """Stop the thread; pending calls raise ``PolicyError``. Safe to call twice."""
         await self._loop.close()
 
 
 class _Session(EngineSession):
-    """One conversation's place in the engine."""
+    """One conversation in the engine."""
 
     def __init__(self, loop: SamplingLoop, capacity: int) -> None:
         self._loop = loop
         self._capacity = capacity
         self._row = Row()
         self._busy = False
-        """A call runs, or did not come to its end."""
+        """True while a call runs, and for good after one was cancelled or failed."""
 
     @property
     def length(self) -> int:
@@ -125,7 +125,7 @@ class _Session(EngineSession):
 
 
 def _refuse_others(new: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
-    """Raise ``UserError`` where names or shapes differ: a copy must not fail half-way."""
+    """Raise ``UserError`` if names or shapes differ, before a copy could fail half-way."""
     odd = sorted(new.keys() ^ own.keys()) or [name for name in own if new[name].shape != own[name].shape]
     if odd:
         raise UserError(

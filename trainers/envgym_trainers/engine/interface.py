@@ -1,6 +1,6 @@
-"""Engines: what samples tokens for policies, behind an interface that says nothing of where the model runs.
+"""The interface of engines, which sample tokens for policies wherever the model runs.
 
-An engine in this process and a client of an inference server fit alike: ids go in, ids and log-probs come out,
+It fits an engine in this process and a client of an inference server: ids go in, ids and log-probs come out,
 weights are sent with their version, and a conversation is a session whose cache the engine may keep.
 """
 
@@ -29,9 +29,9 @@ class Sampled:
     logprobs: list[float]
     """[N]: log-prob of each id under the distribution it was drawn from, temperature included, in nats."""
     ended: bool
-    """The last id ends the turn; otherwise the token budget did."""
+    """True if the last id ends the turn; false if the token budget ended it."""
     version: int
-    """The oldest weights that sampled one of ``ids``."""
+    """Version of the oldest weights that sampled one of ``ids``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class EngineStatistics:
 
     sampled_tokens: int
     completions: int
-    """Calls of ``sample`` that were answered."""
+    """Number of calls of ``sample`` that returned."""
 
 
 class EngineSession(abc.ABC):
@@ -52,37 +52,37 @@ class EngineSession(abc.ABC):
     @property
     @abc.abstractmethod
     def length(self) -> int:
-        """Tokens that the conversation holds, sampled ones included."""
+        """Number of tokens in the conversation, sampled ones included."""
 
     @abc.abstractmethod
     def rewrite(self) -> None:
-        """Forget the conversation: the next ``sample`` brings the whole prompt."""
+        """Clear the conversation; the next ``sample`` brings the whole prompt."""
 
     @abc.abstractmethod
     async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
         """Append ``new_ids`` and sample until an id ends the turn, or up to ``max_tokens``.
 
         Every engine guarantees that log-probs are those of the distribution sampled from, as a plain forward pass
-        over the whole conversation gives them; that a cache made by older weights is never read; and that to
-        cancel the call frees what it held. Equal seeds give equal draws where the engine's arithmetic does not
-        depend on what else is in its batch.
+        over the whole conversation gives them; that a cache made by older weights is never read; and that
+        cancelling the call frees its resources. Equal seeds give equal draws as far as the engine's arithmetic
+        does not depend on the rest of its batch.
 
         Args:
-            new_ids: what stands between the conversation so far and the completion. [P]
-            max_tokens: of the completion.
+            new_ids: ids between the conversation so far and the completion. [P]
+            max_tokens: maximum length of the completion.
             temperature: of sampling; 0 takes the most likely id and reports its log-prob at temperature 1.
-            seed: of the draws.
+            seed: seed of the draws.
 
         Raises:
             PolicyError: the engine stopped or was closed; the episode is missing data.
-            ValueError: nothing to start from, no token asked for, or more than the engine's capacity. The session
-                is as it was.
+            ValueError: an empty conversation, no tokens to sample, or more than the engine's capacity. The session
+                is unchanged.
             RuntimeError: the session is sampling already, or its last call was cancelled or failed.
         """
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Free the conversation; a call that still samples gets a ``PolicyError``. Safe to call twice."""
+        """Free the conversation; a pending call raises ``PolicyError``. Safe to call twice."""
 
 
 class Engine(Plugin, abc.ABC):
@@ -92,11 +92,11 @@ class Engine(Plugin, abc.ABC):
 
     Args:
         language_model: the model to sample from. An engine that runs this very object must not change it.
-        concurrency: conversations that sample at once; more may be open, and none may starve.
+        concurrency: maximum number of conversations that sample at once; more may be open, and none may starve.
         settings: fields of ``Config``.
 
     Raises:
-        UserError: the engine cannot run such a model, or what it needs is missing.
+        UserError: the engine cannot run this model, or lacks a package.
     """
 
     def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
@@ -106,7 +106,7 @@ class Engine(Plugin, abc.ABC):
 
     @property
     def capacity(self) -> int:
-        """Tokens that a conversation can hold."""
+        """Maximum number of tokens in a conversation."""
         return self.language_model.context
 
     @property
@@ -122,12 +122,12 @@ class Engine(Plugin, abc.ABC):
     async def update_weights(self, language_model: LanguageModel, version: int) -> None:
         """Sample from the weights of ``language_model`` from now on, and call them ``version``.
 
-        When this returns, whatever is sampled next comes from the new weights: conversations in flight go on with
-        them, caches that older weights made are dropped or run again. Where the engine runs ``language_model``
-        itself, the caller has changed it already while nothing was sampled.
+        After this returns, every token comes from the new weights: conversations in flight continue with them, and
+        caches of older weights are dropped or run again. If the engine runs ``language_model`` itself, the caller
+        has changed it already, while nothing was sampled.
 
         Args:
-            language_model: of the architecture that the engine was made with; adapters may be added.
+            language_model: a model of the architecture that the engine was made with; adapters may be added.
             version: a number that no other weights of this engine had.
 
         Raises:
@@ -137,11 +137,11 @@ class Engine(Plugin, abc.ABC):
 
     @abc.abstractmethod
     def statistics(self) -> EngineStatistics:
-        """Count the work done so far."""
+        """Return the counts of work done so far."""
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Notice an engine that died: every episode from then on would be missing data.
+        """Raise if the engine died, because every later episode would be missing data.
 
         Raises:
             PolicyError: the engine stopped; the message says why.
@@ -149,7 +149,7 @@ class Engine(Plugin, abc.ABC):
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Stop; whoever still waits gets a ``PolicyError``. Safe to call twice."""
+        """Stop the engine; pending calls raise ``PolicyError``. Safe to call twice."""
 
 
 engines: Registry[Engine] = Registry("engine", "envgym.engines", "envgym_trainers.engine.interface:Engine")

@@ -1,4 +1,4 @@
-"""The thread that runs the model: takes requests in, steps the scheduler, hands completions back."""
+"""The worker thread that runs the model: it queues requests, steps the scheduler, and returns completions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from envgym_trainers.engine.sequences import Row
 __all__ = ["SamplingLoop"]
 
 _WAIT_STEPS = 6
-"""Decoding steps that a lone newcomer waits for company before it is run."""
+"""Maximum number of decoding steps that a request waits so that others can join its prefill."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -30,46 +30,46 @@ class _Request:
     future: asyncio.Future[Sampled]
     waited: int = 0
     version: int = 0
-    """The oldest weights that sampled for it."""
+    """Version of the oldest weights that sampled for it."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Errand:
-    """Something to do while no forward pass runs."""
+    """A callback to run between forward passes."""
 
     do: Callable[[], None]
     done: Future[None] = field(default_factory=Future)
 
 
 class SamplingLoop:
-    """Samples rows in a thread of its own, continuously batched.
+    """Samples rows in a worker thread, with continuous batching.
 
-    The scheduler is touched by that thread alone; everyone else leaves messages in its inbox. So nothing needs a
-    lock, and no message meets a forward pass half done.
+    Only the worker touches the scheduler; other threads put messages into its queue, which it reads between
+    forward passes. So no state needs a lock, and no message changes a row in the middle of a pass.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
         self.version = 0
-        """Of the weights. A row that an older version ran is run again from its ids: no stale cache."""
+        """Version of the weights. A row cached under an older version is run again from its ids."""
         self.tokens = 0
-        """Sampled so far."""
+        """Number of tokens sampled so far."""
         self.completions = 0
-        """Requests answered so far."""
+        """Number of requests completed so far."""
         self._inbox: queue.SimpleQueue[_Request | _Errand | Row | None] = queue.SimpleQueue()
-        """A request, an errand, a row to forget, or ``None``: the end."""
+        """Queue of requests, errands, rows to free, and ``None`` to stop."""
         self._waiting: list[_Request] = []
         self._active: dict[Row, _Request] = {}
         self._resting: dict[Row, None] = {}
-        """Rows with a slot that nobody samples for, the longest rested first."""
+        """Idle rows that still hold a slot, least recently used first: the order of eviction."""
         self._stopped: PolicyError | None = None
-        # Tools and environments run while the model does: without a core of their own, both wait for each other.
+        # Leave one core to the event loop: tools and environments run while the model does, and would stall it.
         self._cores = max(1, torch.get_num_threads() - 1)
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
     async def sample(self, row: Row) -> Sampled:
-        """Have ``row`` sampled.
+        """Queue ``row`` and wait for its completion.
 
         Raises:
             PolicyError: the loop stopped.
@@ -77,12 +77,12 @@ class SamplingLoop:
         loop = asyncio.get_running_loop()
         request = _Request(row=row, loop=loop, future=loop.create_future())
         self._inbox.put(request)
-        # After the put: a request is either seen by the thread's last look at the inbox or refused here.
+        # Checked after the put: a request is either drained by the stopping worker or refused here, never lost.
         self.check()
         return await request.future
 
     async def between_steps(self, do: Callable[[], None]) -> None:
-        """Have ``do`` called by the thread while no forward pass runs. An exception in it ends the loop.
+        """Call ``do`` in the worker between two forward passes. An exception in it stops the loop.
 
         Raises:
             PolicyError: the loop stopped.
@@ -98,13 +98,13 @@ class SamplingLoop:
             raise PolicyError(str(self._stopped))
 
     def forget(self, row: Row) -> None:
-        """Free what ``row`` holds."""
+        """Free the slot of ``row``, and fail its pending request."""
         self._inbox.put(row)
 
     async def close(self) -> None:
-        """End the thread; whoever still waits gets a ``PolicyError``. Safe to call twice."""
+        """Stop the worker; pending calls raise ``PolicyError``. Safe to call twice."""
         self._inbox.put(None)
-        # The thread may be in the middle of a pass, and the event loop has others to serve meanwhile.
+        # Joined in a thread: the worker may be in the middle of a pass, and the event loop must not block on it.
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -112,7 +112,7 @@ class SamplingLoop:
         try:
             while self._receive():
                 self._step()
-        except BaseException as error:  # noqa: BLE001 - every waiting conversation is told
+        except BaseException as error:  # noqa: BLE001 - propagated to every waiting conversation
             reason = f"{type(error).__name__}: {error}"
         self._stopped = PolicyError(f"the engine stopped: {reason}")
         while not self._inbox.empty():
@@ -125,7 +125,7 @@ class SamplingLoop:
             _deliver(request, PolicyError(str(self._stopped)))
 
     def _receive(self) -> bool:
-        """Take in everything that arrived; block only when there is nothing to run."""
+        """Drain the queue, blocking only if there is nothing to run; return false to stop."""
         block = not self._active and not self._waiting
         while block or not self._inbox.empty():
             item = self._inbox.get()
@@ -154,14 +154,14 @@ class SamplingLoop:
         version = self.version
         admitted = self._admitted()
         if admitted and not self._active:
-            # Torch keeps part of this for the whole process: a learner may have set its own meanwhile, and must
-            # keep it for as long as nothing is sampled.
+            # The thread count is partly global to the process. The learner sets its own for an update, so the
+            # worker sets it again when sampling resumes, and leaves it alone while idle.
             torch.set_num_threads(self._cores)
         for request in admitted:
             request.version = version
         self._active.update({request.row: request for request in admitted})
         ready = [request.row for request in admitted]
-        # New weights in the middle of a turn: what the old ones cached is void, so these rows start over as well.
+        # New weights in the middle of a turn void the cached keys and values: these rows are run again as well.
         ready += [row for row in self._active if row.version != version and row not in ready]
         for row in ready:
             if row.version != version:
@@ -173,10 +173,11 @@ class SamplingLoop:
         self._finish()
 
     def _admitted(self) -> list[_Request]:
-        """Take the requests to run now.
+        """Dequeue the requests to run now.
 
-        To extend a row stops everyone's decoding for a pass that costs about as much for one row as for several.
-        So newcomers wait a few steps for company, unless they are many beside those that decode already.
+        Extending a row (prefill) interrupts all decoding for a pass that costs about as much for one row as for
+        several. So new requests wait a few steps to be batched, unless they are at least a quarter of the rows
+        that decode already.
         """
         self._waiting = [request for request in self._waiting if not self._cancelled(request)]
         for request in self._waiting:
@@ -192,7 +193,7 @@ class SamplingLoop:
         return ready
 
     def _place(self, row: Row) -> bool:
-        """Give the row a slot: its own, a free one, or that of the row that has rested longest."""
+        """Return true if the row has a slot: its own, a free one, or that of the least recently used idle row."""
         if row.slot < 0:
             if not self.scheduler.free_slots and self._resting:
                 rested = next(iter(self._resting))
@@ -215,7 +216,7 @@ class SamplingLoop:
                 _deliver(request, result)
 
     def _cancelled(self, request: _Request) -> bool:
-        """Tell if nobody waits for the request any more; its row then rests until it is closed."""
+        """Return true if the request was cancelled; its row then stays idle until it is closed or evicted."""
         cancelled = request.future.cancelled()
         if cancelled and request.row.slot >= 0:
             self._resting[request.row] = None

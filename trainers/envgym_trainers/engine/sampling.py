@@ -1,4 +1,4 @@
-"""From logits to a token, reproducibly whatever else is in the batch."""
+"""Sample tokens from logits, reproducibly for any composition of the batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def choose(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample one token per row by inverting the cumulative distribution.
 
-    Each row brings its own uniform number, so its draw depends on its logits alone. Temperature 0 takes the most
+    Each row has its own uniform number, so its draw depends on its logits only. Temperature 0 takes the most
     likely token and reports its log-probability at temperature 1.
 
     Args:
@@ -29,7 +29,7 @@ def choose(
     # float64: with 10^5 tokens a float32 running sum is off by more than a rare token's probability.
     cumulative = logprobs.double().exp_().cumsum(dim=-1)
     total = cumulative[:, -1:]
-    # Below the total, or rounding could reach past the last token that has any probability.
+    # Strictly below the total, or rounding could select beyond the last token of positive probability.
     target = torch.minimum(uniform.double()[:, None] * total, total.nextafter(torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, target, right=True)[:, 0]
     tokens = torch.where(greedy, logprobs.argmax(dim=-1), drawn)

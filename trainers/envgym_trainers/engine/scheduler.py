@@ -1,4 +1,4 @@
-"""The engine's inner loop, free of threads: rows in, tokens out."""
+"""The engine's scheduler, without threads: it batches rows, runs the model and samples tokens."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from envgym_trainers.models.head import has_plain_head
 __all__ = ["Scheduler"]
 
 _DONORS = 4
-"""Rows looked at for the longest common beginning."""
+"""Number of cached rows compared for the longest common prefix."""
 _IDLE_SHARE = 1.25
-"""Slots that a decoding step may run for each one that samples."""
+"""Slots that a decoding step may run per slot that samples, before rows are compacted."""
 
 
 class Scheduler:
     """Extends and decodes rows in batches against one slot cache.
 
-    A row is run in two ways. ``extend`` runs all of its new tokens, in passes over rows of like length, and lets
-    rows with a common beginning share its keys. ``decode`` runs one token of every active row; those hold the
-    lowest slots, so that the cache is read as one view and no key is copied. Rows differ in length everywhere:
-    positions and the mask say what is whose, and padding writes to a spare cell that nothing reads.
+    A row is run in two ways. ``extend`` (prefill) runs all of its new tokens, in passes over rows of like length,
+    and copies the keys of a common prefix instead of running it again. ``decode`` runs one token of every active
+    row; those hold the lowest slots, so that the cache is read as one view and no key is copied. Rows may differ
+    in length: positions and the mask keep them apart, and padding is written to a spare cell that is never read.
 
     Args:
         model: a causal LM in evaluation mode.
-        slots: conversations that can hold a cache row at once.
-        capacity: tokens a conversation can hold.
+        slots: number of cache rows.
+        capacity: maximum number of tokens in a conversation.
         stop_ids: ids that end a turn.
 
     Raises:
@@ -52,7 +52,7 @@ class Scheduler:
 
     @property
     def free_slots(self) -> int:
-        """Rows that could be admitted now."""
+        """Number of free slots."""
         return self._holders.count(None)
 
     def admit(self, row: Row) -> None:
@@ -61,7 +61,7 @@ class Scheduler:
         self._holders[row.slot] = row
 
     def release(self, row: Row) -> None:
-        """Take the row's slot back."""
+        """Free the row's slot."""
         self._holders[row.slot] = None
         row.slot = -1
 
@@ -69,18 +69,18 @@ class Scheduler:
     def extend(self, rows: list[Row]) -> None:
         """Run every uncached token of ``rows`` and sample one token for each.
 
-        What a row has in common with another, from the start on, is run once: the prompt of a group, the
-        instructions and tools of an environment.
+        A prefix that rows have in common is run once: the prompt of a group, the instructions and tools of an
+        environment.
         """
         groups = together(rows)
-        # Pioneers first: once one row of an opening is cached, the others of the second pass can borrow it.
+        # Two rounds: once one row of each opening is cached, the others can copy its keys.
         for some in pioneers(groups):
             self._borrow(some)
             for batch in passes(some):
                 self._extend(batch)
 
     def _extend(self, groups: list[list[Row]]) -> None:
-        """Run the first row of each group, and let the others share it."""
+        """Run the first row of each group, and copy its keys to the others."""
         first = [group[0] for group in groups]
         logits = self._run([row.ids[row.cached :] for row in first], first)
         for group in groups:
@@ -91,11 +91,11 @@ class Scheduler:
                 row.cached = length
         repeats = torch.tensor([len(group) for group in groups], device=self.device)
         members = [row for group in groups for row in group]
-        # The size is known here; without it a GPU would be asked for it, and waited for.
+        # output_size is known here; without it, repeat_interleave would synchronise with the GPU to find it.
         self._sample(members, logits.repeat_interleave(repeats, dim=0, output_size=len(members)))
 
     def _borrow(self, groups: list[list[Row]]) -> None:
-        """Give new rows what another row of the same weights has run already."""
+        """Copy to new rows the longest prefix that a row has cached under the same weights."""
         donors: dict[tuple[int, ...], list[Row]] = {}
         for holder in self._holders:
             if holder is not None and holder.cached >= SHARED_TOKENS:
@@ -104,7 +104,7 @@ class Scheduler:
             row = group[0]
             if row.cached:
                 continue
-            # One token at least is left to run: the row samples from its logits.
+            # At least one token is left to run, as the row samples from its logits.
             found = [d for d in donors.get(opening(row), []) if d.version == row.version][:_DONORS]
             lengths = [min(common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
             if lengths and max(lengths) >= SHARED_TOKENS:
@@ -117,8 +117,8 @@ class Scheduler:
     def decode(self, rows: list[Row]) -> None:
         """Run the last sampled token of every row and sample the next.
 
-        The batch is every slot up to the highest in use: the few idle ones run a dummy token in the spare cell,
-        which costs less than gathering the keys of the others.
+        The batch is every slot up to the highest active one, so that the cache is read as a view: the few idle
+        slots run a dummy token in the spare cell, which costs less than gathering the keys of all others.
         """
         self._compact(rows)
         slots = [row.slot for row in rows]
@@ -141,7 +141,7 @@ class Scheduler:
         self._sample(rows, logits)
 
     def _compact(self, rows: list[Row]) -> None:
-        """Move the rows to the lowest slots once idle ones among them would cost more than the move."""
+        """Move the rows to the lowest slots once the idle slots among them would cost more than the move."""
         count = max(row.slot for row in rows) + 1
         if count <= len(rows) * _IDLE_SHARE:
             return
@@ -157,7 +157,7 @@ class Scheduler:
                     holder.slot = slot
 
     def _run(self, new: list[list[int]], rows: list[Row]) -> torch.Tensor:
-        """Write the tokens ``new`` of each row behind its cached ones; return the logits after them, [B, V]."""
+        """Append the tokens ``new`` of each row to its cached ones; return the logits after the last, [B, V]."""
         width = max(map(len, new))
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         positions = torch.full((len(rows), width), self.capacity)
@@ -210,9 +210,9 @@ class Scheduler:
 
     @torch.inference_mode()
     def _prove(self) -> None:
-        """Ask the model itself whether it can be run piece by piece: positions and masks go by many conventions.
+        """Check that the model can be run in pieces, because architectures differ in their positions and masks.
 
-        Two rows, run in uneven pieces, must end in the logits of a plain forward pass.
+        Two rows, run in uneven pieces, must give the logits of a plain forward pass.
         """
         ids = [i % self.model.config.get_text_config().vocab_size for i in range(min(8, self.capacity))]
         rows = [Row(slot=slot) for slot in range(min(2, self.free_slots))]
@@ -235,4 +235,4 @@ class Scheduler:
 
 
 _TOLERANCE = 0.1
-"""Relative norm. bfloat16 rounding stays below a few per cent, a wrong mask or position is near 1."""
+"""Relative norm. bfloat16 rounding stays below a few per cent; a wrong mask or position gives about 1."""

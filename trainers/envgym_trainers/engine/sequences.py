@@ -1,4 +1,4 @@
-"""Rows of the engine, and which of them are run together."""
+"""Rows of the engine, and their grouping into forward passes."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import numpy as np
 __all__ = ["SHARED_TOKENS", "Row", "common", "opening", "passes", "pioneers", "together"]
 
 _PASS_TOKENS = 8192
-"""Tokens of one forward pass at most, padding included; a longer row gets a pass of its own."""
+"""Maximum number of tokens in a forward pass, padding included; a longer row gets a pass of its own."""
 SHARED_TOKENS = 16
-"""Fewer tokens in common are not worth a copy."""
+"""Shortest common prefix that is worth a copy."""
 _PADDING_SHARE = 1.25
-"""Tokens that a pass may run for each one that is new."""
+"""Tokens that a pass may run per new token."""
 _PADDING_FREE = 128
-"""Tokens of padding that cost less than another pass."""
+"""Padding tokens that cost less than another pass."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """One conversation that is sampling or could."""
+    """One conversation, sampling or idle."""
 
     slot: int = -1
     ids: list[int] = field(default_factory=list)
-    """Everything the conversation holds, sampled ids included."""
+    """The whole conversation, sampled ids included."""
     cached: int = 0
     """Number of ``ids`` that have keys and values in the cache."""
     version: int = -1
-    """Weights that made the cached keys and values."""
+    """Version of the weights that made the cached keys and values."""
     budget: int = 0
     temperature: float = 1.0
     uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """Numbers in [0, 1), one for each token of the budget."""
+    """Random numbers in [0, 1), one per token of the budget."""
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
-    """The last sampled id ends the turn."""
+    """True if the last sampled id ends the turn."""
 
 
 def together(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group rows that hold the same tokens; what is run for one holds for all.
+    """Group rows that hold the same tokens, so that one forward pass serves all of them.
 
-    Besides the prompt of a group that is its conversations that went on alike, as those of a sure policy do. To
-    compare all ids costs a thousandth of running them.
+    Besides the members of a group at their prompt, these are conversations that went alike, as those of a
+    confident policy do. Comparing all ids costs a thousandth of running them.
     """
     groups: dict[object, list[Row]] = {}
     for row in rows:
@@ -53,7 +53,7 @@ def together(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]:
-    """Split off one new group of each opening that several share, to be run first; the others follow."""
+    """Split off one new group per opening that several share; run first, it lets the others copy its keys."""
     alike: dict[tuple[int, ...], list[list[Row]]] = {}
     for group in groups:
         if not group[0].cached and len(group[0].ids) >= SHARED_TOKENS:
@@ -63,14 +63,14 @@ def pioneers(groups: list[list[Row]]) -> tuple[list[list[Row]], list[list[Row]]]
 
 
 def opening(row: Row) -> tuple[int, ...]:
-    """Return the first ``SHARED_TOKENS`` ids: rows that differ in them have too little in common to copy."""
+    """Return the first ``SHARED_TOKENS`` ids; rows that differ in them share too short a prefix to copy."""
     return tuple(row.ids[:SHARED_TOKENS])
 
 
 def common(first: list[int], second: list[int]) -> int:
-    """Count the tokens that two rows have in common from the start on.
+    """Return the length of the common prefix of two rows.
 
-    By halves, because comparing slices of lists is a loop in C and comparing ids one by one is not.
+    A binary search, because Python compares slices of lists in C, but single ids in a slow loop.
     """
     low, high = 0, min(len(first), len(second))
     while low < high:

@@ -1,1 +1,1 @@
-"""The learner: from trajectories to new weights."""
+"""The learner, which turns trajectories into updates of the weights."""

@@ -1,7 +1,7 @@
-"""Models beside the policy: a reference, a critic, a reward model. All live the same life.
+"""Models beside the policy, a reference, a critic or a reward model, and their common life cycle.
 
-Each is made with the learner, annotates the samples of a step before the objective sees them, and is saved with
-the checkpoint where it changes. A critic also gives outputs to the loss, and takes a step with the policy.
+Each is made with the learner, annotates the samples of a step before the objective sees them, and saves its
+changes with the checkpoint. A critic also gives outputs to the loss, and takes its optimizer step with the policy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Auxiliary", "AuxiliaryModels", "annotate_tokens"]
 
 
 class Auxiliary:
-    """One model beside the policy. Every step of its life may be left out."""
+    """One model beside the policy. Every method has a default that does nothing."""
 
     def annotate(self, samples: Sequence[Sample]) -> list[Sample]:
         """Return the samples, in order, with this model's column filled."""
@@ -29,28 +29,28 @@ class Auxiliary:
         """Return the scores of the members of one group.
 
         Args:
-            samples: of each member; a member without samples keeps its score.
-            scores: of the environment, NaN where missing.
+            samples: the samples of each member; a member without samples keeps its score.
+            scores: the environment's scores, NaN where missing.
         """
         del samples
         return list(scores)
 
     def values(self, batch: Batch) -> Tensor | None:
-        """Return ``Outputs.values``, with gradient, if this is the model that gives them."""
+        """Return ``Outputs.values``, with gradient, or ``None`` if the model is not a critic."""
         del batch
         return None
 
     def step(self, schedule: float) -> dict[str, float]:
-        """Take an optimizer step at the own rate times ``schedule``; return metrics."""
+        """Take an optimizer step at the model's rate times ``schedule``; return metrics."""
         del schedule
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Return what changed since the model was made, for the checkpoint."""
+        """Return the state for the checkpoint; empty for a model that does not change."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()``."""
+        """Continue from ``state()``."""
 
 
 class AuxiliaryModels:
@@ -79,7 +79,7 @@ class AuxiliaryModels:
         return next((values for values in found if values is not None), None)
 
     def step(self, schedule: float) -> dict[str, float]:
-        """Let every trained model take its step; metrics carry the model's name."""
+        """Step every trained model; return metrics prefixed by the model's name."""
         return {
             f"{name}/{metric}": value
             for name, model in self._models.items()
@@ -91,7 +91,7 @@ class AuxiliaryModels:
         return {name: model.state() for name, model in self._models.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()``."""
+        """Continue from ``state()``."""
         for name, model in self._models.items():
             model.restore(state[name])
 
@@ -105,9 +105,9 @@ def annotate_tokens(
     Args:
         samples: any number.
         column: field of ``Sample``.
-        run: from a batch to [B, T].
+        run: maps a batch to the column, [B, T].
         pad_id: any id of the vocabulary.
-        max_tokens: of one forward pass, padding included.
+        max_tokens: maximum number of tokens in a forward pass, padding included.
     """
     found: dict[int, Tensor] = {}
     for pack in micro_batches(as_units(samples), max_tokens):

@@ -19,12 +19,12 @@ __all__ = ["Critic"]
 
 
 class Critic(Auxiliary):
-    """A linear head over a copy of the start model's backbone; both are trained, at a rate of their own.
+    """A linear head over a copy of the start model's backbone; both are trained, at a separate learning rate.
 
-    The head starts at 0, so the first values are 0 and the first advantages are those without a critic.
+    The head starts at 0, so that the first values are 0 and the first advantages those without a critic.
 
     Args:
-        recipe: ``auxiliary.critic`` has the learning rate; precision and clipping are the policy's.
+        recipe: ``auxiliary.critic`` sets the learning rate; precision and clipping are the policy's.
     """
 
     def __init__(self, recipe: StageRecipe) -> None:
@@ -48,7 +48,7 @@ class Critic(Auxiliary):
     def values(self, batch: Batch) -> Tensor:
         """Return the values, [B, T] float32: ``[b, t]`` is read where token t was predicted; 0 outside the mask.
 
-        Padding stands on the right, where no token looks, so no attention mask is needed.
+        Padding is on the right, where causal attention never looks, so no attention mask is needed.
         """
         batch = batch.to(self._device)
         hidden = self._backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1]
@@ -56,11 +56,11 @@ class Critic(Auxiliary):
         return torch.where(batch.mask, nn.functional.pad(values, (1, 0)), 0.0)
 
     def step(self, schedule: float) -> dict[str, float]:
-        """Take a step on the gradient that the loss left."""
+        """Take an optimizer step on the gradients of the loss."""
         return {"grad_norm": self._optimizer.step(self._rate * schedule)}
 
     def state(self) -> dict[str, Any]:
-        """Return weights and optimizer."""
+        """Return the weights and the optimizer's state."""
         return {
             "backbone": self._backbone.state_dict(),
             "head": self._head.state_dict(),
@@ -68,7 +68,7 @@ class Critic(Auxiliary):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()``."""
+        """Continue from ``state()``."""
         self._backbone.load_state_dict(state["backbone"])
         self._head.load_state_dict(state["head"])
         self._optimizer.restore(state["optimizer"])

@@ -1,4 +1,4 @@
-"""From groups to an update: rewards, samples, units, optimizer steps."""
+"""Turn groups into updates: rewards, samples, units, optimizer steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Learner"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cohort:
-    """Trajectories of one group in one role, which share a baseline, with the samples of each."""
+    """The trajectories of one role in one group, which share a baseline, with the samples of each."""
 
     trajectories: Sequence[Trajectory]
     samples: Sequence[Sequence[Sample]]
@@ -40,9 +40,9 @@ class Learner:
     """Applies an objective to groups.
 
     Args:
-        recipe: of the run.
-        objective: gives units and loss.
-        language_model: what is trained, in place.
+        recipe: the run's recipe.
+        objective: defines units and loss.
+        language_model: the model to train, in place.
 
     Raises:
         UserError: an auxiliary model that the objective needs cannot be loaded.
@@ -72,7 +72,7 @@ class Learner:
         """Take the updates of one step.
 
         Returns:
-            metrics, averaged over the updates; only ``samples`` = 0 where nothing carried a signal.
+            metrics, averaged over the updates; only ``samples`` = 0 if no group carried a signal.
         """
         torch.set_num_threads(self._threads)
         units = [unit for cohort in self._cohorts(groups) for unit in self._units(cohort)]
@@ -88,7 +88,7 @@ class Learner:
         return {**mean, "samples": float(len(versions)), "staleness_max": float(step - 1 - min(versions))}
 
     def _cohorts(self, groups: Sequence[Group]) -> Iterator[_Cohort]:
-        """Make the samples of every trajectory, annotated together and handed out by cohort."""
+        """Yield the cohorts of ``groups``. All samples are annotated together, in full micro-batches."""
         named = [
             (f"{group.env}/{group.task.id}/{role}", trajectories)
             for group in groups
@@ -107,13 +107,13 @@ class Learner:
         samples = samples_of(trajectory, name)
         if self._recipe.reward.control == "none":
             return samples
-        # A control replaces the whole reward: what turns earned would tell the objective the truth.
+        # A control replaces the whole reward: the rewards of turns would leak the true one to the objective.
         return [replace(sample, turn_rewards=None) for sample in samples]
 
     def _annotated(self, samples: list[Sample]) -> list[Sample]:
-        """Fill the columns of auxiliary models and, where the policy moves within the step, of the old policy.
+        """Fill the columns of the auxiliary models and, with several updates per step, of the old policy.
 
-        With one update a step, the old policy is the current one, and no forward pass is spent on it.
+        With one update per step the old policy is the current one, and needs no forward pass of its own.
         """
         samples = self._auxiliary.annotate(samples)
         if self._recipe.updates == 1:

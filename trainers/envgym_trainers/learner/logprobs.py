@@ -1,9 +1,9 @@
 """Log-probs of the sampled tokens without keeping the logits.
 
-The logits of a batch, [B, T, V], are the largest tensor of a training step by far. Two facts keep them away:
-only positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the
-backward pass from its hidden states. So the backbone runs once over the batch, the output embedding runs over
-chunks of the gathered positions, and nothing that autograd keeps ends in V.
+The logits of a batch, [B, T, V], are by far the largest tensor of a training step. Two facts avoid them: only
+positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the backward
+pass from its hidden states. So the backbone runs once over the batch, the output embedding runs over chunks of the
+gathered positions, and autograd keeps no tensor with a dimension V.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Return log-prob and entropy of every sampled token under softmax(logits/T).
 
-    A model that does more to its logits than apply its output embedding (soft-capping, scaling) is run whole;
-    then the logits of the batch are kept for the backward pass.
+    A model that does more to its logits than apply its output embedding (soft-capping, scaling) is run whole, and
+    the logits of the batch are kept for the backward pass.
 
     Args:
         model: any ``transformers`` causal language model, on the batch's device.
         batch: right-padded.
-        temperature: the one the tokens were sampled with.
-        chunk: positions whose logits are alive at once; 4·chunk·V bytes each time they are touched.
+        temperature: temperature at which the tokens were sampled.
+        chunk: positions whose logits are in memory at once, 4·chunk·V bytes per copy.
 
     Returns:
         logprobs: [B, T] float32 with gradient; ``[b, t]`` belongs to ``ids[b, t]`` given ``ids[b, :t]``; 0
@@ -62,8 +62,8 @@ def token_logprobs(
 def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tensor, nn.Module]:
     """Return the states at the positions before ``wanted``, [n, H], and the head that makes logits of them.
 
-    Padding stands on the right, where no token looks: without a mask for it, the attention kernels take their
-    fast causal path.
+    Padding is on the right, where causal attention never looks: without a mask for it, the attention kernels take
+    their fast causal path.
     """
     if not has_plain_head(model):
         return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()

@@ -1,4 +1,4 @@
-"""AdamW on float32 weights, whatever the precision that the model runs in."""
+"""AdamW on float32 master weights, for models of any precision."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["MasterAdamW"]
 class MasterAdamW:
     """AdamW that accumulates in float32 and writes the result back in the parameters' own precision.
 
-    A step of 1e-6 is smaller than half the distance between neighbouring bfloat16 numbers of the usual size: added
-    to 16-bit weights it rounds away, and training that looks healthy moves nothing. Micikevicius et al., Mixed
-    precision training, arXiv 1710.03740, section 3.1.
+    A step of 1e-6 is less than half the spacing of bfloat16 numbers of usual magnitude: added to 16-bit weights it
+    is rounded away, and the weights never change. Micikevicius et al., Mixed precision training, arXiv 1710.03740,
+    section 3.1.
 
     Args:
         parameters: trained in place; those in float32 or wider are their own master copies.
@@ -40,7 +40,7 @@ class MasterAdamW:
         """Clip the gradients, take one step at learning rate ``rate``, and clear them.
 
         Returns:
-            the gradient norm before clipping. One that is not finite is not applied.
+            the gradient norm before clipping. If it is not finite, the step is skipped.
         """
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter and parameter.grad is not None:
@@ -56,13 +56,13 @@ class MasterAdamW:
         return norm
 
     def state(self) -> dict[str, Any]:
-        """Return what ``restore`` needs: the moments, and the master copies that are not the parameters."""
+        """Return the moments, and the master copies that are not the parameters themselves."""
         own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
         return {"adamw": self._adamw.state_dict(), "masters": [master.detach() for master in own]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()``, with parameters of the same shapes and precisions."""
+        """Continue from ``state()``, with parameters of the same shapes and precisions."""
         self._adamw.load_state_dict(state["adamw"])
         own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
         for master, saved in zip(own, state["masters"], strict=True):

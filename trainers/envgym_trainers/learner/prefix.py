@@ -1,12 +1,12 @@
-"""Run what samples have in common once: the samples of a batch laid out as trees of tokens.
+"""Run shared prefixes once, with the samples of a batch packed as trees of tokens.
 
 The members of a group start with the same prompt, which is often most of their tokens. Each row of a packed batch
-is a tree: a token's parent is the token before it, and it sees its ancestors and itself alone. So hidden states
-are those of separate rows, at a fraction of the work::
+is a tree: a token's parent is the token before it, and it attends only to its ancestors and itself. So the hidden
+states are those of separate rows, at a fraction of the work::
 
     7 8 3 4        ids        7 8 3 4 5 6
     7 8 5 6   →    positions  0 1 2 3 2 3
-                   5 sees     7 8 5
+                   5 attends  7 8 5
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from envgym_trainers.models.attention import attention_mask, partial_attention
 __all__ = ["Packed", "pack", "run_packed", "shares_prefixes"]
 
 _ROW_WIDTHS = 2
-"""Rows are not made longer than this many times the model's width, unless a sample is: attention over a row costs
-its length squared, and at six widths as much as everything else."""
+"""Maximum length of a row, in multiples of the model's width, unless one sample is longer. Attention over a row
+costs its length squared, and at six widths as much as the rest of the model."""
 _WORTH = 0.8
-"""Packing must leave at most this share of the positions: trees lose the kernels for plain causal attention."""
+"""Packing must leave at most this share of the positions, because trees lose the fast causal kernels."""
 _TOLERANCE = 1e-3
-"""Relative norm; for 16-bit weights, what rounding allows."""
+"""Relative norm; 16-bit weights get a wider tolerance for rounding."""
 
 _proved: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
@@ -44,9 +44,9 @@ class Packed:
     positions: Tensor
     """[R, L] int64: depth in the tree."""
     visible: Tensor
-    """[R, 1, L, L] bool: query to key. Padding sees itself."""
+    """[R, 1, L, L] bool: query to key. Padding attends to itself, as a softmax over nothing is NaN."""
     where: Tensor
-    """[B, T] int64: which of the R·L tokens is token t of sample b; 0 on padding."""
+    """[B, T] int64: index among the R·L tokens of token t of sample b; 0 on padding."""
 
 
 def pack(batch: Batch, width: int) -> Packed | None:
@@ -87,7 +87,7 @@ def pack(batch: Batch, width: int) -> Packed | None:
 
 
 class _Row:
-    """One tree, grown sample by sample in lexicographic order: what a new one shares, it shares with the last."""
+    """One tree, grown in lexicographic order, so that a sample's longest shared prefix is with the one before."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -124,12 +124,12 @@ def run_packed(model: PreTrainedModel, backbone: nn.Module, packed: Packed) -> T
 def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
     """Return whether trees give the model's hidden states; asked of the model itself, once.
 
-    Positions and masks go by many conventions, and layers that mix neighbouring tokens in other ways cannot run
-    trees at all.
+    Architectures differ in positions and masks, and layers that mix neighbouring tokens in other ways than by
+    attention cannot run trees at all.
     """
     known = _proved.get(model)
     if known is None:
-        # One mask is given to every layer, so none may have a narrower view of its own.
+        # Every layer gets the same mask, so none may have a narrower attention window.
         known = _proved[model] = not partial_attention(model.config) and _compare(model, backbone)
     return known
 

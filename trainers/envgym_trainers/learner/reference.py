@@ -21,10 +21,10 @@ __all__ = ["ReferenceModel"]
 class ReferenceModel(Auxiliary):
     """Fills ``reference_logprobs``.
 
-    Where adapters alone are trained, the reference is the trained model with its adapters off: no second copy.
+    If only adapters are trained, the reference is the trained model with its adapters off, without a second copy.
 
     Args:
-        recipe: ``auxiliary.reference.path`` names another model; the default is the one that the run starts from.
+        recipe: ``auxiliary.reference.path`` names the model; by default it is the one that the run starts from.
         policy: the model that is trained.
     """
 
@@ -38,7 +38,7 @@ class ReferenceModel(Auxiliary):
         self._max_tokens = recipe.optimizer.micro_batch_tokens
 
     def annotate(self, samples: Sequence[Sample]) -> list[Sample]:
-        """Fill ``reference_logprobs``: at the sampling temperature, like the policy's."""
+        """Fill ``reference_logprobs``, at the sampling temperature like the policy's."""
 
         def run(batch: Batch) -> Tensor:
             model = self._model.model

@@ -1,4 +1,4 @@
-"""From trajectories to samples: which tokens are trained on, and where the rewards of turns stand."""
+"""Turn trajectories into samples: token ids, the mask of sampled tokens, and the rewards of turns."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class _Sequence:
 
 
 def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
-    """Return the training samples of one trajectory: one, or one more for each turn whose history was rewritten.
+    """Return the training samples of one trajectory: one, and another for each turn that rewrites history.
 
     Environment tokens, templates included, are masked out; sampled ids and log-probs are those of the engine.
 
     Args:
-        trajectory: its turns carry tokens where a trainable model acted.
-        group: name of its group.
+        trajectory: its turns carry tokens if a trainable model acted.
+        group: name of the trajectory's group.
 
     Returns:
         samples with at least one sampled token; none for a trajectory that sampled nothing.

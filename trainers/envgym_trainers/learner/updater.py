@@ -20,17 +20,17 @@ from envgym_trainers.recipe import OptimizerConfig
 __all__ = ["Loss", "Updater"]
 
 Loss = Callable[[Batch, Outputs, Totals], tuple[torch.Tensor, Metrics]]
-"""From a batch, the models' outputs on it and the optimizer batch's totals to a share of the loss."""
+"""Maps a batch, the models' outputs on it and the optimizer batch's totals to a share of the loss and metrics."""
 
 
 class Updater:
     """Owns the policy's optimizer and its learning-rate schedule.
 
     Args:
-        language_model: what is trained, in place.
-        config: of the optimizer.
-        temperature: at which the samples were drawn.
-        total_updates: of the whole run, for a falling rate.
+        language_model: the model to train, in place.
+        config: settings of the optimizer.
+        temperature: temperature at which the samples were drawn.
+        total_updates: number of updates in the run, for a decaying rate.
         auxiliary: models that give outputs to the loss and may be trained by it.
     """
 
@@ -98,10 +98,10 @@ class Updater:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return the tensors and numbers that ``restore`` needs.
+        """Return the tensors and numbers that ``restore`` takes.
 
-        They are the optimizer, the auxiliary models that are trained, and adapters if they alone are trained; a
-        model that is trained whole is saved whole, beside this.
+        These are the optimizer, the trained auxiliary models, and the adapters if only they are trained; a model
+        that is trained whole is saved separately.
         """
         named = dict(self._language_model.model.named_parameters())
         partly = len(self._optimizer.parameters) < len(named)
@@ -113,7 +113,7 @@ class Updater:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
+        """Continue from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
         self.updates = state["updates"]
         named = dict(self._language_model.model.named_parameters())
         with torch.no_grad():

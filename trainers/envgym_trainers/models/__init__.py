@@ -1,1 +1,1 @@
-"""Models: loaded, made, saved."""
+"""Language models: load, make, place and save them."""

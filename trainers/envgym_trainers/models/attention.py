@@ -12,28 +12,27 @@ _WINDOWS = ("sliding_window", "attention_chunk_size")
 
 
 def attention_mask(model: PreTrainedModel, visible: torch.Tensor) -> torch.Tensor:
-    """Return the mask in the form that the model reads as ``attention_mask``.
+    """Return a mask in the form that the model expects as ``attention_mask``.
 
     Args:
-        model: any; its attention says which kind of mask it reads.
-        visible: bool, True where a token may look. [B, 1, Q, K]
+        model: any model; its attention implementation decides the form of the mask.
+        visible: bool, True where a token may attend. [B, 1, Q, K]
 
     Returns:
-        the same as the model reads it. [B, 1, Q, K]
+        the mask, boolean or additive. [B, 1, Q, K]
     """
     if model.config._attn_implementation != "eager":
         return visible
-    # Eager attention adds its mask to the scores; the other kinds read a boolean one.
+    # Eager attention adds its mask to the scores; the other implementations take a boolean one.
     blind = torch.finfo(model.dtype).min
     return torch.zeros_like(visible, dtype=model.dtype).masked_fill_(~visible, blind)
 
 
 def partial_attention(config: PreTrainedConfig) -> dict[str, int]:
-    """Find layers that do not attend to the whole past; empty where every layer attends to everything.
+    """Return the kinds of layers that do not attend to the whole past; empty if every layer does.
 
     Returns:
-        tokens that such layers look back, by the name of the setting that says so; 0 by the kind of layer where
-        that has no attention at all.
+        window in tokens by the name of its setting, and 0 by the name of each kind of layer without attention.
     """
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [])

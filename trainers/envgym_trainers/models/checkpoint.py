@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, the newest two kept."""
+"""Checkpoints, written atomically; the newest two are kept."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Checkpoint:
         return self.folder / "model"
 
     def state(self) -> dict[str, Any]:
-        """Return the stage's own state, as it was saved."""
+        """Return the stage's state as saved."""
         return read_json(self.folder / "state.json")
 
     def tensors(self) -> dict[str, Any]:
-        """Return what ``Updater.state`` gave, on the CPU: whoever restores it knows the device."""
+        """Return the saved ``Updater.state`` on the CPU; ``restore`` moves it to the device."""
         tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
         return tensors
 
@@ -50,12 +50,12 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 def save_checkpoint(
     folder: Path, step: int, language_model: LanguageModel, tensors: dict[str, Any], state: dict[str, Any]
 ) -> None:
-    """Write the checkpoint of ``step``. A kill at any instant leaves the earlier ones as they were.
+    """Write the checkpoint of ``step``. A kill at any instant leaves the earlier ones intact.
 
     Args:
-        folder: of all checkpoints.
-        step: steps done.
-        language_model: what is trained.
+        folder: folder of all checkpoints.
+        step: number of steps done.
+        language_model: the trained model.
         tensors: nested containers of tensors and numbers.
         state: JSON values.
     """
@@ -73,7 +73,7 @@ def save_checkpoint(
 
 
 def _complete(folder: Path) -> list[Path]:
-    """List checkpoints in the order of their steps; drafts, which a kill can leave, have a name of their own."""
+    """List complete checkpoints by step; a draft, which a kill can leave, has another form of name."""
     return sorted(
         (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()),
         key=lambda path: int(path.name.removeprefix("step-")),

@@ -17,11 +17,11 @@ _plain: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
 def has_plain_head(model: PreTrainedModel) -> bool:
-    """Return whether the model's logits are its output embedding applied to its backbone's last hidden state.
+    """Return true if the model's logits are its output embedding applied to its backbone's last hidden state.
 
-    Asked of the model itself, on two tokens and once per model, because the settings that say otherwise go by
-    a different name in each family (``final_logit_softcapping``, ``logit_scale``, ``logits_scaling``,
-    ``lm_head_multiplier``, …). Training modes are left as they were.
+    Compared on two tokens, once per model, because each family names the settings that change its logits
+    differently (``final_logit_softcapping``, ``logit_scale``, ``logits_scaling``, ``lm_head_multiplier``, …).
+    Training modes are restored.
     """
     known = _plain.get(model)
     if known is None:
@@ -30,7 +30,7 @@ def has_plain_head(model: PreTrainedModel) -> bool:
 
 
 def backbone_and_head(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
-    """Return the backbone and the output embedding, or identity where the model has none."""
+    """Return the backbone and the output embedding, or identity if the model has none."""
     # transformers leaves both accessors untyped.
     untyped: Any = model
     head = untyped.get_output_embeddings()

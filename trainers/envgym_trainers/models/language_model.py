@@ -19,12 +19,12 @@ __all__ = ["LanguageModel"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A model with everything that goes with its weights: engines, policies and learners need no more."""
+    """A model with its tokenizer, context and tool format, as engines, policies and learners use it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     context: int
-    """Tokens of a whole conversation at most."""
+    """Maximum number of tokens in a conversation."""
     tool_format: ToolFormat = dataclasses.field(default_factory=HermesFormat)
     """The model's syntax of tool calls."""
 
@@ -35,18 +35,18 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Data type of the weights."""
         return self.model.dtype
 
     @property
     def pad_id(self) -> int:
-        """Any id that may stand on padding, which nothing attends to."""
+        """An id for padding; any will do, as nothing attends to it."""
         pad = self.tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
 
     @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end a turn, the one that the chat template writes first.
+        """Ids that end a turn; the chat template's own comes first.
 
         Raises:
             UserError: the tokenizer has none.
@@ -54,12 +54,12 @@ class LanguageModel:
         return turn_ends(self.tokenizer)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return the weights by name, adapters merged; what is not merged shares memory with the model."""
+        """Return the weights by name, adapters merged; tensors without an adapter share memory with the model."""
         model: Any = self.model
         return _merged(model.get_base_model()) if hasattr(model, "peft_config") else model.state_dict()
 
     def save(self, folder: Path) -> None:
-        """Write what ``load_model`` reads: weights (safetensors; adapters merged), configuration, tokenizer."""
+        """Write a folder for ``load_model``: weights (safetensors; adapters merged), configuration, tokenizer."""
         transformers_logging.disable_progress_bar()
         model: Any = self.model
         if hasattr(model, "peft_config"):
@@ -70,9 +70,9 @@ class LanguageModel:
 
 
 def _merged(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return the base model's weights with the adapters added, which stay apart in ``model`` itself.
+    """Return the base model's weights with the adapters added; ``model`` itself is unchanged.
 
-    Merging in place and taking it back would leave rounding in the base weights at every checkpoint.
+    Merging in place and unmerging would leave rounding errors in the base weights at every checkpoint.
     """
     state: dict[str, torch.Tensor] = {
         name.replace(".base_layer", ""): value

@@ -25,7 +25,7 @@ _BUILTIN = "builtin:"
 
 
 class NewModelConfig(Section):
-    """A small Llama made from nothing, with a tokenizer trained on the gold trajectories of the mix."""
+    """A small Llama made from scratch, with a tokenizer trained on the gold trajectories of the mix."""
 
     vocabulary: int = pydantic.Field(default=1024, ge=300, description="tokens of the tokenizer")
     hidden_size: int = pydantic.Field(default=128, ge=8, description="width of a layer's output")
@@ -34,15 +34,17 @@ class NewModelConfig(Section):
 
 
 class ModelConfig(Section):
-    """Which model to train or to sample from."""
+    """The model to train or to sample from."""
 
     path: str = pydantic.Field(
         default="builtin:tiny", description="a folder, a .gguf file, builtin:tiny or builtin:smollm2"
     )
-    device: Device = pydantic.Field(default="auto", description="where weights are; auto is cuda if there is one")
-    dtype: Dtype = pydantic.Field(default="float32", description="type of the weights")
+    device: Device = pydantic.Field(
+        default="auto", description="device of the weights; auto is cuda if there is one"
+    )
+    dtype: Dtype = pydantic.Field(default="float32", description="data type of the weights")
     tool_format: str = pydantic.Field(
-        default="hermes", description="how the model writes tool calls: a format's name, or package.module:Class"
+        default="hermes", description="format of the model's tool calls: a name, or package.module:Class"
     )
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
@@ -64,11 +66,11 @@ def load_model(config: ModelConfig) -> LanguageModel:
         UserError: no such folder, file, device or tool format, a package that it needs is missing, or it has no
             chat template.
     """
-    resolve_device(config.device)  # before minutes are spent on reading
+    resolve_device(config.device)  # first, before minutes are spent on reading weights
     tool_format = tool_formats.make(config.tool_format)
     folder, file = _locate(config.path)
     transformers_logging.disable_progress_bar()
-    # Code that a model's folder brings along is never run.
+    # Code in a model's folder is never run.
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if file:
         options["gguf_file"] = file
@@ -94,7 +96,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
 
 
 def _locate(path: str) -> tuple[str, str | None]:
-    """Return the folder, and the GGUF file in it if the path means one."""
+    """Return the folder, and the name of the GGUF file if the path names one."""
     if path.startswith(_BUILTIN):
         return _builtin(path.removeprefix(_BUILTIN))
     place = Path(path).expanduser()
@@ -123,7 +125,7 @@ def _builtin(name: str) -> tuple[str, str | None]:
 
 
 def _make_trainable(model: Any) -> None:
-    """Drop the flags that say that weights read from a GGUF file are quantized; they are ordinary tensors."""
+    """Clear the quantization flags of weights read from a GGUF file, which are ordinary tensors."""
     for flag in ("is_quantized", "hf_quantizer", "quantization_method"):
         if hasattr(model, flag):
             setattr(model, flag, None)

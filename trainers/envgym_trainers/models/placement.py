@@ -17,7 +17,7 @@ DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.
 
 
 def resolve_device(name: Device) -> torch.device:
-    """Return the device that a recipe names; ``auto`` is CUDA where there is one.
+    """Return the device that a recipe names; ``auto`` is CUDA if there is one.
 
     Raises:
         UserError: CUDA is named and torch finds none.
@@ -30,7 +30,7 @@ def resolve_device(name: Device) -> torch.device:
 
 
 def place(model: PreTrainedModel, device: Device, dtype: Dtype) -> None:
-    """Move a model's weights, in place.
+    """Move a model's weights to a device and data type, in place.
 
     Raises:
         UserError: CUDA is named and torch finds none.

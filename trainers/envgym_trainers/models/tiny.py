@@ -1,4 +1,4 @@
-"""Make a small Llama and its tokenizer from nothing."""
+"""Make a small Llama and its tokenizer from scratch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROLES = ("system", "user", "assistant", "tool")
 _END, _PAD = "<|end|>", "<|pad|>"
 _TAGS = ("<tool_call>", "</tool_call>", "<answer>", "</answer>")
 
-# The tools stand in front, one short signature each; every message ends with the same token.
+# Tools come first, one short signature each; every message ends with the same token.
 _TEMPLATE = (
     "{% for tool in tools or [] %}{{ tool.function.name }}"
     "({{ tool.function.parameters.properties | join(',') }}) {% endfor %}"
@@ -34,8 +34,8 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
     """Train a byte-level BPE tokenizer with a chat template; any text can be encoded.
 
     Args:
-        texts: what it will have to encode.
-        vocabulary: number of tokens, at least 256 and the special ones.
+        texts: examples of the text to encode.
+        vocabulary: number of tokens, at least 256 plus the special ones.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -65,7 +65,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
 
 
 def new_model(config: NewModelConfig, texts: Iterable[str], context: int) -> LanguageModel:
-    """Make a Llama on the CPU in float32, random by torch's global seed, and a tokenizer for ``texts``.
+    """Make a Llama on the CPU in float32, initialised from torch's global seed, and a tokenizer for ``texts``.
 
     Raises:
         RecipeError: the hidden size cannot be split among the heads.

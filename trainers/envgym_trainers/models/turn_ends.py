@@ -1,4 +1,4 @@
-"""The tokens of a tokenizer that text must not spell, and those that end a turn."""
+"""Special tokens of a tokenizer: those that end a turn, and all that text must not spell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Return the ids that end a turn: the template's own after an assistant, then the end-of-sequence token.
 
     Raises:
-        UserError: there is neither, so no turn would ever end.
+        UserError: the tokenizer has neither, so that no turn would end.
     """
     marker = "\u2063content\u2063"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": marker}]
@@ -32,6 +32,6 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return every token that text must not be able to spell: named ones and those only marked special."""
+    """Return every token that text must not spell: the named ones and those only marked special."""
     marked = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return sorted({*tokenizer.all_special_tokens, *marked})

@@ -1,4 +1,4 @@
-"""The interface of an objective: advantages and a loss, pure, in one file.
+"""The interface of an objective: advantages and a loss, free of side effects, in one file.
 
 To add one, subclass ``Objective`` in a module of your own and name it in the entry-point group
 ``envgym.objectives``. A recipe's ``[objective]`` table is validated against its nested ``Config``.
@@ -40,10 +40,10 @@ trained through ``Outputs.values``; ``reward`` replaces the environment's score.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """Demands of an objective on the training loop, beyond groups and log-probs."""
+    """Requirements of an objective on the training loop, beyond groups and log-probs."""
 
     auxiliary: frozenset[AuxiliaryName] = frozenset()
-    """Models beside the policy."""
+    """Models beside the policy that the loop must provide."""
     dynamic_sampling: DynamicSampling | None = None
     """Fill the batch with groups that have a signal, under these settings."""
     filter_truncated: bool = False
@@ -56,29 +56,29 @@ class Member:
 
     trajectory: Trajectory
     reward: float
-    """As ``shape`` returned it; NaN where it is missing."""
+    """Reward as ``shape`` returned it; NaN if missing."""
     samples: tuple[Sample, ...]
-    """Its token sequences in the order of the turns, with the columns of the auxiliary models filled. Empty where
-    the member is not trained on: it is missing, sampled nothing, or was truncated and is filtered."""
+    """Its token sequences in the order of the turns, with the columns of the auxiliary models filled. Empty if the
+    member is not trained on: it is missing, sampled no token, or was truncated and is filtered out."""
 
 
 class Objective(Plugin, abc.ABC):
-    """A training objective. Subclasses set ``loss``, and ``advantages`` or ``units``; the rest has a default."""
+    """A training objective. Subclasses define ``loss``, and ``advantages`` or ``units``; the rest has defaults."""
 
     class Config(Plugin.Config):
-        """No settings."""
+        """Settings of the objective; a subclass that defines no ``Config`` has none."""
 
         @model_validator(mode="before")
         @classmethod
         def _false_is_none(cls, values: dict[str, Any]) -> dict[str, Any]:
-            """Turn an optional setting off by ``false``: a recipe is TOML, which has no null."""
+            """Read ``false`` as ``None`` for optional settings, because TOML has no null."""
             optional = {n for n, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
             return {n: None if value is False and n in optional else value for n, value in values.items()}
 
     config: Config
 
     def needs(self) -> Needs:
-        """Return what the loop must provide; nothing by default."""
+        """Return the objective's requirements; none by default."""
         return Needs()
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Objective(Plugin, abc.ABC):
 
         Args:
             scores: [G] float64 from the rubric, NaN where missing.
-            model_tokens: [G] int64: tokens the policy sampled.
+            model_tokens: [G] int64, number of tokens that the policy sampled.
 
         Returns:
             [G] float64, NaN where missing.
@@ -95,18 +95,18 @@ class Objective(Plugin, abc.ABC):
         return scores
 
     def advantages(self, rewards: Tensor) -> Tensor:
-        """Return the advantage of each member of one group, for all of its tokens alike.
+        """Return the advantage of each member of one group, the same for all of its tokens.
 
         Args:
             rewards: [G] float64 as ``shape`` returned them, NaN where missing.
 
         Returns:
-            [G] float64; 0 for a missing member, which also stays out of everyone's baseline.
+            [G] float64; 0 for a missing member, which is also left out of the baseline.
         """
         raise NotImplementedError(f"{type(self).__name__} must define advantages(rewards) or units(members)")
 
     def units(self, members: Sequence[Member]) -> list[Unit]:
-        """Make the training units of one group: the place for pairs, and for credit by turn or by token.
+        """Return the training units of one group; override for pairs, or for credit by turn or token.
 
         By default every sample is a unit, with the advantage of its member at every sampled token.
 
@@ -121,17 +121,17 @@ class Objective(Plugin, abc.ABC):
         ]
 
     def prepare(self, units: list[Unit]) -> list[Unit]:
-        """Change all units of a step once more, e.g. to whiten advantages over them; as they are by default."""
+        """Return the units of a step, transformed as a whole, e.g. whitened; unchanged by default."""
         return units
 
     @abc.abstractmethod
     def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
-        """Return this micro-batch's share of the loss; ``backward`` is called on it as it is.
+        """Return this micro-batch's share of the loss; the caller runs ``backward`` on it without scaling.
 
         Args:
-            batch: on the outputs' device; no unit of it is cut.
-            outputs: of the policy, and of the auxiliary models that give some.
-            totals: of the whole optimizer batch, over all micro-batches and ranks.
+            batch: whole units, on the outputs' device.
+            outputs: outputs of the policy and of the auxiliary models.
+            totals: sizes of the whole optimizer batch, over all micro-batches and ranks.
 
         Returns:
             The scalar share, and metrics to merge with ``merge_metrics``.

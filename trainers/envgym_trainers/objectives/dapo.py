@@ -7,7 +7,7 @@
 Clip-higher, token mean over the whole optimizer batch, no KL, soft overlong punishment before normalisation,
 and dynamic sampling on the unshaped score.
 
-Deviations from the paper: y counts sampled tokens only, not what tools wrote; surplus groups are carried over
+Deviations from the paper: y counts sampled tokens only, not tool output; surplus groups are carried over
 to the next step; ε = 1e-4 under the standard deviation, and an equal group gets exactly 0; ℓ − o is held
 within ±20; w, off by default, corrects for the engine's own probabilities. Scores between 0 and 1 map
 linearly onto the paper's ±1.
@@ -36,22 +36,22 @@ class DAPO(Objective):
         """Settings of the loss."""
 
         clip_low: float = Field(default=0.2, ge=0, le=1)
-        """ε_low: the ratio is held above 1 − ε_low."""
+        """ε_low: the ratio is clipped below at 1 − ε_low."""
         clip_high: float = Field(default=0.28, ge=0)
-        """ε_high: the ratio is held below 1 + ε_high; larger than ε_low so that rare tokens can grow."""
+        """ε_high: the ratio is clipped above at 1 + ε_high; larger than ε_low, so that rare tokens can grow."""
         importance_cap: float | None = Field(default=None, gt=0)
         """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
         dynamic_sampling: DynamicSampling | None = DynamicSampling()
         """Fill the batch with groups that have a signal; None, in a recipe false, trains on all."""
         overlong: SoftOverlong | None = SoftOverlong()
-        """Penalty; set ``max_tokens`` to what an episode may sample. None, in a recipe false, for no penalty."""
+        """Length penalty; set ``max_tokens`` to the episode's limit. None, in a recipe false, for no penalty."""
         filter_truncated: bool = False
-        """Overlong filtering: truncated members are not trained on. The paper's alternative to the penalty."""
+        """Overlong filtering: leave truncated members out of training. The paper's alternative to the penalty."""
 
     config: Config
 
     def needs(self) -> Needs:
-        """Ask for dynamic sampling, and for the filter of truncated members where it is turned on."""
+        """Require dynamic sampling and the filter of truncated members, as configured."""
         return Needs(dynamic_sampling=self.config.dynamic_sampling, filter_truncated=self.config.filter_truncated)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:

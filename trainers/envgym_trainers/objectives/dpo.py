@@ -36,18 +36,18 @@ class DPO(Objective):
         """Settings of pairs and loss."""
 
         beta: float = Field(default=0.1, gt=0)
-        """β: how far the policy may move from the reference for a given preference."""
+        """β: strength of the pull towards the reference; larger keeps the policy closer to it."""
         gap: float = Field(default=0.5, gt=0)
-        """Least difference of reward between the two of a pair; a group without one is left out."""
+        """Minimum difference in reward between the members of a pair; a group without one is left out."""
 
     config: Config
 
     def needs(self) -> Needs:
-        """Ask for a reference model."""
+        """Require a reference model."""
         return Needs(auxiliary=frozenset({"reference"}))
 
     def units(self, members: Sequence[Member]) -> list[Unit]:
-        """Pair the best member with the worst; of equals, the first in the group."""
+        """Return the pair of the best and the worst member; the first in the group wins ties."""
         present = [m for m in members if m.samples and not math.isnan(m.reward)]
         if not present:
             return []
@@ -59,7 +59,7 @@ class DPO(Objective):
         return [tuple(dataclasses.replace(s, advantages=s.spread(sign)) for m, sign in sides for s in m.samples)]
 
     def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
-        """Return the mean over pairs; see ``Objective.loss``."""
+        """Return the mean loss over pairs; see ``Objective.loss``."""
         if batch.reference_logprobs is None:
             raise ValueError("DPO needs reference_logprobs in the batch")
         gaps = torch.where(batch.mask, outputs.logprobs - batch.reference_logprobs, 0.0)

@@ -30,11 +30,11 @@ class GRPO(Objective):
         """Settings of the loss."""
 
         clip_low: float = Field(default=0.2, ge=0, le=1)
-        """ε_low: the ratio is held above 1 − ε_low."""
+        """ε_low: the ratio is clipped below at 1 − ε_low."""
         clip_high: float = Field(default=0.2, ge=0)
-        """ε_high: the ratio is held below 1 + ε_high."""
+        """ε_high: the ratio is clipped above at 1 + ε_high."""
         beta: float = Field(default=0.0, ge=0)
-        """Weight of the KL penalty; anything above 0 needs a reference model."""
+        """Weight of the KL penalty; a value above 0 needs a reference model."""
         unbiased_kl: bool = False
         """Multiply k3 by r, which makes its gradient that of the KL itself: DeepSeek-V3.2, arXiv 2512.02556."""
         importance_cap: float | None = Field(default=None, gt=0)
@@ -43,7 +43,7 @@ class GRPO(Objective):
     config: Config
 
     def needs(self) -> Needs:
-        """Ask for a reference model where ``beta`` is above 0."""
+        """Require a reference model if ``beta`` is above 0."""
         return Needs(auxiliary=frozenset({"reference"} if self.config.beta > 0 else ()))
 
     def advantages(self, rewards: Tensor) -> Tensor:

@@ -5,14 +5,14 @@
     A_t = δ_t + γλ·A_{t+1},   R_t = A_t + V(s_t)
     L   = 1/N Σ_t m·[ −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w + c·½·max((v−R)², (v_clip−R)²) ],   r = exp(ℓ − o)
 
-t runs over *sampled* tokens only: the state after one is that in which the next is sampled, whatever tools and
-users wrote between them. The environment's rewards stand at the last token of their turns, what else the
-episode earned at the very last token. v_clip = V + clip(v − V, ±ε_v), V from before the step.
+t runs over *sampled* tokens only: the state after a token is the one in which the next is sampled, with any text
+of tools and users between them. A turn's reward is placed at its last token, and the rest of the episode's reward
+at the very last token. v_clip = V + clip(v − V, ±ε_v), V from before the step.
 
 Deviations from the papers: token mean over the optimizer batch; advantages are whitened over all tokens of the
 step; κ, off by default, is InstructGPT's penalty towards the reference (arXiv 2203.02155); ℓ − o is held within
 ±20; w, off by default, corrects for the engine's own probabilities; a truncated episode is not bootstrapped,
-because its score already says what truncation is worth.
+because its score already values the truncation.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ class PPO(Objective):
         gamma: float = Field(default=1.0, gt=0, le=1)
         """γ: discount per sampled token."""
         gae_lambda: float = Field(default=0.95, ge=0, le=1)
-        """λ: 1 trusts the returns alone, 0 the critic alone."""
+        """λ: 1 uses the returns only, 0 the critic's one-step errors only."""
         clip_low: float = Field(default=0.2, ge=0, le=1)
-        """ε_low: the ratio is held above 1 − ε_low."""
+        """ε_low: the ratio is clipped below at 1 − ε_low."""
         clip_high: float = Field(default=0.2, ge=0)
-        """ε_high: the ratio is held below 1 + ε_high."""
+        """ε_high: the ratio is clipped above at 1 + ε_high."""
         value_coefficient: float = Field(default=0.5, ge=0)
         """c: weight of the critic's loss."""
         value_clip: float | None = Field(default=0.2, gt=0)
-        """ε_v: values may move this far from those before the step; None, in a recipe false, for no clip."""
+        """ε_v: maximum move of a value from before the step; None, in a recipe false, for no clip."""
         whiten: bool = True
-        """Bring the advantages of a step to mean 0 and deviation 1."""
+        """Whiten the advantages of a step to mean 0 and standard deviation 1."""
         kl_coefficient: float = Field(default=0.0, ge=0)
-        """κ: weight of the penalty towards the reference model; anything above 0 needs one."""
+        """κ: weight of the penalty towards the reference model; a value above 0 needs one."""
         importance_cap: float | None = Field(default=None, gt=0)
         """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
 
     config: Config
 
     def needs(self) -> Needs:
-        """Ask for a critic, and for a reference model where ``kl_coefficient`` is above 0."""
+        """Require a critic, and a reference model if ``kl_coefficient`` is above 0."""
         names: set[AuxiliaryName] = {"critic"}
         return Needs(auxiliary=frozenset(names | {"reference"} if self.config.kl_coefficient > 0 else names))
 
@@ -111,7 +111,7 @@ class PPO(Objective):
         ]
 
     def _rewards(self, sample: Sample) -> Tensor:
-        """Return the rewards of turns and the penalty towards the reference. [T] float64"""
+        """Return the rewards of turns minus the penalty towards the reference. [T] float64"""
         rewards = sample.spread(0.0).double() if sample.turn_rewards is None else sample.turn_rewards.double()
         if self.config.kl_coefficient > 0:
             reference = _required(sample.reference_logprobs, "reference_logprobs")
@@ -120,11 +120,11 @@ class PPO(Objective):
 
 
 def gae(rewards: Tensor, values: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
-    """Return the generalised advantage estimate of each of n consecutive states; after the last one all is 0.
+    """Return the generalised advantage estimates of n consecutive states; the value after the last is 0.
 
     Args:
-        rewards: [n] received on leaving each state.
-        values: [n] V of each state.
+        rewards: [n] rewards received on leaving each state.
+        values: [n] value V of each state.
         gamma: discount per state.
         gae_lambda: 1 gives discounted returns minus values, 0 the one-step errors δ.
     """
@@ -145,7 +145,7 @@ def _required(column: Tensor | None, name: str) -> Tensor:
 
 
 def _by_sample(column: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
-    """Cut a column over sampled tokens into one [T] float32 for each mask, 0 outside it."""
+    """Split a column over sampled tokens into one [T] float32 per mask, 0 outside it."""
     parts = column.float().split([int(mask.sum()) for mask in masks])
     return [torch.zeros(len(mask)).masked_scatter(mask, part) for mask, part in zip(masks, parts, strict=True)]
 

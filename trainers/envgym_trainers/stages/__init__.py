@@ -1,1 +1,1 @@
-"""Stages: what a recipe runs."""
+"""Stages, the kinds of training that recipes run."""

@@ -26,7 +26,7 @@ class StepGroups:
     """Groups that one step collected."""
 
     groups: list[Group] = field(default_factory=list)
-    """To train on, those carried over from an earlier step included."""
+    """Groups to train on, those carried over from an earlier step included."""
     generated: list[Group] = field(default_factory=list)
     """Every group played in this step."""
     counters: dict[str, Counter[str]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class StepGroups:
         """Return the mean reward of the trajectories played, before any control replaced it.
 
         Returns:
-            by environment, and by ``environment/role`` for nested episodes.
+            means by environment, and by ``environment/role`` for nested episodes.
         """
         rewards: dict[str, list[float]] = {}
         for group in self.generated:
@@ -68,8 +68,8 @@ class StepGroups:
 class GroupSource:
     """Draws tasks from the mix and plays groups of them.
 
-    With dynamic sampling every environment is refilled for itself, so that the mix keeps its quotas; what it
-    has too much of is carried to the next step.
+    With dynamic sampling every environment is refilled separately, so that the mix keeps its quotas; surplus
+    groups are carried to the next step.
     """
 
     def __init__(self, recipe: ReinforcementRecipe, objective: Objective, setup: TrainingSetup, mix: Mix) -> None:
@@ -83,7 +83,7 @@ class GroupSource:
         """Play the groups of one step.
 
         Raises:
-            UserError: dynamic sampling spent its attempts and its setting says raise.
+            UserError: dynamic sampling spent its attempts and ``at_cap`` is ``raise``.
             TooManyFailures: more episodes failed than the recipe allows.
         """
         result = StepGroups()
@@ -119,6 +119,7 @@ class GroupSource:
                 for task in finished:
                     group = task.result()
                     success = [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
+                    # Launch order: taking the groups that finish first would bias the step to short episodes.
                     refill.offer(begun.index(task), group, success)
         result.generated += [task.result() for task in begun]
         groups, counters = refill.take()

@@ -1,4 +1,4 @@
-"""Measure a run on held-out tasks, before and after, and write down what changed."""
+"""Measure a run on held-out tasks before and after, and write the summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Scores = dict[str, EnvScores]
 
 
 async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: Reporter) -> Scores:
-    """Evaluate on held-out tasks, or read what an earlier process of this run measured.
+    """Evaluate on held-out tasks, or read the result of an earlier process of this run.
 
     Args:
         setup: the run's parts.

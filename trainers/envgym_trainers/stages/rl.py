@@ -1,4 +1,4 @@
-"""The reinforcement-learning stage: collect groups, weigh them, update, again."""
+"""The reinforcement-learning stage: collect groups, compute advantages, update, repeat."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ReinforcementStage(Stage):
 
 
 class _Run:
-    """One run of the stage: its step and its clock."""
+    """One run of the stage, with its step and its clock."""
 
     def __init__(
         self, recipe: ReinforcementRecipe, objective: Objective, folder: RunFolder, reporter: Reporter
@@ -143,7 +143,7 @@ class _Run:
             )
         elif not self._finished:
             self._reporter.say(
-                f"stopped after step {self._step}; go on with: envgym train --resume {self._folder.path}"
+                f"stopped after step {self._step}; resume with: envgym train --resume {self._folder.path}"
             )
 
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:

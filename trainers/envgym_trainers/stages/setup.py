@@ -1,4 +1,4 @@
-"""Set up what every stage needs: services, the environments that can run here, model, engine, collector."""
+"""Set up the parts of a stage: services, the environments that can run here, model, engine, collector."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["EnvironmentSet", "TrainingSetup", "open_collector", "open_environmen
 
 @dataclass(slots=True, kw_only=True)
 class EnvironmentSet:
-    """The environments of a run, found before there is any model."""
+    """The environments of a run, opened before the model is loaded."""
 
     services: Services
     entries: Sequence[MixEntry]
@@ -55,7 +55,7 @@ class TrainingSetup:
 
 @contextlib.asynccontextmanager
 async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
-    """Find out which environments can run here; the sandbox and the roles they share are closed at the end.
+    """Open the environments that can run here; close their sandbox and roles at the end.
 
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
@@ -74,7 +74,7 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
 async def open_setup(
     recipe: StageRecipe, environments: EnvironmentSet, language_model: LanguageModel
 ) -> AsyncIterator[TrainingSetup]:
-    """Put the recipe's engine behind the model, and a collector in front of the environments.
+    """Open the recipe's engine for the model, and a collector for the environments.
 
     Raises:
         UserError: the engine cannot run this model.
@@ -125,7 +125,7 @@ async def open_collector(
 
 @contextlib.asynccontextmanager
 async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> AsyncIterator[dict[str, Player]]:
-    """Make whoever the recipe's ``[roles]`` name, and close them at the end.
+    """Open the players named in the recipe's ``[roles]``, and close them at the end.
 
     Raises:
         RecipeError: no environment has such a role.

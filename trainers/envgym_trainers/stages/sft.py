@@ -51,7 +51,7 @@ def negative_log_likelihood(batch: Batch, outputs: Outputs, totals: Totals) -> t
 
 
 def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
-    """Give every turn the tokens with which the model would have to write its action, in place."""
+    """Set, in place, the tokens by which the model would write the action of every turn."""
     writer = language_model.tool_format
     conversation = Conversation(language_model.tokenizer, trajectory.tools, writer)
     stops = language_model.stop_ids
@@ -67,8 +67,8 @@ def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
 def with_noise(sample: Sample, share: float, vocabulary: int, generator: torch.Generator) -> Sample:
     """Replace about ``share`` of the expert's tokens by uniformly random ones.
 
-    The model then gives every token at least ``share / vocabulary`` and, after a slip, goes on as the expert
-    would: it keeps exploring, which is what reinforcement learning starts from.
+    The model then gives every token a probability of at least ``share / vocabulary`` and learns to continue as the
+    expert would after a slip. So it still explores, as reinforcement learning requires.
     """
     hit = sample.mask & (torch.rand(len(sample), generator=generator) < share)
     random_ids = torch.randint(vocabulary, (len(sample),), generator=generator)
@@ -97,7 +97,7 @@ class _Run:
         self._reporter = reporter
 
     async def run(self) -> dict[str, Any] | None:
-        """Run to the end, or until asked to stop; goes on from the newest checkpoint in the folder.
+        """Run to the end, or until asked to stop; continue from the newest checkpoint in the folder.
 
         Returns:
             the summary, or ``None`` if the run was stopped before its end.
@@ -115,7 +115,7 @@ class _Run:
                 finished = await asyncio.to_thread(self._train, language_model, samples, stop)
                 seconds = time.monotonic() - started
                 if not finished:
-                    self._reporter.say(f"stopped; go on with: envgym train --resume {self._folder.path}")
+                    self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
                     return None
                 async with open_setup(recipe, environments, language_model) as setup:
                     after = await measure(setup, self._folder, "after", self._reporter)
@@ -131,7 +131,7 @@ class _Run:
         """Play gold trajectories of training tasks.
 
         Raises:
-            DataError: experts failed so many of their own tasks that an environment must be broken.
+            DataError: experts failed too many of their own tasks, so that an environment must be broken.
         """
         split: Split = "train"
         async with open_collector(self._recipe, environments, Expert()) as collector:
@@ -179,7 +179,7 @@ class _Run:
         return dataclasses.replace(made, tool_format=writer)
 
     def _samples(self, gold: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
-        """Return the samples to train on; what the model could never be shown whole is left out.
+        """Return the samples to train on, without those longer than the model's context.
 
         Raises:
             DataError: nothing fits the model's context.
@@ -201,7 +201,7 @@ class _Run:
         return [with_noise(sample, self._recipe.noise, vocabulary, generator) for sample in fitting]
 
     def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
-        """Run the epochs, and tell if all of them were run."""
+        """Run the epochs; return false if stopped before the last update."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
         total = max(1, round(per_epoch * recipe.epochs))

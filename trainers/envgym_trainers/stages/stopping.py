@@ -1,4 +1,4 @@
-"""Stop cleanly: the first Ctrl-C or SIGTERM ends the run after the step in hand, the second at once."""
+"""Stop cleanly: the first Ctrl-C or SIGTERM ends the run after the current step, the second at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """Listens for signals while it is entered; only from the main thread, elsewhere it never stops."""
+    """Listens for signals while entered. Only works in the main thread; elsewhere no stop is ever requested."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,4 +1,4 @@
-"""Contract tests for plugins of the trainer, to inherit as those of ``envgym.testing``. Needs pytest 9.2."""
+"""Contract tests for the trainer's plugins, inherited like those of ``envgym.testing``. Needs pytest 9.2."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ from envgym_trainers.models.tiny import new_model
 __all__ = ["EngineContract"]
 
 _SECONDS = 120.0
-"""A test that takes longer hangs."""
+"""Time limit of one test; a longer one hangs."""
 _CONTEXT = 64
 
 Turns = list[tuple[list[int], Sampled]]
 
 
 def _awaited(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run an asynchronous test without a plugin of pytest."""
+    """Run an asynchronous test without a pytest plugin."""
 
     @functools.wraps(test)
     def run(*args: Any, **values: Any) -> None:
@@ -40,7 +40,7 @@ def _awaited(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
 
 class EngineContract:
-    """Tests of what every engine guarantees::
+    """Test the log-probs, weights, fairness and life cycle of an engine::
 
     class TestMine(EngineContract):
         engine = "my_package.engine:MyEngine"
@@ -50,7 +50,7 @@ class EngineContract:
     engine: str
     """A registered name, or ``"package.module:Class"``."""
     settings: ClassVar[Mapping[str, Any]] = {}
-    """Of the engine."""
+    """Fields of the engine's ``Config``."""
     tolerance: ClassVar[float] = 1e-3
     """Largest error of a log-prob, in nats."""
 
@@ -224,7 +224,7 @@ class EngineContract:
                 engine.check()
 
     def _check(self, model: LanguageModel, turns: Turns, *, temperature: float = 0.8, since: int = 0) -> None:
-        """Compare what the turns from ``since`` on report with one plain forward pass over all of them."""
+        """Compare the log-probs of the turns from ``since`` on with one plain forward pass over all turns."""
         table, rows, ids = _table(model, turns, temperature)
         skipped = sum(len(sampled.ids) for _, sampled in turns[:since])
         expected = [float(table[row, i]) for row, i in zip(rows, ids, strict=True)][skipped:]

@@ -26,10 +26,10 @@ _TRAJECTORY = Trajectory(env="contract", task=Task(id="t", split="train", messag
 class ObjectiveContract:
     """Test that units leave missing members out, and that the loss is pure, masked and additive.
 
-    What a subclass sets:
+    A subclass sets:
         objective: name of the objective, or ``"package.module:Class"``.
         settings: fields of its ``Config``.
-        needs_a_difference: whether a group of equal rewards teaches nothing. False where the baseline is not the
+        needs_a_difference: true if a group of equal rewards gives no gradient; false if the baseline is not the
             group's, as with a critic.
     """
 
@@ -51,12 +51,12 @@ class ObjectiveContract:
 
     @pytest.mark.parametrize("scores", [(1.0, 1.0, 1.0), (0.0, 0.0), (0.5, math.nan)])
     def test_a_group_without_a_signal_is_not_learnt_from(self, made: Objective, scores: Sequence[float]) -> None:
-        """Make no unit, or one whose advantages are 0, where no member differs from another."""
+        """Make no unit, or units with advantage 0, if all members are equal."""
         if self.needs_a_difference:
             assert not any(value for row in _advantages(_units(made, scores)) for value in row)
 
     def test_the_loss_is_a_finite_scalar_and_pure(self, made: Objective) -> None:
-        """Compute it twice from one batch, which stays as it is; metrics are detached scalars."""
+        """Compute the loss twice from one batch, which stays unchanged; metrics are detached scalars."""
         units = _units(made, _SCORES)
         batch, outputs = _batch(units)
         kept = outputs.logprobs.detach().clone(), batch.advantages.clone()
@@ -71,7 +71,7 @@ class ObjectiveContract:
 
     @pytest.mark.parametrize("outside", [-1.0, math.nan])
     def test_only_sampled_tokens_have_a_gradient(self, made: Objective, outside: float) -> None:
-        """Leave prompts, tool output and padding alone, whatever the log-probs there are."""
+        """Give no gradient to prompts, tool output and padding, whatever their log-probs."""
         units = _units(made, _SCORES)
         batch, outputs = _batch(units, outside)
         made.loss(batch, outputs, Totals.of(units))[0].backward()
@@ -82,7 +82,7 @@ class ObjectiveContract:
         assert gradient[batch.mask].any()
 
     def test_micro_batches_add_up(self, made: Objective) -> None:
-        """Cut the batch between units: values, gradients and metrics are those of the uncut batch."""
+        """Split the batch between units, and find the values, gradients and metrics of the whole batch."""
         units = made.prepare([*_units(made, _SCORES), *_units(made, (1.0, 0.0, 0.75), seed=1)])
         totals = Totals.of(units)
         whole, whole_gradient, whole_metrics = _update(made, [units], totals)

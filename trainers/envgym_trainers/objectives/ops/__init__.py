@@ -1,1 +1,1 @@
-"""Pieces that objectives are made of."""
+"""Building blocks of objectives."""

@@ -12,8 +12,8 @@ from torch import Tensor
 __all__ = ["EQUAL_WITHIN", "group_centred", "group_normalised"]
 
 EQUAL_WITHIN = 1e-6
-"""Rewards closer together than this are equal. The rounding residue of an equal group, divided by its own
-standard deviation, would otherwise pass for a signal."""
+"""Rewards within this span are equal. Otherwise the rounding residue of an equal group, divided by its own
+standard deviation, would look like a signal."""
 
 
 def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
@@ -23,7 +23,7 @@ def group_normalised(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
 
     Args:
         rewards: [G], NaN where missing.
-        epsilon: in units of the reward.
+        epsilon: ε, in units of the reward.
 
     Returns:
         [G] float64; exactly 0 for a missing member, and for all members when fewer than two are valid or the

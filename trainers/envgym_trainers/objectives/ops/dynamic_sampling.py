@@ -1,8 +1,8 @@
 """Dynamic sampling: only groups with a signal fill the batch. DAPO, arXiv 2503.14476, section 3.2.
 
-A group whose members all score the same has advantage 0 throughout: it costs a rollout and teaches nothing.
-The score looked at is the *unshaped* metric (accuracy): a length penalty would make every group look
-different.
+A group whose members all score the same has advantage 0 throughout: it costs a rollout and gives no gradient.
+Members are compared by the *unshaped* metric (accuracy), because a length penalty would make those of every group
+differ.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class DynamicSampling(Section):
     """Settings of the refill."""
 
     max_attempts: int = Field(default=10, ge=1)
-    """Most groups generated for one step, in multiples of the groups that the step needs."""
+    """Maximum number of groups generated for one step, in multiples of the groups that the step needs."""
     at_cap: AtCap = AtCap.RAISE
-    """Raise, train on what there is, or pad with groups of the step that have no signal."""
+    """Raise, train on the groups found, or pad with groups of the step that have no signal."""
     oversample: float = Field(default=1.0, ge=1)
     """Groups begun at once, in multiples of the need. The surplus opens the next step."""
     solved_at: float = 1.0
-    """Metric from which on a group of equal members counts as solved rather than failed."""
+    """Metric at or above which a group of equal members counts as solved instead of failed."""
 
 
 def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
-    """Judge a group by its unshaped metric.
+    """Classify a group by its unshaped metric.
 
     Args:
-        metrics: one per member, NaN where the episode is missing.
+        metrics: unshaped metric of each member, NaN where the episode is missing.
         solved_at: see ``DynamicSampling``.
 
     Returns:
@@ -76,7 +76,7 @@ def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
 
 @dataclass(slots=True, kw_only=True)
 class RefillCounters:
-    """Groups of one step, by what became of them."""
+    """Numbers of groups of one step, by their outcome."""
 
     generated: int = 0
     kept: int = 0
@@ -89,24 +89,25 @@ class RefillCounters:
 
 
 class Refill(Generic[GroupT]):
-    """Collects groups with a signal until a step has enough; the surplus opens the next step.
+    """Collects groups with a signal until a step has enough; the surplus is carried to the next step.
 
-    One step, with the groups begun and not yet offered in ``running``::
+    One step, with the groups launched and not yet offered in ``running``::
 
         while running or refill.wanted(0):
-            running += begin(refill.wanted(len(running)))
+            running += launch(refill.wanted(len(running)))
             refill.offer(*first_finished(running))
         groups, counters = refill.take()
 
-    Which groups a step takes depends on the order in which they were begun, not on which finished first.
+    A step takes groups in launch order, not in the order of completion, which depends on timing and would bias the
+    step to short episodes.
     """
 
     def __init__(self, target: int, settings: DynamicSampling, *, carried: Iterable[GroupT] = ()) -> None:
-        """Start empty, or with what ``carried`` held when a checkpoint was written.
+        """Start empty, or with the groups that an earlier step carried over.
 
         Args:
-            target: groups per step (P_train), at least 1.
-            settings: cap and what happens there.
+            target: number of groups per step (P_train), at least 1.
+            settings: the cap on attempts, and the action at the cap.
             carried: groups with a signal left over from an earlier step.
 
         Raises:
@@ -129,6 +130,7 @@ class Refill(Generic[GroupT]):
     def wanted(self, running: int) -> int:
         """Return the number of groups to begin now; 0 once the step is full or its attempts are spent."""
         need: float = self._target - len(self._carried) - len(self._kept)
+        # Only the first launch is oversampled: later ones only replace groups without a signal.
         if not running and not self._counters.generated:
             need *= self._settings.oversample
         cap = self._settings.max_attempts * self._target - self._counters.generated
@@ -152,12 +154,12 @@ class Refill(Generic[GroupT]):
         return verdict
 
     def take(self) -> tuple[list[GroupT], RefillCounters]:
-        """End the step: its groups, at most the target, and its counters.
+        """End the step; return its groups, at most the target, and its counters.
 
-        Padding comes last and may fall short when groups were missing.
+        Padding comes last, and may fall short if groups are missing.
 
         Raises:
-            UserError: the step is not full, its attempts are spent and the setting says raise.
+            UserError: the step is not full, its attempts are spent and ``at_cap`` is ``raise``.
             RuntimeError: the step is not full and attempts are left.
         """
         if more := self.wanted(0):

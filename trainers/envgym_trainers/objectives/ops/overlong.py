@@ -15,12 +15,12 @@ __all__ = ["SoftOverlong"]
 class SoftOverlong(Section):
     """A penalty that grows from 0 to −1 over the last tokens of the allowance.
 
-    Deviation from the paper, which has one-turn answers: the length is that of the *sampled* tokens of all
-    turns. What a tool wrote is not the policy's doing.
+    Deviation from the paper, which has one-turn answers: the length counts the *sampled* tokens of all turns, as
+    the policy is not responsible for tool output.
     """
 
     max_tokens: int = Field(default=20480, gt=0)
-    """L_max: sampled tokens from which on the penalty is −1."""
+    """L_max: number of sampled tokens at which the penalty reaches −1."""
     cache_tokens: int = Field(default=4096, gt=0)
     """L_c: length of the slope that ends at ``max_tokens``."""
 
@@ -34,7 +34,7 @@ class SoftOverlong(Section):
         """Return 0 if y ≤ L_max − L_c, (L_max − L_c − y)/L_c up to L_max, −1 beyond.
 
         Args:
-            model_tokens: [G] integers: tokens the policy sampled (y).
+            model_tokens: [G] integers, number of tokens that the policy sampled (y).
 
         Returns:
             [G] float64 in [−1, 0], to be added to the reward before the group is normalised.

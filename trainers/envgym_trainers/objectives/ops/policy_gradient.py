@@ -1,4 +1,4 @@
-"""Pieces that clipped policy-gradient objectives share. All tensors are [B, T]; notation as in
+"""Terms shared by clipped policy-gradient objectives. All tensors are [B, T]; notation as in
 ``objectives.base``."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def clipped_surrogate(
     Sources: PPO, arXiv 1707.06347, for the clip; DAPO, arXiv 2503.14476, for its two ε.
 
     Args:
-        batch: [B, T] throughout.
+        batch: the micro-batch.
         logprobs: [B, T] ℓ with gradient.
         clip_low: ε_low.
         clip_high: ε_high.
@@ -83,7 +83,7 @@ def policy_metrics(
 ) -> dict[str, Tensor]:
     """Return token means over the optimizer batch, as shares, and the largest ratio.
 
-    ``clip_low`` and ``clip_high``: fraction of tokens whose gradient the clip cut off on that side.
+    ``clip_low`` and ``clip_high``: fraction of tokens whose gradient the clip removes on that side.
     ``approx_kl_k1``, ``approx_kl_k3``: estimates of KL(π_old ‖ π_θ). ``engine_kl_k3``: the same of KL(engine
     ‖ π_old).
     """

@@ -1,4 +1,4 @@
-"""From per-token losses to one number, the same however the optimizer batch is cut up.
+"""Reduce per-token losses to a scalar that does not depend on the split into micro-batches.
 
 Each function gives a micro-batch's share Σ(L·m)/D with D taken over the *whole* optimizer batch, so the
 shares of all micro-batches on all ranks add up, values and gradients, to the result for the uncut batch.
@@ -20,7 +20,7 @@ __all__ = ["Totals", "sequence_mean", "token_mean"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Size of an optimizer batch, taken before it is cut into micro-batches."""
+    """Size of an optimizer batch, counted before it is split into micro-batches."""
 
     tokens: int
     """Sampled tokens (N)."""
@@ -31,7 +31,7 @@ class Totals:
 
     @classmethod
     def of(cls, units: Sequence[Unit]) -> Self:
-        """Count what ``units`` hold."""
+        """Count the tokens, samples and units of ``units``."""
         counts = [sample.model_tokens for unit in units for sample in unit]
         return cls(tokens=sum(counts), sequences=len(counts), units=len(units))
 
@@ -48,12 +48,12 @@ def token_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
     """Return ΣLm / N: every token weighs the same. DAPO, arXiv 2503.14476.
 
     Args:
-        values: [B, T]; what stands outside the mask has no effect, NaN included.
+        values: [B, T]; values outside the mask have no effect, NaN included.
         mask: [B, T] bool.
-        totals: of the whole optimizer batch.
+        totals: sizes of the whole optimizer batch.
 
     Returns:
-        Scalar: this micro-batch's share.
+        this micro-batch's share, a scalar.
     """
     return _masked(values, mask).sum() / totals.tokens
 
