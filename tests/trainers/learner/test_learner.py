@@ -270,8 +270,8 @@ def test_later_updates_of_a_step_are_compared_with_the_policy_before_the_first(m
 
 def test_a_control_hides_the_rewards_of_turns(make_learner: Any, watch: Any) -> None:
     """A coin in the place of the reward must not leave the truth in another column."""
-    for control, visible in (("none", True), ("random", False)):
-        learner = make_learner({"name": "grpo"}, reward={"control": control})
+    for reward, visible in (({}, True), ({"control": "random"}, False), ({"false_positives": 0.1}, False)):
+        learner = make_learner({"name": "grpo"}, reward=reward)
         seen = watch(learner)
         trajectories = [_trajectory(1.0), _trajectory(0.0)]
         trajectories[0].turns[0].reward = 0.5
@@ -303,3 +303,14 @@ def test_a_reward_model_decides_what_is_learnt(
     learner.learn([_group(_trajectory(1.0), _trajectory(1.0, ids=(30, 31, 32)))], 1)
     first, second = sorted(map(_advantage, seen[0]))
     assert first == -second != 0
+
+
+def test_a_control_outranks_the_reward_model(
+    model_folder: Path, language_model: LanguageModel, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a coin, the model that scores is never asked."""
+    values = {"mix": [{"env": "e-v1"}], "model": {"path": str(model_folder)}, "reward": {"control": "random"}}
+    learner = Learner(ReinforcementRecipe.model_validate(values), GRPO(), language_model)
+    monkeypatch.setattr(learner._auxiliary, "rescore", lambda *_: pytest.fail("the reward model was asked"))
+    watch(learner)
+    assert learner.learn([_group(_trajectory(1.0), _trajectory(0.0))], 1)["samples"] == 2

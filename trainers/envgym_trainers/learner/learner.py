@@ -13,7 +13,7 @@ from envgym.records import OutcomeKind, Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
 from envgym_trainers.batch import Batch, Sample, Unit
-from envgym_trainers.controls import controlled
+from envgym_trainers.controls import RewardSettings, controlled
 from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels, annotate_tokens
 from envgym_trainers.learner.critic import Critic
 from envgym_trainers.learner.logprobs import token_logprobs
@@ -52,6 +52,7 @@ class Learner:
         self._recipe = recipe
         self._objective = objective
         self._needs = objective.needs()
+        self._true_reward = recipe.reward == RewardSettings()
         self._language_model = language_model
         self._threads = torch.get_num_threads()
         makers: Mapping[AuxiliaryName, Callable[[], Auxiliary]] = {
@@ -105,9 +106,9 @@ class Learner:
         if trajectory.failed or (truncated and self._needs.filter_truncated):
             return []
         samples = samples_of(trajectory, name)
-        if self._recipe.reward.control == "none":
+        if self._true_reward:
             return samples
-        # A control replaces the whole reward: the rewards of turns would leak the true one to the objective.
+        # Controls and noise replace the whole reward: the rewards of turns would leak the true one.
         return [replace(sample, turn_rewards=None) for sample in samples]
 
     def _annotated(self, samples: list[Sample]) -> list[Sample]:
@@ -133,7 +134,8 @@ class Learner:
 
     def _units(self, cohort: _Cohort) -> list[Unit]:
         scores = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
-        scores = self._auxiliary.rescore(cohort.samples, scores)
+        if self._true_reward:  # a reward model must not put back what a control took away
+            scores = self._auxiliary.rescore(cohort.samples, scores)
         lengths = torch.tensor([t.sampled_tokens for t in cohort.trajectories])
         rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
         return self._objective.units(
