@@ -314,3 +314,15 @@ def test_a_control_outranks_the_reward_model(
     monkeypatch.setattr(learner._auxiliary, "rescore", lambda *_: pytest.fail("the reward model was asked"))
     watch(learner)
     assert learner.learn([_group(_trajectory(1.0), _trajectory(0.0))], 1)["samples"] == 2
+
+
+def test_a_role_without_a_wrong_label_is_not_trained_on(make_learner: Any, watch: Any) -> None:
+    """Its reward is missing, so it has no units, whatever the objective does with rewards."""
+    parents = [_trajectory(1.0), _trajectory(0.0)]
+    for parent, label in zip(parents, ([0.0, 0.0], [1.0, 1.0]), strict=True):
+        parent.artifacts["control/wrong_label"] = list(label)
+        parent.nested = [_trajectory(1.0, role="verifier", ids=(40, 41))]
+    learner = make_learner({"name": "ppo"}, reward={"control": "wrong_label"})
+    seen = watch(learner)
+    learner.learn([_group(*parents)], 1)
+    assert {int(sample.ids[2]) for sample in seen[0]} == {20}

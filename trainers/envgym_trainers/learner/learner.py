@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ class Learner:
         rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
         return self._objective.units(
             [
-                Member(trajectory=trajectory, reward=reward, samples=tuple(samples))
+                Member(trajectory=trajectory, reward=reward, samples=() if math.isnan(reward) else tuple(samples))
                 for trajectory, reward, samples in zip(
                     cohort.trajectories, rewards.tolist(), cohort.samples, strict=True
                 )
