@@ -12,10 +12,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic_core
-from pydantic import ConfigDict, JsonValue, TypeAdapter
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
 __all__ = [
     "SCHEMA",
@@ -210,7 +210,8 @@ class Trajectory:
     score: Score | None = None
     artifacts: dict[str, JsonValue] = field(default_factory=dict)
     """Values that the environment needs, besides the messages, to score this trajectory again."""
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(exclude=True)] = field(default=0.0, compare=False)
+    """Time that the episode took. It is not stored: records of equal runs are equal."""
     role: str = ""
     """Role that the policy played in a nested episode; ``""`` for an outermost episode."""
     nested: list[Trajectory] = field(default_factory=list)

@@ -138,6 +138,14 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """Return the actions of a scripted expert, which score the maximum: proof that the task can be solved."""
         raise NotImplementedError(f"{type(self).__name__} must define gold(task)")
 
+    def novice(self, task: Task) -> Sequence[Message]:
+        """Return the actions of a scripted beginner with a bad habit, which do not solve the task.
+
+        Imitating beginners and experts makes a model that can do the task and mostly does not: a start that lacks
+        judgement, as pretrained models do. Optional.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define novice(task)")
+
     async def start(self, task: Task) -> None:
         """Prepare an episode of ``task``. The base class has nothing to prepare."""
 

@@ -10,7 +10,7 @@ from envgym.env.spaces import ActionSpace
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.records import Message, Observation, Task, ToolSpec
 
-__all__ = ["EmptyPolicy", "Expert", "Player", "RandomPolicy", "Script"]
+__all__ = ["EmptyPolicy", "Expert", "Novice", "Player", "RandomPolicy", "Script"]
 
 
 class Expert:
@@ -26,6 +26,18 @@ class Expert:
 
     async def close(self) -> None:
         """Do nothing: the expert holds no resources."""
+
+
+class Novice(Expert):
+    """An environment's own scripted beginner, who has a bad habit. It reads the task's reference, too."""
+
+    def open(self, env: ChatEnv, task: Task) -> PolicySession:
+        """Begin an episode of ``task``.
+
+        Raises:
+            NotImplementedError: the environment has no beginner.
+        """
+        return _Scripted(env.novice(task))
 
 
 Player: TypeAlias = Policy | Expert

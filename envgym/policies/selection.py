@@ -8,22 +8,23 @@ from typing import Any
 
 from envgym.errors import RecipeError, UnknownNameError
 from envgym.policies.interface import policies
-from envgym.policies.scripted import Expert, Player
+from envgym.policies.scripted import Expert, Novice, Player
 
 __all__ = ["GOLD", "make_player"]
 
 GOLD = "gold"
 """Name of the scripted expert on the command line and in recipes."""
+_SCRIPTED: dict[str, type[Expert]] = {GOLD: Expert, "novice": Novice}
 _BUILTIN = ("builtin:tiny", "builtin:smollm2")
 
 
 def make_player(
     name: str, settings: Mapping[str, Any] | None = None, defaults: Mapping[str, Any] | None = None
 ) -> Player:
-    """Make the policy that ``name`` stands for, or the expert for ``gold``; the caller closes it.
+    """Make the policy that ``name`` stands for, or the scripted ``gold`` or ``novice``; the caller closes it.
 
     Args:
-        name: ``gold``, a registered policy, ``"package.module:Class"``, a model's or run's folder, or
+        name: ``gold``, ``novice``, a registered policy, ``"package.module:Class"``, a model's or run's folder, or
             ``URL#MODEL``.
         settings: fields of the policy's ``Config``.
         defaults: settings for the fields of these names, where the policy has them.
@@ -31,10 +32,10 @@ def make_player(
     Raises:
         UserError: there is no such policy, it has no such setting, or it cannot be loaded.
     """
-    if name == GOLD:
+    if scripted := _SCRIPTED.get(name):
         if settings:
-            raise RecipeError(f"policy {GOLD!r} has no settings; it was given {', '.join(sorted(settings))}")
-        return Expert()
+            raise RecipeError(f"policy {name!r} has no settings; it was given {', '.join(sorted(settings))}")
+        return scripted()
     plugin, own = _resolve(name)
     known = policies.load(plugin).Config.model_fields
     chosen = {key: value for key, value in (defaults or {}).items() if key in known}
@@ -55,7 +56,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     hint = (
         "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    raise UnknownNameError("policy", name, (GOLD, *policies.plugins(), *_BUILTIN), hint)
+    raise UnknownNameError("policy", name, (*_SCRIPTED, *policies.plugins(), *_BUILTIN), hint)
 
 
 def _exists(name: str) -> bool:

@@ -16,6 +16,7 @@ from envgym.policies.scripted import Player
 from envgym.records import Outcome, Split, Task, Trajectory
 from envgym.rollout.episode import discard, rollout, typed_errors
 from envgym.rollout.mix import MixEntry
+from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
 
 __all__ = ["Collector", "Group", "TooManyFailures"]
@@ -98,7 +99,8 @@ class Collector:
         self.seed = seed
         self._entries = {e.label: e for e in entries}
         self._services = services
-        self._slots = asyncio.Semaphore(concurrency)
+        self.turnstile = Turnstile(concurrency)
+        """Knows which episodes are at work, for an engine that samples only when none is."""
         self._retries = retries
         self._deadline = deadline
         self._failure_limit = failure_limit
@@ -136,7 +138,8 @@ class Collector:
             UserError: the request cannot be carried out as written.
             TooManyFailures: the run's failed share is over the limit.
         """
-        async with self._slots:
+        await self.turnstile.enter((label, f"{round_:09d}", task.id, f"{sample:09d}"))
+        try:
             for attempt in range(self._retries + 1):
                 seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
                 self._in_flight += 1
@@ -148,6 +151,8 @@ class Collector:
                 if not trajectory.failed:
                     break
             return trajectory
+        finally:
+            self.turnstile.leave()
 
     async def _attempt(self, label: str, task: Task, seed: int) -> Trajectory:
         env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
@@ -155,7 +160,14 @@ class Collector:
         reusable = False
         try:
             trajectory = await rollout(
-                env, self.policy, task, name=label, seed=seed, deadline=self._deadline, roles=self.roles
+                env,
+                self.policy,
+                task,
+                name=label,
+                seed=seed,
+                deadline=self._deadline,
+                roles=self.roles,
+                turnstile=self.turnstile,
             )
             reusable = not trajectory.failed
             return trajectory
@@ -193,7 +205,7 @@ class Collector:
             return
         try:
             async with asyncio.timeout(self._deadline):
-                with typed_errors(EnvironmentFailure):
+                with self.turnstile.working(), typed_errors(EnvironmentFailure):
                     scores = await self._prototypes[group.env].rescore_group(finished)
         except TimeoutError:
             self._lose(finished, EnvironmentFailure(f"score_group() took longer than {self._deadline:g} s"))

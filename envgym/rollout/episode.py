@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.episode_services import AnyEnv
@@ -16,6 +16,7 @@ from envgym.plugins.registry import short_name
 from envgym.policies.interface import Completion, ContextFull, PolicySession
 from envgym.policies.scripted import Expert, Player
 from envgym.records import Observation, Outcome, Task, Trajectory
+from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
 
 __all__ = ["discard", "rollout", "typed_errors"]
@@ -32,8 +33,9 @@ class _Cast:
 
     policy: Player
     """Acts in the outermost episode and for every role without a player of its own. Only its tokens are kept."""
-    roles: Mapping[str, Player] = field(default_factory=dict)
+    roles: Mapping[str, Player]
     """Players of roles that the policy does not play."""
+    turnstile: Turnstile
 
 
 async def rollout(
@@ -45,6 +47,7 @@ async def rollout(
     seed: int,
     deadline: float = 600.0,
     roles: Mapping[str, Player] | None = None,
+    turnstile: Turnstile | None = None,
 ) -> Trajectory:
     """Play ``task`` from reset to the end.
 
@@ -57,6 +60,7 @@ async def rollout(
         deadline: seconds for boot, turns and scoring together; an episode that runs past it while it is being
             played is truncated, reason ``time``, and scored; one that never began is failed.
         roles: players of roles in nested episodes.
+        turnstile: learns when the episode waits for a player, if it has let this episode in.
 
     Returns:
         the trajectory; ``failed`` if infrastructure failed, whatever the cause. The episode and those nested in
@@ -66,7 +70,7 @@ async def rollout(
         UserError: the request cannot be carried out as written; no retry would help.
     """
     record = Trajectory(env=name, task=task, seed=seed)
-    cast = _Cast(policy=policy, roles=roles or {})
+    cast = _Cast(policy=policy, roles=roles or {}, turnstile=turnstile or Turnstile(1))
     await _Episode(env, policy, record, cast, deadline=time.monotonic() + deadline).run()
     return record
 
@@ -111,6 +115,7 @@ class _Episode:
         self._cast = cast
         self._over = False
         self._nested: set[asyncio.Task[None]] = set()
+        self._awaited = 0
 
     async def run(self) -> None:
         started = time.monotonic()
@@ -144,11 +149,25 @@ class _Episode:
         self._nested.add(playing)
         playing.add_done_callback(self._nested.discard)
         try:
-            await playing
+            with self._awaiting():
+                await playing
         except BaseException as error:
             record.outcome = Outcome.failed(error)
             raise
         return record
+
+    @contextlib.contextmanager
+    def _awaiting(self) -> Iterator[None]:
+        """Mark this episode as waiting while it plays others, until the last of them is over."""
+        self._awaited += 1
+        if self._awaited == 1:
+            self._cast.turnstile.pause()
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+            if not self._awaited:
+                self._cast.turnstile.resume()
 
     async def _play_nested(self, env: AnyEnv, record: Trajectory) -> None:
         player = self._cast.roles.get(record.role, self._cast.policy)
@@ -156,11 +175,12 @@ class _Episode:
         if not isinstance(made, ChatEnv):
             raise UserError(f"role {record.role!r}: a nested episode needs a ChatEnv or its id, got {made!r:.80}")
         inner = _Episode(made, player, record, self._cast, deadline=self.deadline, depth=self.depth + 1)
-        try:
-            await inner.run()
-        finally:
-            if made is not env:
-                await discard(made)
+        with self._cast.turnstile.working():
+            try:
+                await inner.run()
+            finally:
+                if made is not env:
+                    await discard(made)
 
     async def _within_the_deadline(self) -> None:
         seconds = max(0.0, self.deadline - time.monotonic())
@@ -195,7 +215,8 @@ class _Episode:
         try:
             ended = False
             while not ended:
-                completion = await _act(session, observation)
+                with self._cast.turnstile.waiting():
+                    completion = await _act(session, observation)
                 with typed_errors(EnvironmentFailure):
                     if completion is None:
                         await self._env.truncate("context")

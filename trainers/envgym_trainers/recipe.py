@@ -33,6 +33,11 @@ class SamplingConfig(Section):
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
+    reproducible: bool = pydantic.Field(
+        default=True,
+        description="sample only when every episode has asked, so that equal runs are equal bit for bit; false is "
+        "faster where tools are slow",
+    )
     retries: int = pydantic.Field(default=1, ge=0, description="further attempts at a failed episode")
     failure_limit: float = pydantic.Field(
         default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
@@ -158,11 +163,11 @@ class ReinforcementRecipe(StageRecipe):
 
 
 class SupervisedRecipe(StageRecipe):
-    """Imitation of the environments' scripted experts."""
+    """Imitation of the environments' scripted experts, or of experts and beginners."""
 
-    examples: int = pydantic.Field(default=4000, ge=1, description="gold trajectories, over the whole mix")
+    examples: int = pydantic.Field(default=4000, ge=1, description="demonstrations, over the whole mix")
     epochs: float = pydantic.Field(default=1.0, gt=0, description="passes over the examples; may be fractional")
     batch_size: int = pydantic.Field(default=64, ge=1, description="trajectories per update")
-    noise: float = pydantic.Field(
-        default=0.0, ge=0, lt=1, description="share of the expert tokens replaced by random ones"
+    novice: float = pydantic.Field(
+        default=0.0, ge=0, le=1, description="share of the demonstrations that the environments' beginners give"
     )

@@ -16,6 +16,7 @@ from envgym.sandbox.interface import Limits
 from envgym.tasks.procedural import ProceduralTasks
 from envgym.verifiers.code_tests import Recording
 from envgym_environments.code_sandbox.boxes import Boxes
+from envgym_environments.code_sandbox.novice import without_last_operation
 from envgym_environments.code_sandbox.procedural import make_task
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import read_suite
@@ -130,6 +131,10 @@ class CodeSandbox(ChatEnv):
         """Return a test of the reference solution, then its submission."""
         code = read_suite(task.reference).solution
         return [_say("run_tests", code), _say("submit", code)]
+
+    def novice(self, task: Task) -> Sequence[Message]:
+        """Return a submission without a test, and without the last operation of the solution."""
+        return [_say("submit", without_last_operation(read_suite(task.reference).solution))]
 
     # The sandbox's own deadlines end every run long before the tool's, which would break the sandbox.
     @tool(concurrent=False, timeout=_TOOL_SECONDS)

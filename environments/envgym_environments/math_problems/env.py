@@ -7,6 +7,7 @@ import functools
 import itertools
 import random
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, ClassVar, Literal, Self
 
 import pydantic
@@ -143,6 +144,15 @@ class MathProblems(ChatEnv):
         expression = reference.get("expression")
         calls = [call("calculator", expression=expression)] if expression and "calculator" in self.tools else []
         return script(calls, str(reference["answer"]))
+
+    def novice(self, task: Task) -> Sequence[Message]:
+        """Return a guess instead of a calculation: a number near the answer."""
+        answer = str(reference_of(task)["answer"])
+        error = derive_rng("novice", task.id).choice([-10, -2, -1, 1, 2, 10])
+        try:
+            return script([], str(Fraction(answer) + error))
+        except ValueError:  # the answer is no number
+            return script([], str(error))
 
     async def score(self, trajectory: Trajectory) -> Score:
         """Return 1 for the right answer; a wrong one earns at most ``format_weight``."""

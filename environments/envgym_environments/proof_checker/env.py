@@ -98,6 +98,11 @@ class ProofChecker(ChatEnv):
             raise DataError(f"task {task.id}: the row has no proof, so there is no expert for it")
         return script([call("check", proof=proof)] if "check" in self.tools else [], f"\n{proof}\n")
 
+    def novice(self, task: Task) -> Sequence[Message]:
+        """Return the expert's proof without its last line, unchecked."""
+        lines = _texts(task, "proof")
+        return script([], "\n" + "\n".join(lines[:-1]) + "\n")
+
     async def score(self, trajectory: Trajectory) -> Score:
         """Return 1 for a proof; without one, at most ``progress_weight``.
 

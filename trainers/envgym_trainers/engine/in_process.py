@@ -9,7 +9,7 @@ import pydantic
 import torch
 
 from envgym.errors import UserError
-from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled
+from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, Settled
 from envgym_trainers.engine.loop import SamplingLoop
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
@@ -70,6 +70,10 @@ class InProcessEngine(Engine):
 
         await self._loop.between_steps(copy)
 
+    def follow(self, settled: Settled) -> None:
+        """Admit conversations to the batch at fixed points, where ``settled`` says that all have asked."""
+        self._loop.settled = settled
+
     def statistics(self) -> EngineStatistics:
         """Return the counts of work done so far."""
         return EngineStatistics(sampled_tokens=self._loop.tokens, completions=self._loop.completions)
@@ -115,6 +119,7 @@ class _Session(EngineSession):
         row.ids.extend(new_ids)
         row.sampled, row.logprobs, row.ended = [], [], False
         row.budget, row.temperature = max_tokens, temperature
+        row.order = seed
         row.uniform = np.random.default_rng(seed).random(max_tokens)
         sampled = await self._loop.sample(row)
         self._busy = False

@@ -7,6 +7,7 @@ weights are sent with their version, and a conversation is a session whose cache
 from __future__ import annotations
 
 import abc
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,7 +18,11 @@ from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["Engine", "EngineChoice", "EngineSession", "EngineStatistics", "Sampled", "engines"]
+__all__ = ["Engine", "EngineChoice", "EngineSession", "EngineStatistics", "Sampled", "Settled", "engines"]
+
+
+Settled = Callable[[], Awaitable[bool]]
+"""Waits until every open conversation has asked for a completion, or will not ask before another one has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +138,13 @@ class Engine(Plugin, abc.ABC):
         Raises:
             PolicyError: the engine stopped.
             UserError: these are not weights of the engine's model.
+        """
+
+    def follow(self, settled: Settled) -> None:
+        """Begin completions only after ``settled`` returned, in an order that the arguments of ``sample`` decide.
+
+        What shares a batch then depends on the conversations and not on their timing, so that equal runs are equal
+        bit for bit. The base class ignores it, as an engine may whose arithmetic is not reproducible anyway.
         """
 
     @abc.abstractmethod

@@ -7,13 +7,13 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 import torch
 
 from envgym.errors import PolicyError
-from envgym_trainers.engine.interface import Sampled
+from envgym_trainers.engine.interface import Sampled, Settled
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
 
@@ -21,6 +21,9 @@ __all__ = ["SamplingLoop"]
 
 _WAIT_STEPS = 6
 """Maximum number of decoding steps that a request waits so that others can join its prefill."""
+_ROUND = 8
+"""Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
+before sampling waits for them."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -41,6 +44,9 @@ class _Errand:
     done: Future[None] = field(default_factory=Future)
 
 
+_Item = _Request | _Errand | Row | None
+
+
 class SamplingLoop:
     """Samples rows in a worker thread, with continuous batching.
 
@@ -56,7 +62,15 @@ class SamplingLoop:
         """Number of tokens sampled so far."""
         self.completions = 0
         """Number of requests completed so far."""
-        self._inbox: queue.SimpleQueue[_Request | _Errand | Row | None] = queue.SimpleQueue()
+        self.settled: Settled | None = None
+        """If set, requests are admitted at fixed points only, once it has returned, and in a fixed order."""
+        self.broken_rounds = 0
+        """Number of admissions that did not wait for all episodes, because one took too long."""
+        self._steps = 0
+        """Number of steps since the last admission."""
+        self._asking: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         """Queue of requests, errands, rows to free, and ``None`` to stop."""
         self._waiting: list[_Request] = []
         self._active: dict[Row, _Request] = {}
@@ -103,6 +117,7 @@ class SamplingLoop:
 
     async def close(self) -> None:
         """Stop the worker; pending calls raise ``PolicyError``. Safe to call twice."""
+        self._closing = True
         self._inbox.put(None)
         # Joined in a thread: the worker may be in the middle of a pass, and the event loop must not block on it.
         await asyncio.to_thread(self._thread.join)
@@ -126,20 +141,48 @@ class SamplingLoop:
 
     def _receive(self) -> bool:
         """Drain the queue, blocking only if there is nothing to run; return false to stop."""
-        block = not self._active and not self._waiting
-        while block or not self._inbox.empty():
-            item = self._inbox.get()
-            block = False
-            if item is None:
+        if self.settled is not None and self._active and self._steps < _ROUND:
+            return not self._closing
+        if not self._active and not self._waiting and not self._take(self._inbox.get()):
+            return False
+        if self.settled is not None:
+            self._settle(self.settled)
+        while not self._inbox.empty():
+            if not self._take(self._inbox.get()):
                 return False
-            if isinstance(item, _Request):
-                self._resting.pop(item.row, None)
-                self._waiting.append(item)
-            elif isinstance(item, _Errand):
-                _run_errand(item)
-            else:
-                self._drop(item)
+        if self.settled is not None:
+            self._waiting.sort(key=lambda request: request.row.order)
         return True
+
+    def _take(self, item: _Item) -> bool:
+        """Deal with one message; return false to stop."""
+        if item is None:
+            return False
+        if isinstance(item, _Request):
+            self._resting.pop(item.row, None)
+            self._waiting.append(item)
+        elif isinstance(item, _Errand):
+            _run_errand(item)
+        else:
+            self._drop(item)
+        return True
+
+    def _settle(self, settled: Settled) -> None:
+        """Wait until every episode has asked, so that what is in the queue then depends on no timing."""
+        self._steps = 0
+        request = next(iter((*self._active.values(), *self._waiting)), None)
+        if request is None:  # an errand came alone
+            return
+        waiting: Future[bool] = Future()
+
+        def begin() -> None:
+            task = request.loop.create_task(_ask(settled, waiting))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+        with contextlib.suppress(RuntimeError, CancelledError):  # the loop is closed or about to be
+            request.loop.call_soon_threadsafe(begin)
+            self.broken_rounds += not waiting.result()
 
     def _drop(self, row: Row) -> None:
         requests = [self._active.pop(row, None), *(r for r in self._waiting if r.row is row)]
@@ -152,6 +195,7 @@ class SamplingLoop:
 
     def _step(self) -> None:
         version = self.version
+        self._steps += 1
         admitted = self._admitted()
         if admitted and not self._active:
             # The thread count is partly global to the process. The learner sets its own for an update, so the
@@ -182,7 +226,9 @@ class SamplingLoop:
         self._waiting = [request for request in self._waiting if not self._cancelled(request)]
         for request in self._waiting:
             request.waited += 1
-        patient = all(request.waited < _WAIT_STEPS for request in self._waiting)
+        if self.settled is not None and self._steps > 1:
+            return []
+        patient = self.settled is None and all(request.waited < _WAIT_STEPS for request in self._waiting)
         if not self._waiting or (patient and len(self._waiting) * 4 < len(self._active)):
             return []
         ready: list[_Request] = []
@@ -221,6 +267,14 @@ class SamplingLoop:
         if cancelled and request.row.slot >= 0:
             self._resting[request.row] = None
         return cancelled
+
+
+async def _ask(settled: Settled, answer: Future[bool]) -> None:
+    try:
+        answer.set_result(await settled())
+    except BaseException:
+        answer.cancel()
+        raise
 
 
 def _run_errand(errand: _Errand) -> None:

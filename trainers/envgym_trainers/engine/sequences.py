@@ -34,6 +34,8 @@ class Row:
     temperature: float = 1.0
     uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
     """Random numbers in [0, 1), one per token of the budget."""
+    order: int = 0
+    """Decides which of the rows that ask at once comes first."""
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False

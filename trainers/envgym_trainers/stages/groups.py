@@ -86,14 +86,17 @@ class GroupSource:
             UserError: dynamic sampling spent its attempts and ``at_cap`` is ``raise``.
             TooManyFailures: more episodes failed than the recipe allows.
         """
-        result = StepGroups()
         quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
+        result = StepGroups(counters={label: Counter() for label in quotas})
         async with asyncio.TaskGroup() as tasks:
             filled = {
                 label: tasks.create_task(self._fill(label, quota, result)) for label, quota in quotas.items()
             }
         for task in filled.values():
             result.groups += task.result()
+        # Environments are filled in any order; records are the same whichever was first.
+        place = {label: i for i, label in enumerate(quotas)}
+        result.generated.sort(key=lambda group: place[group.env])
         return result
 
     async def _fill(self, label: str, quota: int, result: StepGroups) -> list[Group]:

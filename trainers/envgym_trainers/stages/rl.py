@@ -131,6 +131,7 @@ class _Run:
                 "learning_seconds": now - sampled,
                 "sampled_tokens": tokens,
                 "tokens_per_second": tokens / (sampled - started),
+                "episode_seconds_max": max((t.seconds for t in collected.trajectories), default=0.0),
                 "completion_tokens_mean": tokens / max(1, work.completions - earlier.completions),
             }
             self._record(collected, metrics, timing)

@@ -89,6 +89,9 @@ async def open_setup(
             max_tokens=sampling.max_tokens,
         )
         async with open_collector(recipe, environments, policy) as collector:
+            if sampling.reproducible:
+                collector.turnstile.ordered = True
+                engine.follow(collector.turnstile.settled)
             yield TrainingSetup(
                 recipe=recipe,
                 environments=environments,

@@ -1,4 +1,4 @@
-"""The supervised stage: imitate the environments' scripted experts."""
+"""The supervised stage: imitate the environments' scripted experts, and beginners among them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import torch
 from envgym.chat.tool_formats import tool_formats
 from envgym.errors import DataError
 from envgym.evaluate import mean_interval
-from envgym.policies.scripted import Expert
-from envgym.records import Split, Trajectory, TurnTokens
+from envgym.policies.scripted import Expert, Novice
+from envgym.records import Task, Trajectory, TurnTokens
+from envgym.rollout.collector import Collector
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
-from envgym.seeding import derive_seed
+from envgym.seeding import derive_rng, derive_seed
 from envgym_trainers.batch import Batch, Outputs, Sample, as_units
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
@@ -37,7 +38,7 @@ from envgym_trainers.stages.measurement import measure
 from envgym_trainers.stages.setup import EnvironmentSet, open_collector, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
-__all__ = ["SupervisedStage", "negative_log_likelihood", "with_noise", "write_tokens"]
+__all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
 
 
 _MIN_SOLVED = 0.98
@@ -64,19 +65,8 @@ def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
         )
 
 
-def with_noise(sample: Sample, share: float, vocabulary: int, generator: torch.Generator) -> Sample:
-    """Replace about ``share`` of the expert's tokens by uniformly random ones.
-
-    The model then gives every token a probability of at least ``share / vocabulary`` and learns to continue as the
-    expert would after a slip. So it still explores, as reinforcement learning requires.
-    """
-    hit = sample.mask & (torch.rand(len(sample), generator=generator) < share)
-    random_ids = torch.randint(vocabulary, (len(sample),), generator=generator)
-    return dataclasses.replace(sample, ids=torch.where(hit, random_ids, sample.ids))
-
-
 class SupervisedStage(Stage):
-    """Trains on gold trajectories, and measures the result on held-out tasks."""
+    """Trains on demonstrations, and measures the result on held-out tasks."""
 
     class Config(SupervisedRecipe):
         """The recipe."""
@@ -108,9 +98,9 @@ class _Run:
         recipe = self._recipe
         with StopRequest() as stop:
             async with open_environments(recipe, self._reporter) as environments:
-                gold = await self._gold(environments)
-                language_model = self._language_model(gold)
-                samples = self._samples(gold, language_model)
+                played = await self._demonstrations(environments)
+                language_model = self._language_model(played)
+                samples = self._samples(played, language_model)
                 started = time.monotonic()
                 finished = await asyncio.to_thread(self._train, language_model, samples, stop)
                 seconds = time.monotonic() - started
@@ -127,31 +117,43 @@ class _Run:
                     {"environments": measured, "seconds": {"training": round(seconds, 1)}}
                 )
 
-    async def _gold(self, environments: EnvironmentSet) -> list[Trajectory]:
-        """Play gold trajectories of training tasks.
+    async def _demonstrations(self, environments: EnvironmentSet) -> list[Trajectory]:
+        """Play demonstrations of training tasks, a share of them by beginners.
 
         Raises:
             DataError: experts failed too many of their own tasks, so that an environment must be broken.
         """
-        split: Split = "train"
-        async with open_collector(self._recipe, environments, Expert()) as collector:
-            sizes = {entry.label: len(collector.tasks(entry.label, split)) for entry in environments.entries}
-            mix = Mix(environments.entries, sizes, self._recipe.seed)
-            quotas = mix.quotas(self._recipe.examples)
-            self._reporter.begin("gold trajectories", self._recipe.examples)
-            tasks = [
-                (n, collector.tasks(n, split)[mix.draw(n)]) for n, count in quotas.items() for _ in range(count)
-            ]
-
-            async def play(label: str, index: int) -> Trajectory:
-                trajectory = await collector.episode(label, tasks[index][1], index)
-                self._reporter.advance()
-                return trajectory
-
-            async with asyncio.TaskGroup() as running:
-                plays = [running.create_task(play(label, i)) for i, (label, _) in enumerate(tasks)]
-            gold = [finished.result() for finished in plays]
+        recipe = self._recipe
+        rng = derive_rng("novice", recipe.seed)
+        async with open_collector(recipe, environments, Expert()) as collector:
+            sizes = {entry.label: len(collector.tasks(entry.label, "train")) for entry in environments.entries}
+            mix = Mix(environments.entries, sizes, recipe.seed)
+            drawn = [label for label, count in mix.quotas(recipe.examples).items() for _ in range(count)]
+            jobs = [(label, collector.tasks(label, "train")[mix.draw(label)], i) for i, label in enumerate(drawn)]
+            by_novice = {i for i in range(len(jobs)) if rng.random() < recipe.novice}
+            self._reporter.begin("demonstrations", len(jobs))
+            gold = await self._play(collector, [job for job in jobs if job[2] not in by_novice])
+        async with open_collector(recipe, environments, Novice()) as collector:
+            flawed = await self._play(collector, [job for job in jobs if job[2] in by_novice])
             self._reporter.end()
+        return self._solved(gold) + [trajectory for trajectory in flawed if not trajectory.failed]
+
+    async def _play(self, collector: Collector, jobs: Sequence[tuple[str, Task, int]]) -> list[Trajectory]:
+        async def play(label: str, task: Task, index: int) -> Trajectory:
+            trajectory = await collector.episode(label, task, index)
+            self._reporter.advance()
+            return trajectory
+
+        async with asyncio.TaskGroup() as running:
+            plays = [running.create_task(play(*job)) for job in jobs]
+        return [finished.result() for finished in plays]
+
+    def _solved(self, gold: list[Trajectory]) -> list[Trajectory]:
+        """Return the experts' trajectories that solve their task.
+
+        Raises:
+            DataError: they are too few.
+        """
         solved = [t for t in gold if t.score is not None and t.score.accuracy == 1]
         if len(solved) < len(gold):
             lost = next(t for t in gold if t.score is None or t.score.accuracy < 1)
@@ -164,7 +166,7 @@ class _Run:
             self._reporter.say(f"left out: {text}")
         return solved
 
-    def _language_model(self, gold: Sequence[Trajectory]) -> LanguageModel:
+    def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
         config = self._recipe.model
         checkpoint = latest_checkpoint(self._folder.checkpoints)
         if checkpoint and not config.lora_rank:
@@ -172,33 +174,31 @@ class _Run:
         if config.new is None:
             return load_model(config)
         writer = tool_formats.make(config.tool_format)
-        texts = [writer.render(m) if m.role == "assistant" else m.content for t in gold for m in t.messages]
-        texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in gold for spec in t.tools]
+        texts = [writer.render(m) if m.role == "assistant" else m.content for t in played for m in t.messages]
+        texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in played for spec in t.tools]
         made = new_model(config.new, texts, config.context)
         place(made.model, config.device, config.dtype)
         return dataclasses.replace(made, tool_format=writer)
 
-    def _samples(self, gold: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
+    def _samples(self, played: Sequence[Trajectory], language_model: LanguageModel) -> list[Sample]:
         """Return the samples to train on, without those longer than the model's context.
 
         Raises:
             DataError: nothing fits the model's context.
         """
-        for trajectory in gold:
+        for trajectory in played:
             write_tokens(trajectory, language_model)
-        samples = [s for t in gold for s in samples_of(t, t.env)]
+        samples = [s for t in played for s in samples_of(t, t.env)]
         fitting = [sample for sample in samples if len(sample) <= language_model.context]
         if len(fitting) < len(samples):
             text = (
-                f"{len(samples) - len(fitting)} of {len(samples)} gold samples are longer than the context of "
+                f"{len(samples) - len(fitting)} of {len(samples)} demonstrations are longer than the context of "
                 f"{language_model.context} tokens; the longest has {max(map(len, samples))}"
             )
             if not fitting:
                 raise DataError(f"{text}: raise model.context")
             self._reporter.say(f"left out: {text}")
-        generator = torch.Generator().manual_seed(self._recipe.seed)
-        vocabulary = len(language_model.tokenizer)
-        return [with_noise(sample, self._recipe.noise, vocabulary, generator) for sample in fitting]
+        return fitting
 
     def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
         """Run the epochs; return false if stopped before the last update."""

@@ -1,0 +1,141 @@
+"""A turnstile for episodes: it bounds how many are in flight, and tells when all of them wait for the policy.
+
+Sampling that goes on only then is reproducible: which conversations share a batch depends on what the episodes
+do, and not on how long their tools take. Floating-point results depend on the batch, so nothing less makes runs
+equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Turnstile"]
+
+_QUIET_PASSES = 32
+"""Passes of the event loop without work after which nothing is about to begin: what follows on the end of an
+episode, such as the next group, takes fewer."""
+
+
+@dataclass(slots=True, kw_only=True, order=True)
+class _Entrant:
+    key: tuple[str, ...]
+    future: asyncio.Future[None] = field(compare=False)
+
+
+class Turnstile:
+    """Lets episodes in, at most ``slots`` at once.
+
+    Args:
+        slots: maximum number of episodes in flight.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.ordered = False
+        """Let episodes in by their keys, once those inside wait for the policy; else in order of arrival."""
+        self._free = slots
+        self._entrants: list[_Entrant] = []
+        self._working = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._steward: asyncio.Task[bool] | None = None
+
+    async def enter(self, key: tuple[str, ...]) -> None:
+        """Wait for a slot. The episode is at work from then on, except in ``waiting``.
+
+        Args:
+            key: decides who comes first, where the turnstile is ordered.
+        """
+        entrant = _Entrant(key=key, future=asyncio.get_running_loop().create_future())
+        self._entrants.append(entrant)
+        if not self.ordered:
+            self._admit()
+        elif self._steward is None or self._steward.done():
+            self._steward = asyncio.create_task(self.settled())
+        try:
+            await entrant.future
+        except asyncio.CancelledError:
+            if entrant in self._entrants:
+                self._entrants.remove(entrant)
+            else:
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Free the slot of an episode that is over."""
+        self._free += 1
+        self._work(-1)
+        if not self.ordered:
+            self._admit()
+
+    def pause(self) -> None:
+        """Mark that an episode inside begins to wait, for the policy or for episodes nested in it."""
+        self._work(-1)
+
+    def resume(self) -> None:
+        """Mark that an episode that waited is at work again."""
+        self._work(1)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Pause, and resume at the end."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Mark that a nested episode is at work, which needs no slot of its own."""
+        self._work(1)
+        try:
+            yield
+        finally:
+            self._work(-1)
+
+    async def settled(self, patience: float = 30.0) -> bool:
+        """Wait until every episode inside waits for the policy, and none is left to let in.
+
+        Args:
+            patience: seconds to wait; a tool that takes longer must not hold up everyone.
+
+        Returns:
+            false if somebody was still at work then.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                await self._quiet()
+                while self._free and self._entrants:
+                    self._admit()
+                    await self._quiet()
+        except TimeoutError:
+            self._admit()
+            return False
+        return True
+
+    async def _quiet(self) -> None:
+        passes = 0
+        while passes < _QUIET_PASSES:
+            await self._idle.wait()
+            await asyncio.sleep(0)
+            passes = 0 if self._working else passes + 1
+
+    def _admit(self) -> None:
+        if self.ordered:
+            self._entrants.sort()
+        while self._free and self._entrants:
+            entrant = self._entrants.pop(0)
+            if not entrant.future.done():
+                self._free -= 1
+                self._work(1)
+                entrant.future.set_result(None)
+
+    def _work(self, change: int) -> None:
+        self._working += change
+        if self._working:
+            self._idle.clear()
+        else:
+            self._idle.set()
