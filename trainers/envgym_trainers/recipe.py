@@ -33,11 +33,6 @@ class SamplingConfig(Section):
     max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
-    reproducible: bool = pydantic.Field(
-        default=True,
-        description="sample only when every episode has asked, so that equal runs are equal bit for bit; false is "
-        "faster where tools are slow",
-    )
     retries: int = pydantic.Field(default=1, ge=0, description="further attempts at a failed episode")
     failure_limit: float = pydantic.Field(
         default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
@@ -123,6 +118,11 @@ class StageRecipe(Stage.Config):
     """Keys of every stage of this trainer."""
 
     threads: int = pydantic.Field(default=0, ge=0, description="torch threads; 0 is every core")
+    reproducible: bool = pydantic.Field(
+        default=True,
+        description="equal runs are equal bit for bit on one machine: nothing is sampled until every episode has "
+        "asked; false is faster where tools are slow",
+    )
     sandbox: SandboxConfig = SandboxConfig()
     judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
     model: ModelConfig = ModelConfig()

@@ -62,6 +62,9 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
+    torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     async with Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
@@ -89,7 +92,7 @@ async def open_setup(
             max_tokens=sampling.max_tokens,
         )
         async with open_collector(recipe, environments, policy) as collector:
-            if sampling.reproducible:
+            if recipe.reproducible:
                 collector.turnstile.ordered = True
                 engine.follow(collector.turnstile.settled)
             yield TrainingSetup(
