@@ -10,6 +10,7 @@ import enum
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -33,7 +34,7 @@ __all__ = [
     "Turn",
     "TurnTokens",
     "check_schema",
-    "content_hash",
+    "problem_key",
     "from_json",
     "to_json",
 ]
@@ -103,6 +104,9 @@ class Task:
     messages: tuple[Message, ...]
     reference: JsonValue = None
     difficulty: float = 0.0
+    problem: str = ""
+    """What is asked, in a form that names, wording and the order of commutative parts do not change; see
+    ``problem_key``. ``""``: the prompt itself."""
     metadata: dict[str, JsonValue] = field(default_factory=dict)
 
     def __hash__(self) -> int:
@@ -283,7 +287,16 @@ def check_schema(values: Mapping[str, Any]) -> None:
         raise ValueError(f"schema {version!r:.20} is newer than {SCHEMA}, which this envgym reads: upgrade envgym")
 
 
-def content_hash(task: Task) -> str:
-    """Hash the prompt without its system messages or the id; equal hashes across splits are contamination."""
-    asked = [(m.role, m.content) for m in task.messages if m.role != "system"]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+def problem_key(task: Task) -> str:
+    """Return the key of the problem that a task asks; tasks of one key must be in one split.
+
+    Without ``Task.problem`` it comes from the prompt, system messages left out, where case, space and punctuation
+    do not count.
+    """
+    asked = task.problem or json.dumps([_words(m.content) for m in task.messages if m.role != "system"])
+    return hashlib.sha256(asked.encode()).hexdigest()
+
+
+def _words(text: str) -> list[str]:
+    # Signs between digits count: 3-4 is not 34, and 0.5 is not 05.
+    return re.findall(r"\w+|(?<=\w)[^\w\s](?=\w)|[+*/<>=^%-]", text.casefold())

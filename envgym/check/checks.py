@@ -16,14 +16,14 @@ from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
 from envgym.policies.interface import Policy
 from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
-from envgym.records import Message, Task, ToolCall, Trajectory, content_hash, from_json, to_json
+from envgym.records import Message, Task, ToolCall, Trajectory, from_json, problem_key, to_json
 
 __all__ = ["CHECKS", "Check", "Subject"]
 
 _CANCELLED_AFTER = (0.0, 0.003, 0.03)
 """Delays in seconds: before an episode begins, while it begins, and in the middle of most."""
-_COMPARED = 300
-"""Number of tasks of each split that are compared for overlap."""
+_COMPARED = 20_000
+"""Maximum number of tasks of each split that are compared for overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ def _splits(subject: Subject) -> Iterator[str]:
     marked = {task.split for task in train}, {task.split for task in held_out}
     if marked != ({"train"}, {"held_out"}):
         yield f"tasks of train and held_out say that they belong to {marked[0]} and {marked[1]}"
-    for what, key in (("ids", lambda t: t.id), ("contents", content_hash)):
+    for what, key in (("ids", lambda t: t.id), ("problems", problem_key)):
         if shared := {key(t) for t in train} & {key(t) for t in held_out}:
             yield f"{len(shared)} {what} are in both splits, e.g. {next(iter(shared))}"
 
@@ -236,7 +236,8 @@ CHECKS = (
     Check(
         name="train and held-out share nothing",
         find=_splits,
-        mend="use ProceduralTasks, or split rows by content, and set Task.split",
+        mend="use ProceduralTasks, or split rows by problem; set Task.split, and Task.problem where the same can be "
+        "asked in other words",
     ),
     Check(
         name="tasks and settings travel",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean as mean
 
-from envgym.records import Split, Task, Trajectory
+from envgym.records import Split, Task, Trajectory, problem_key
 from envgym.rollout.collector import Collector
 
 __all__ = ["EnvScores", "distinct", "evaluate"]
@@ -80,10 +80,10 @@ async def evaluate(
 
 
 def distinct(tasks: Iterable[Task], limit: int) -> list[Task]:
-    """Return the first ``limit`` tasks with distinct ids; a procedural sequence may repeat tasks."""
+    """Return the first ``limit`` tasks of different problems; a sequence may repeat one in other words."""
     found: dict[str, Task] = {}
     for task in tasks:
-        found.setdefault(task.id, task)
+        found.setdefault(problem_key(task), task)
         if len(found) == limit:
             break
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Tasks from files of rows: one file per split, or a single one that is split by content hash."""
+"""Tasks from files of rows: one file per split, or a single one that is split by problem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from envgym.errors import DataError
-from envgym.records import Split, Task, content_hash
+from envgym.records import Split, Task, problem_key
 from envgym.tasks.procedural import split_of
 from envgym.tasks.rows import read_rows
 
@@ -40,10 +40,10 @@ def load_split(
     elif split == "held_out":
         tasks = [task for _, task in read(held_out_file)]
     else:
-        barred = {content_hash(task): where for where, task in read(held_out_file)}
+        barred = {problem_key(task): where for where, task in read(held_out_file)}
         tasks = []
         for where, task in read(train_file):
-            if twin := barred.get(content_hash(task)):
+            if twin := barred.get(problem_key(task)):
                 raise DataError(f"{where}: the same question is held out as {twin}; remove one of them")
             tasks.append(task)
     if not tasks:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from envgym.errors import DataError, UnknownNameError
-from envgym.records import Split, Task, content_hash
+from envgym.records import Split, Task, problem_key
 from envgym.seeding import derive_rng
 
 __all__ = ["SPLITS", "ProceduralTasks", "check_split", "split_of", "stable_id"]
@@ -33,8 +33,8 @@ def check_split(split: str) -> Split:
 class ProceduralTasks(Sequence[Task]):
     """A sequence of ``size`` tasks, made on demand by a seeded generator.
 
-    The hash of a task's *content* decides its split, so that the splits are disjoint for all seeds: a problem that
-    training can draw is never held out.
+    The key of a task's *problem* decides its split, so that the splits are disjoint for all seeds: a problem that
+    training can draw is never held out, in whatever words.
 
     Args:
         generate: makes one task from a generator; it must set the split it is given.
@@ -72,8 +72,8 @@ class ProceduralTasks(Sequence[Task]):
 
 
 def split_of(task: Task) -> Split:
-    """Return the split of the task's content: one problem in five is held out."""
-    return "held_out" if int(content_hash(task)[:8], 16) % _HELD_OUT_SHARE == 0 else "train"
+    """Return the split of the task's problem: one in five is held out."""
+    return "held_out" if int(problem_key(task)[:8], 16) % _HELD_OUT_SHARE == 0 else "train"
 
 
 def stable_id(*parts: str) -> str:

@@ -24,6 +24,8 @@ class CodeProblem:
     statement: str
     entry_point: str
     solution: str
+    kind: str
+    """What it takes: number, string or list."""
     apply: Callable[[Any], Any]
     draw: Callable[[random.Random], Any]
     """Draws one argument of the program."""
@@ -121,6 +123,7 @@ def _chain(
         statement=f"Write {name}(x) for a {kind} x: {', then '.join(s.phrase for s in chosen)}.",
         entry_point=name,
         solution=f"def {name}(x):\n    return {code}",
+        kind=kind,
         apply=apply,
         draw=argument,
     )
@@ -164,6 +167,7 @@ def _branches(rng: random.Random, steps: int) -> CodeProblem:
         statement=f"Write {name}(x) for a number x: if x is {word} {bound}, {ways[0]}, else {ways[1]}.",
         entry_point=name,
         solution=f"def {name}(x):\n    return {yes} if x {sign} {bound} else {no}",
+        kind="number",
         apply=apply,
         draw=_draw_number,
     )
@@ -177,6 +181,7 @@ def _programs(rng: random.Random, steps: int) -> CodeProblem:
         statement=f"Write a program that reads a number x and prints the result: {ways}",
         entry_point="",
         solution=f"x = int(input())\nprint({expression})",
+        kind="number",
         apply=problem.apply,
         draw=_draw_number,
         whole_program=True,

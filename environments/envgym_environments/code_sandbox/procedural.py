@@ -9,6 +9,7 @@ from typing import Any
 from envgym.records import Message, Split, Task
 from envgym.tasks.procedural import stable_id
 from envgym.verifiers.code_tests.tagged_json import encode
+from envgym_environments.code_sandbox.behaviour import behaviour
 from envgym_environments.code_sandbox.families import FAMILIES, CodeProblem
 from envgym_environments.code_sandbox.suites import StdioTest, StdioTests, Suite, ValueTest, ValueTests
 
@@ -31,6 +32,7 @@ def make_task(
         messages=(Message(role="system", content=SYSTEM), Message(role="user", content=problem.statement)),
         reference=suite.model_dump(mode="json"),
         difficulty=float(steps),
+        problem=behaviour(problem.kind, problem.apply),
         metadata={"family": family},
     )
 

@@ -24,6 +24,7 @@ from envgym.seeding import derive_rng
 from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym_environments.math_problems.arithmetic import arithmetic, fractions, modular
 from envgym_environments.math_problems.calculator import CalculatorError, calculate
+from envgym_environments.math_problems.canonical import canonical
 from envgym_environments.math_problems.checking import is_correct
 from envgym_environments.math_problems.problem import Family, MathProblem
 from envgym_environments.math_problems.problem_files import GSM8K, FileProblems
@@ -187,6 +188,7 @@ class MathProblems(ChatEnv):
                     messages=(_SYSTEM, *self._examples, question),
                     reference={"answer": problem.answer, "expression": problem.expression},
                     difficulty=float(level),
+                    problem=canonical(problem.expression),
                     metadata={"family": family},
                 )
         raise DataError(

@@ -18,6 +18,7 @@ from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.tasks.procedural import ProceduralTasks, stable_id
 from envgym.verifiers.logic import Formula, ProofVerdict, StepRules, check_proof, read_formula
 from envgym.verifiers.logic.formula_parser import WRITTEN_CHARS
+from envgym_environments.proof_checker.canonical import proof_key
 from envgym_environments.proof_checker.first_order import first_order
 from envgym_environments.proof_checker.problem import Family, ProofProblem
 from envgym_environments.proof_checker.proof_files import file_problems
@@ -151,6 +152,7 @@ class ProofChecker(ChatEnv):
                 "steps": list(problem.steps),
             },
             difficulty=difficulty,
+            problem=proof_key([_read(premise) for premise in problem.premises], _read(problem.goal)),
         )
 
     def _system(self) -> Message:
@@ -184,4 +186,8 @@ def _texts(task: Task, name: str) -> list[str]:
 
 
 def _formulas(task: Task, name: str) -> list[Formula]:
-    return [read_formula(text, max_chars=WRITTEN_CHARS) for text in _texts(task, name)]
+    return [_read(text) for text in _texts(task, name)]
+
+
+def _read(text: str) -> Formula:
+    return read_formula(text, max_chars=WRITTEN_CHARS)

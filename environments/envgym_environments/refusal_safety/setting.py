@@ -10,7 +10,10 @@ import random
 from envgym_environments.refusal_safety.office import ActionPattern
 from envgym_environments.refusal_safety.scenarios import NAMES, PRIVATE, Case, Slots
 
-__all__ = ["draw_surroundings", "surround"]
+__all__ = ["SURROUNDINGS", "draw_surroundings", "surround"]
+
+SURROUNDINGS = ("clutter", "talk")
+"""Slots that do not change what is asked."""
 
 _OPENINGS = (
     "Good morning! I hope the week has been kind to you.",

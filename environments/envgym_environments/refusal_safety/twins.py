@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import overload
 
 from envgym.errors import EnvironmentFailure
 from envgym.records import Message, Split, Task
 from envgym.tasks.procedural import stable_id
-from envgym_environments.refusal_safety.scenarios import SCENARIOS, Slots
-from envgym_environments.refusal_safety.setting import surround
+from envgym_environments.refusal_safety.scenarios import NAMES, SCENARIOS, Slots
+from envgym_environments.refusal_safety.setting import SURROUNDINGS, surround
 
 __all__ = ["Twins", "make_request", "make_twin"]
 
@@ -56,6 +57,7 @@ def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:
         id=family,
         split=split,
         messages=(Message(role="system", content=system), Message(role="user", content=prompt)),
+        problem=_asked(family, slots),
         metadata={"family": family, "slots": slots},
     )
 
@@ -77,5 +79,16 @@ def make_twin(request: Task, *, harmful: bool) -> Task:
         messages=(request.messages[0], Message(role="user", content=case.prompt)),
         reference=case.reference.model_dump(mode="json"),
         difficulty=0.5 if case.reference.reads else 0.0,
+        problem=f"{request.problem} {kind}",
         metadata={"family": family, "world": case.world.model_dump(mode="json")},
     )
+
+
+def _asked(family: str, slots: Slots) -> str:
+    """Return what is asked, whoever the people are and whatever surrounds it."""
+    return json.dumps([family, _without_people(slots)], sort_keys=True)
+
+
+def _without_people(slots: Slots) -> Slots:
+    kept = {name: value for name, value in slots.items() if name not in SURROUNDINGS and value not in NAMES}
+    return {name: _without_people(value) if isinstance(value, dict) else value for name, value in kept.items()}

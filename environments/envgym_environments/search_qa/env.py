@@ -173,6 +173,7 @@ class SearchQA(ChatEnv):
                 "path": list(question.path),
             },
             difficulty=float(hops),
+            problem=f"{s.world_seed} {question.facts}",
             metadata={"kind": kind},
         )
 

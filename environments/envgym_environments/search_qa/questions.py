@@ -27,6 +27,8 @@ class Question:
     """All members of a set, or the one answer."""
     path: tuple[str, ...]
     """The entities to look up, in order. [hops]"""
+    facts: str
+    """What is asked: the first entity, and the relations that lead from it to the answer."""
 
 
 def draw_question(rng: random.Random, world: World, hops: int, kind: QuestionKind) -> Question:
@@ -79,4 +81,9 @@ def _finish(
     wh = "Who" if chain[-1].target == "person" else "What"
     verb = "are" if kind == "set" else "is"
     steps = " of ".join(f"the {relation.name}" for relation in reversed(chain))
-    return Question(text=f"{wh} {verb} {steps} of {path[0]}?", answers=values or (UNKNOWN,), path=tuple(path))
+    return Question(
+        text=f"{wh} {verb} {steps} of {path[0]}?",
+        answers=values or (UNKNOWN,),
+        path=tuple(path),
+        facts=" > ".join([path[0], *(relation.name for relation in chain)]),
+    )
