@@ -227,6 +227,12 @@ class Trajectory:
         return self.outcome.kind is OutcomeKind.FAILED
 
     @property
+    def ending(self) -> str:
+        """Outcome and cause, for counting: ``completed``, ``truncated: tokens``, ``failed: SandboxError``."""
+        kind, cause = self.outcome.kind, self.outcome.reason.partition(":")[0]
+        return f"{kind}: {cause}" if cause else str(kind)
+
+    @property
     def reward(self) -> float:
         """Return of the episode: the score plus every per-turn reward; NaN where it is missing data."""
         if self.failed or self.score is None:

@@ -236,8 +236,8 @@ CHECKS = (
     Check(
         name="train and held-out share nothing",
         find=_splits,
-        mend="use ProceduralTasks, or split rows by problem; set Task.split, and Task.problem where the same can be "
-        "asked in other words",
+        mend="use ProceduralTasks, or split rows by problem; set Task.split, and Task.problem where the same can "
+        "be asked in other words",
     ),
     Check(
         name="tasks and settings travel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -86,9 +86,12 @@ def eval_command(
     scores = asyncio.run(work())
     records = {label: _record(s) for label, s in scores.items()}
     if as_json:
-        print(json.dumps({"policy": policy, "split": split, "seed": seed, "environments": records}, indent=2))
+        about = {"policy": policy, "split": split, "seed": seed, "temperature": temperature}
+        print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        print("\n".join(_line(label, record) for label, record in records.items()))
+        print(f"temperature {temperature:g}, {samples} episode{'s' if samples > 1 else ''} per problem")
+        for label, record in records.items():
+            print("\n".join(_lines(label, record, limit)))
     if not all(s.rewards for s in scores.values()):
         sys.exit(1)
 
@@ -121,23 +124,26 @@ async def _watched(
 
 
 def _record(scores: EnvScores) -> dict[str, Any]:
-    from envgym.evaluate import mean_interval
-
     return {
-        "reward": mean_interval(list(scores.rewards.values())).as_dict(),
-        "accuracy": mean_interval(list(scores.accuracies.values())).as_dict(),
-        "parts": {name: mean_interval(list(part.values())).as_dict() for name, part in scores.parts.items()},
+        "reward": scores.interval().as_dict(),
+        "accuracy": scores.interval(scores.accuracies).as_dict(),
+        "parts": {name: scores.interval(part).as_dict() for name, part in scores.parts.items()},
+        "problems": len(scores.rewards),
         "episodes": scores.episodes,
-        "failed_episodes": scores.failed,
+        "ended": scores.ended,
         "turns_mean": scores.turns / max(1, scores.episodes),
         "sampled_tokens": scores.tokens,
     }
 
 
-def _line(label: str, record: dict[str, Any]) -> str:
-    from envgym.runs.table import interval_text
+def _lines(label: str, record: dict[str, Any], limit: int) -> Iterator[str]:
+    from envgym.runs.table import endings_text, interval_text
 
     reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
-    counts = f"n {record['reward']['n']}  failed {record['failed_episodes']}  turns {record['turns_mean']:.1f}"
-    parts = [f"\n  {name} {interval_text(part)}  n {part['n']}" for name, part in record["parts"].items()]
-    return f"{label}: reward {reward}  accuracy {accuracy}  {counts}{''.join(parts)}"
+    counts = f"n {record['reward']['n']}  turns {record['turns_mean']:.1f}"
+    cut = endings_text(record["ended"])
+    yield f"{label}: reward {reward}  accuracy {accuracy}  {counts}{f'  ({cut})' if cut else ''}"
+    for name, part in record["parts"].items():
+        yield f"  {name} {interval_text(part)}  n {part['n']}"
+    if record["problems"] < limit and not cut:
+        yield f"  note: the split holds {record['problems']} distinct problems, fewer than --limit {limit}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean as mean
 
-from envgym.records import Split, Task, Trajectory, problem_key
+from envgym.evaluate.intervals import Interval, mean_interval
+from envgym.policies.scripted import Player
+from envgym.records import OutcomeKind, Split, Task, Trajectory, problem_key
 from envgym.rollout.collector import Collector
 
 __all__ = ["EnvScores", "distinct", "evaluate"]
@@ -23,11 +25,26 @@ class EnvScores:
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
     """Means of the score's components and metrics, by name and then by task id. A metric that a task does not
     define, such as over-refusal where refusing is right, is absent for it."""
-    failed: int = 0
-    """Episodes that are missing data."""
+    ended: dict[str, int] = field(default_factory=dict)
+    """Numbers of episodes by ``Trajectory.ending``."""
+    span: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest reward that the environment declares."""
     tokens: int = 0
     turns: int = 0
-    episodes: int = 0
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes played."""
+        return sum(self.ended.values())
+
+    @property
+    def failed(self) -> int:
+        """Number of episodes that are missing data."""
+        return sum(n for ending, n in self.ended.items() if ending.startswith(OutcomeKind.FAILED))
+
+    def interval(self, values: Mapping[str, float] | None = None) -> Interval:
+        """Return the mean reward, or that of other values by task, with its interval."""
+        return mean_interval(list((self.rewards if values is None else values).values()), self.span)
 
 
 async def evaluate(
@@ -37,6 +54,7 @@ async def evaluate(
     split: Split,
     limit: int,
     samples: int = 1,
+    policy: Player | None = None,
     on_episode: Callable[[Trajectory], None] = lambda _: None,
 ) -> dict[str, EnvScores]:
     """Play the first ``limit`` distinct tasks of each environment ``samples`` times.
@@ -44,11 +62,20 @@ async def evaluate(
     The episodes' seeds depend only on the run's seed, the task and the sample, so that the scores of two policies
     are paired.
 
+    Args:
+        collector: plays the episodes.
+        labels: environments to evaluate on.
+        split: split of the tasks.
+        limit: maximum number of tasks per environment.
+        samples: episodes per task.
+        policy: acts instead of the collector's own.
+        on_episode: called with each episode as it ends.
+
     Raises:
         UserError: data is missing or malformed.
         ExceptionGroup: of ``UserError`` or ``TooManyFailures``, raised while episodes are played.
     """
-    scores = {label: EnvScores() for label in labels}
+    scores = {label: EnvScores(span=collector.prototype(label).reward_range) for label in labels}
     jobs = [
         (label, task, sample)
         for label in labels
@@ -56,17 +83,15 @@ async def evaluate(
         for sample in range(samples)
     ]
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(_play(collector, on_episode, *job)) for job in jobs]
+        running = [group.create_task(_play(collector, policy, on_episode, *job)) for job in jobs]
     by_task: dict[tuple[str, str], list[Trajectory]] = {}
     for job in running:
         trajectory = job.result()
         into = scores[trajectory.env]
-        into.episodes += 1
+        into.ended[trajectory.ending] = into.ended.get(trajectory.ending, 0) + 1
         into.tokens += trajectory.sampled_tokens
         into.turns += len(trajectory.turns)
-        if trajectory.failed:
-            into.failed += 1
-        else:
+        if not trajectory.failed:
             by_task.setdefault((trajectory.env, trajectory.task.id), []).append(trajectory)
     for (label, task_id), played in by_task.items():
         into = scores[label]
@@ -90,8 +115,13 @@ def distinct(tasks: Iterable[Task], limit: int) -> list[Task]:
 
 
 async def _play(
-    collector: Collector, on_episode: Callable[[Trajectory], None], label: str, task: Task, sample: int
+    collector: Collector,
+    policy: Player | None,
+    on_episode: Callable[[Trajectory], None],
+    label: str,
+    task: Task,
+    sample: int,
 ) -> Trajectory:
-    trajectory = await collector.episode(label, task, sample)
+    trajectory = await collector.episode(label, task, sample, policy=policy)
     on_episode(trajectory)
     return trajectory

@@ -122,7 +122,9 @@ class Collector:
         """Return an instance that plays no episodes: it has the tasks, and scores what others played."""
         return self._prototypes[label]
 
-    async def episode(self, label: str, task: Task, sample: int, round_: int = 0) -> Trajectory:
+    async def episode(
+        self, label: str, task: Task, sample: int, round_: int = 0, policy: Player | None = None
+    ) -> Trajectory:
         """Play one episode, again if it fails, at most ``retries`` times.
 
         Args:
@@ -130,6 +132,7 @@ class Collector:
             task: the task to play.
             sample: index among the samples of the task; seeds the draws.
             round_: number of earlier visits to the task, so that a second visit draws anew.
+            policy: acts instead of the collector's own.
 
         Returns:
             the first trajectory that did not fail, or the last one that did.
@@ -144,7 +147,7 @@ class Collector:
                 seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
                 self._in_flight += 1
                 try:
-                    trajectory = await self._attempt(label, task, seed)
+                    trajectory = await self._attempt(label, task, seed, policy or self.policy)
                 finally:
                     self._in_flight -= 1
                 self._count(trajectory)
@@ -154,14 +157,14 @@ class Collector:
         finally:
             self.turnstile.leave()
 
-    async def _attempt(self, label: str, task: Task, seed: int) -> Trajectory:
+    async def _attempt(self, label: str, task: Task, seed: int, policy: Player) -> Trajectory:
         env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
         # A failed or cancelled episode may leave its instance in any state: only a clean one is reused.
         reusable = False
         try:
             trajectory = await rollout(
                 env,
-                self.policy,
+                policy,
                 task,
                 name=label,
                 seed=seed,

@@ -1,7 +1,7 @@
 """A run's folder: its recipe, metrics, trajectories and checkpoints, readable after a crash at any instant.
 
 ``recipe.toml`` · ``versions.json`` · ``metrics.jsonl`` · ``trajectories/step-*.jsonl`` · ``checkpoints/`` ·
-``summary.json`` · ``report.html``
+``evaluations/`` · ``summary.json`` · ``report.html``
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class RunFolder:
         try:
             (path / "trajectories").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
+            (path / "evaluations").mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"no run folder can be made at {path}: {error.strerror}") from None
         folder = cls(path)
@@ -129,6 +130,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    def evaluation(self, when: str) -> Path:
+        """Return the path of a held-out evaluation: ``before``, ``after`` or ``step-000010``."""
+        return self.path / "evaluations" / f"{when}.json"
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``; a number that is not finite becomes null."""
@@ -156,10 +161,13 @@ class RunFolder:
         return list(read_jsonl(self._trajectories_of(step), partial(from_json, Trajectory)))
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics and trajectories of steps after ``step``, which a resumed run plays again."""
+        """Drop what was recorded of steps after ``step``, which a resumed run plays again."""
         kept = [row for row in self.metrics() if row.get("step", 0) <= step]
         write_atomic(self.path / "metrics.jsonl", "".join(_metrics_line(row) + "\n" for row in kept))
         for path in (self.path / "trajectories").glob("step-*.jsonl"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        for path in (self.path / "evaluations").glob("step-*.json"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from envgym.runs.folder import RunFolder, write_atomic
-from envgym.runs.table import interval_text
+from envgym.runs.table import interval_text, table_rows
 
 __all__ = ["render_report"]
 
@@ -29,11 +29,11 @@ def render_report(folder: RunFolder) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["interval"] = interval_text
     summary = folder.summary()
-    measured = summary["environments"] if summary else {}
     html = environment.from_string(template).render(
         name=folder.path.name,
         summary=summary,
-        parts=[(label, *part) for label, row in measured.items() for part in row.get("parts", {}).items()],
+        measured=table_rows(summary) if summary else [],
+        parts=list(_parts(summary)) if summary else [],
         charts=_charts(rows),
         samples=_samples(folder, rows),
         recipe=(folder.path / "recipe.toml").read_text(encoding="utf-8"),
@@ -44,6 +44,13 @@ def render_report(folder: RunFolder) -> Path:
     path = folder.path / "report.html"
     write_atomic(path, html)
     return path
+
+
+def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    for label, record in summary["environments"].items():
+        for decoding in summary["decodings"]:
+            for name, part in record[decoding].get("parts", {}).items():
+                yield label, decoding, name, part
 
 
 def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

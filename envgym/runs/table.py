@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["interval_text", "summary_table"]
+__all__ = ["endings_text", "interval_text", "summary_table", "table_rows"]
 
 
 def interval_text(interval: dict[str, Any] | None) -> str:
@@ -14,14 +15,42 @@ def interval_text(interval: dict[str, Any] | None) -> str:
     return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
+def endings_text(ended: Mapping[str, float]) -> str:
+    """Return the shares of episodes that did not complete, by cause, e.g. ``12% cut: tokens``; ``""`` for none."""
+    total = sum(ended.values())
+    said = {ending: ending.replace("truncated", "cut", 1) for ending in ended if ending != "completed"}
+    return ", ".join(f"{ended[ending] / total:.0%} {words}" for ending, words in sorted(said.items()))
+
+
+def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells of the table, the heading first: a row per environment and overall, for each decoding."""
+    rows: list[tuple[str, ...]] = [
+        ("held-out reward", "decoding", "before", "after", "gain", "n", "not completed")
+    ]
+    records = dict(summary["environments"])
+    if "overall" in summary:
+        records["overall"] = summary["overall"]
+    for decoding in summary["decodings"]:
+        for label, record in records.items():
+            found = record[decoding]
+            cells = [interval_text(found.get(key)) for key in ("before", "after", "gain")]
+            rows.append(
+                (label, decoding, *cells, str(found["after"]["n"]), _not_completed(found.get("ended", {})))
+            )
+    return rows
+
+
 def summary_table(summary: dict[str, Any]) -> str:
-    """Return the table of held-out rewards, per environment and overall: before, after, paired gain, intervals."""
-    rows = [("held-out reward", "before", "after", "gain", "n")]
-    overall = {"overall": summary["overall"]} if "overall" in summary else {}
-    for label, record in (summary["environments"] | overall).items():
-        cells = [interval_text(record.get(key)) for key in ("before", "after", "gain")]
-        rows.append((label, *cells, str(record["after"]["n"])))
+    """Return the table of held-out rewards before and after with the paired gain, and the run's warnings."""
+    rows = table_rows(summary)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary["decodings"].items()]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
-    return "\n".join([line.rstrip() for line in lines] + left_out)
+    warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
+    return "\n".join([*(line.rstrip() for line in lines), "; ".join(notes), *left_out, *warnings])
+
+
+def _not_completed(ended: Mapping[str, Mapping[str, float]]) -> str:
+    said = {when: endings_text(counts) for when, counts in ended.items()}
+    return "; ".join(f"{when} {text}" for when, text in said.items() if text)

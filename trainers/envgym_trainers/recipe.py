@@ -84,10 +84,16 @@ class AuxiliaryConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Held-out evaluation, before and after."""
+    """Held-out evaluation before and after training, greedily and sampled."""
 
-    tasks: int = pydantic.Field(default=64, ge=1, description="held-out tasks per environment")
-    samples: int = pydantic.Field(default=1, ge=1, description="episodes per task")
+    tasks: int = pydantic.Field(default=64, ge=1, description="held-out problems per environment")
+    samples: int = pydantic.Field(default=1, ge=1, description="sampled episodes per problem")
+    temperature: float | None = pydantic.Field(
+        default=None, gt=0, description="of the sampled episodes; sampling.temperature if left out"
+    )
+    every: int = pydantic.Field(
+        default=0, ge=0, description="steps between evaluations in training, the best of which is kept; 0 is none"
+    )
 
 
 class SandboxConfig(Section):

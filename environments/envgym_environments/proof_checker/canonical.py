@@ -18,8 +18,8 @@ _COMMUTE = ("&", "|", "<->")
 def proof_key(premises: Sequence[Formula], goal: Formula) -> str:
     """Return a key that equal problems share, whatever their names.
 
-    Names are told apart by the places where they stand: colour refinement (Weisfeiler and Leman 1968). Problems that
-    it cannot tell apart share a key, so that they are never split.
+    Names are told apart by the places where they stand: colour refinement (Weisfeiler and Leman 1968). Problems
+    that it cannot tell apart share a key, so that they are never split.
     """
     formulas = [("premise", p) for p in premises] + [("goal", goal)]
     colours: dict[str, str] = defaultdict(str)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from envgym.records import SCHEMA
-from envgym.runs.folder import read_json
+from envgym.runs.folder import RunFolder, read_json
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["Checkpoint", "latest_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "keep_best", "latest_checkpoint", "save_checkpoint"]
 
 _KEPT = 2
 _DRAFT = ".draft"
@@ -70,6 +70,25 @@ def save_checkpoint(
     draft.replace(final)
     for old in (*_complete(folder)[:-_KEPT], *folder.glob(f"*{_DRAFT}")):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def keep_best(folder: RunFolder, step: int, reward: float, language_model: LanguageModel) -> bool:
+    """Keep the weights of ``step`` in ``checkpoints/best`` if no evaluation before had a higher reward.
+
+    Returns:
+        true if they were kept.
+    """
+    best = folder.checkpoints / "best"
+    known = read_json(best / "best.json") if (best / "best.json").is_file() else None
+    if known is not None and known["step"] < step and not reward > known["reward"]:
+        return False
+    draft = best.with_name(best.name + _DRAFT)
+    shutil.rmtree(draft, ignore_errors=True)
+    language_model.save(draft)
+    (draft / "best.json").write_text(json.dumps({"schema": SCHEMA, "step": step, "reward": reward}))
+    shutil.rmtree(best, ignore_errors=True)
+    draft.replace(best)
+    return True
 
 
 def _complete(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym_trainers.controls import controlled, mislabel
 from envgym_trainers.objectives import Objective
-from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling, Refill
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling, Refill, signal
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.setup import TrainingSetup
 
@@ -50,12 +50,21 @@ class StepGroups:
                 rewards.setdefault(name, []).extend(t.reward for t in played if not math.isnan(t.reward))
         return {label: sum(v) / len(v) for label, v in sorted(rewards.items()) if v}
 
+    def endings(self) -> dict[str, Counter[str]]:
+        """Return the numbers of episodes by environment and ``Trajectory.ending``."""
+        found: dict[str, Counter[str]] = {}
+        for group in self.generated:
+            found.setdefault(group.env, Counter()).update(t.ending for t in group.trajectories)
+        return found
+
     def metrics(self) -> dict[str, float]:
         """Return every count and mean, by flat name."""
         played = self.trajectories
         row = {f"reward/{label}": value for label, value in self.mean_rewards().items()}
         for label, counts in self.counters.items():
             row |= {f"groups/{label}/{name}": float(n) for name, n in counts.items()}
+        for label, endings in self.endings().items():
+            row |= {f"ended/{label}/{ending}": float(n) for ending, n in sorted(endings.items())}
         row["episodes"] = float(len(played))
         row["episodes_failed"] = float(sum(t.failed for t in played))
         row["episodes_truncated"] = float(sum(t.outcome.kind is OutcomeKind.TRUNCATED for t in played))
@@ -105,7 +114,8 @@ class GroupSource:
                 begun = [tasks.create_task(self._play(label)) for _ in range(quota)]
             groups = [task.result() for task in begun]
             result.generated += groups
-            result.counters[label] = Counter(generated=quota, kept=quota)
+            result.counters[label] = Counter(generated=quota)
+            result.counters[label].update(signal(self._success(group)).value for group in groups)
             return groups
         return await self._refill(label, quota, result, self._settings)
 
@@ -121,14 +131,17 @@ class GroupSource:
                 finished, running = await asyncio.wait(running.union(fresh), return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
                     group = task.result()
-                    success = [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
                     # Launch order: taking the groups that finish first would bias the step to short episodes.
-                    refill.offer(begun.index(task), group, success)
+                    refill.offer(begun.index(task), group, self._success(group))
         result.generated += [task.result() for task in begun]
         groups, counters = refill.take()
         self.carried[label] = list(refill.carried)
         result.counters[label] = Counter(asdict(counters))
         return groups
+
+    def _success(self, group: Group) -> list[float]:
+        """Return the unshaped success of each member, as the recipe's reward has it."""
+        return [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
 
     def _play(self, label: str) -> Coroutine[Any, Any, Group]:
         """Draw the next task and play a group of it."""

@@ -1,20 +1,23 @@
-"""Measure a run on held-out tasks before and after, and write the summary."""
+"""Measure a run on held-out tasks, greedily and at a temperature, and write the summary."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from envgym.evaluate import EnvScores, evaluate, mean_interval, mean_of_means, paired_gain
+from envgym.evaluate import EnvScores, evaluate, mean_of, paired_gain
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
 from envgym_trainers.stages.setup import TrainingSetup
+from envgym_trainers.stages.warnings import share_warnings, training_warnings
 
-__all__ = ["measure", "summarise", "write_summary"]
+__all__ = ["Scores", "measure", "overall", "summarise", "write_summary"]
 
-Scores = dict[str, EnvScores]
+Scores = Mapping[str, Mapping[str, EnvScores]]
+"""Scores by decoding (``greedy``, ``sampled``) and environment."""
 
 
 async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: Reporter) -> Scores:
@@ -22,93 +25,123 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
 
     Args:
         setup: the run's parts.
-        folder: keeps the result as ``<when>.json``.
-        when: ``before`` or ``after``.
+        folder: keeps the result as ``evaluations/<when>.json``.
+        when: ``before``, ``after`` or ``step-000010``.
         reporter: shows progress.
 
     Raises:
         PolicyError: the engine stopped.
     """
-    path = folder.path / f"{when}.json"
+    path = folder.evaluation(when)
     if path.is_file():
-        return {label: EnvScores(**values) for label, values in read_json(path)["environments"].items()}
+        stored = read_json(path)["decodings"]
+        return {d: {label: EnvScores(**s) for label, s in found.items()} for d, found in stored.items()}
     settings = setup.recipe.evaluate
-    reporter.begin(f"evaluate {when}", settings.tasks * settings.samples * len(setup.labels))
-    running: dict[str, list[float]] = {}
+    samples = {"greedy": 1, "sampled": settings.samples}
+    reporter.begin(f"evaluate {when}", settings.tasks * sum(samples.values()) * len(setup.labels))
+    scores: dict[str, dict[str, EnvScores]] = {}
+    for decoding, policy in setup.decodings.items():
+        running: dict[str, list[float]] = {}
 
-    def note(trajectory: Trajectory) -> None:
-        if not trajectory.failed:
-            running.setdefault(trajectory.env, []).append(trajectory.reward)
-        reporter.advance(" ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(running.items())))
+        def note(trajectory: Trajectory, decoding: str = decoding, running: Any = running) -> None:
+            if not trajectory.failed:
+                running.setdefault(trajectory.env, []).append(trajectory.reward)
+            means = " ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(running.items()))
+            reporter.advance(f"{decoding}: {means}")
 
-    scores = await evaluate(
-        setup.collector,
-        setup.labels,
-        split="held_out",
-        limit=settings.tasks,
-        samples=settings.samples,
-        on_episode=note,
-    )
+        scores[decoding] = await evaluate(
+            setup.collector,
+            setup.labels,
+            split="held_out",
+            limit=settings.tasks,
+            samples=samples[decoding],
+            policy=policy,
+            on_episode=note,
+        )
     reporter.end()
     setup.engine.check()
-    environments = {label: asdict(s) for label, s in scores.items()}
-    write_atomic(path, json.dumps({"schema": SCHEMA, "environments": environments}))
+    decodings = {d: {label: asdict(s) for label, s in found.items()} for d, found in scores.items()}
+    write_atomic(path, json.dumps({"schema": SCHEMA, "decodings": decodings}))
     return scores
 
 
-def summarise(before: Scores, after: Scores) -> dict[str, Any]:
-    """Summarise held-out reward per environment and overall: before, after, paired gain; accuracy and parts."""
-    environments: dict[str, Any] = {}
-    strata: dict[str, list[list[float]]] = {"before": [], "after": [], "gain": []}
-    for label in before:
-        both = sorted(before[label].rewards.keys() & after[label].rewards.keys())
-        old = [before[label].rewards[i] for i in both]
-        new = [after[label].rewards[i] for i in both]
-        strata["before"].append(old)
-        strata["after"].append(new)
-        strata["gain"].append([b - a for a, b in zip(old, new, strict=True)])
-        environments[label] = {
-            "before": mean_interval(old).as_dict(),
-            "after": mean_interval(new).as_dict(),
-            "gain": paired_gain(old, new).as_dict(),
-            "accuracy": {
-                "before": mean_interval([before[label].accuracies[i] for i in both]).as_dict(),
-                "after": mean_interval([after[label].accuracies[i] for i in both]).as_dict(),
-            },
-            "parts": {
-                name: {
-                    "before": mean_interval(list(before[label].parts.get(name, {}).values())).as_dict(),
-                    "after": mean_interval(list(part.values())).as_dict(),
-                }
-                for name, part in after[label].parts.items()
-            },
-            "failed_episodes": before[label].failed + after[label].failed,
-        }
-    overall = {name: mean_of_means(values).as_dict() for name, values in strata.items()}
-    return {"environments": environments, "overall": overall}
+def overall(scores: Mapping[str, EnvScores]) -> float:
+    """Return the mean over environments of the mean held-out reward; NaN where nothing was measured."""
+    return mean_of([found.interval() for found in scores.values()]).mean
+
+
+def summarise(before: Scores | None, after: Scores) -> dict[str, Any]:
+    """Summarise held-out reward per environment and overall, for each decoding; paired gains with ``before``."""
+    labels = next(iter(after.values())).keys()
+    environments: dict[str, dict[str, Any]] = {label: {} for label in labels}
+    whole: dict[str, Any] = {}
+    for decoding, found in after.items():
+        intervals: dict[str, list[Any]] = {}
+        for label, new in found.items():
+            old = before[decoding][label] if before else None
+            measured = {"before": old.interval() if old else None, "after": new.interval()}
+            measured["gain"] = _gain(old, new) if old else None
+            for name, interval in measured.items():
+                if interval is not None:
+                    intervals.setdefault(name, []).append(interval)
+            environments[label][decoding] = {
+                **{name: interval.as_dict() for name, interval in measured.items() if interval is not None},
+                **_details(old, new),
+            }
+        whole[decoding] = {name: mean_of(parts).as_dict() for name, parts in intervals.items()}
+    return {"environments": environments, "overall": whole}
+
+
+def _gain(old: EnvScores, new: EnvScores) -> Any:
+    both = sorted(old.rewards.keys() & new.rewards.keys())
+    return paired_gain([old.rewards[i] for i in both], [new.rewards[i] for i in both], new.span)
+
+
+def _details(old: EnvScores | None, new: EnvScores) -> dict[str, Any]:
+    sides = {"after": new} if old is None else {"before": old, "after": new}
+    names = dict.fromkeys(name for side in sides.values() for name in side.parts)
+    return {
+        "accuracy": {when: side.interval(side.accuracies).as_dict() for when, side in sides.items()},
+        "parts": {
+            name: {when: side.interval(side.parts.get(name, {})).as_dict() for when, side in sides.items()}
+            for name in names
+        },
+        "ended": {when: side.ended for when, side in sides.items()},
+    }
 
 
 def write_summary(
-    folder: RunFolder, setup: TrainingSetup, before: Scores, after: Scores, steps: int, seconds: float
+    folder: RunFolder,
+    setup: TrainingSetup,
+    before: Scores | None,
+    after: Scores,
+    *,
+    steps: int,
+    seconds: float,
+    ended: str,
 ) -> dict[str, Any]:
     """Write ``summary.json`` and return it."""
     rows = folder.metrics()
     recipe = setup.recipe
+    played = [s for scores in (before, after) if scores for found in scores.values() for s in found.values()]
     return folder.write_summary(
         {
             **summarise(before, after),
-            "metric": "mean held-out reward, sampled at the training temperature",
+            "decodings": setup.temperatures,
+            "metric": "mean held-out reward",
             "model": recipe.model.path,
             "steps": steps,
+            "ended": ended,
             "seconds": {"training": round(seconds, 1)},
             "tokens": {
                 "sampled_in_training": int(sum(row.get("sampled_tokens", 0) for row in rows)),
-                "sampled_in_evaluation": sum(s.tokens for s in (*before.values(), *after.values())),
+                "sampled_in_evaluation": sum(s.tokens for s in played),
             },
             "episodes": {
                 "training": int(sum(row.get("episodes", 0) for row in rows)),
                 "failed": int(sum(row.get("episodes_failed", 0) for row in rows)),
             },
+            "warnings": [*setup.warnings, *training_warnings(rows), *share_warnings(before, after)],
             "left_out": setup.environments.left_out,
             "seeds": {"run": recipe.seed},
         }

@@ -13,16 +13,18 @@ from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
+from envgym.runs.table import endings_text
 from envgym_trainers.learner.learner import Learner
-from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
+from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, save_checkpoint
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.groups import GroupSource, StepGroups
-from envgym_trainers.stages.measurement import measure, write_summary
+from envgym_trainers.stages.measurement import measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
+from envgym_trainers.stages.warnings import no_signal
 
 __all__ = ["ReinforcementStage", "make_objective"]
 
@@ -38,6 +40,10 @@ def make_objective(values: dict[str, Any]) -> Objective:
     if not isinstance(name, str):
         raise RecipeError(f"objective: needs a name; allowed: {', '.join(objectives.plugins())}")
     return objectives.make(name, settings)
+
+
+_WARN_EVERY = 10
+"""Steps between two warnings of one kind."""
 
 
 class ReinforcementStage(Stage):
@@ -69,6 +75,7 @@ class _Run:
         self._reporter = reporter
         self._step = 0
         self._seconds = 0.0
+        self._warned: dict[str, int] = {}
 
     async def run(self) -> dict[str, Any] | None:
         """Run to the end or until asked to stop, resuming from the newest checkpoint in the folder.
@@ -98,17 +105,36 @@ class _Run:
                     self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
+                for warning in setup.warnings:
+                    self._reporter.say(f"warning: {warning}")
                 before = await measure(setup, self._folder, "before", self._reporter)
                 await self._train(setup, source, learner, stop)
                 if not self._finished:
                     return None
                 after = await measure(setup, self._folder, "after", self._reporter)
-                return write_summary(self._folder, setup, before, after, self._step, self._seconds)
+                return write_summary(
+                    self._folder,
+                    setup,
+                    before,
+                    after,
+                    steps=self._step,
+                    seconds=self._seconds,
+                    ended=self._ended,
+                )
 
     @property
     def _finished(self) -> bool:
+        return bool(self._ended)
+
+    @property
+    def _ended(self) -> str:
+        """Reason why training is over; ``""`` while it is not."""
         budget = self._recipe.max_minutes * 60
-        return self._step >= self._recipe.steps or (budget > 0 and self._seconds >= budget)
+        if self._step >= self._recipe.steps:
+            return "all steps done"
+        if budget > 0 and self._seconds >= budget:
+            return f"the budget of {self._recipe.max_minutes:g} minutes"
+        return ""
 
     async def _train(self, setup: TrainingSetup, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
         self._reporter.begin("step", self._recipe.steps, self._step)
@@ -137,22 +163,45 @@ class _Run:
             self._record(collected, metrics, timing)
             if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
                 await asyncio.to_thread(self._save, setup, source, learner)
+            every = self._recipe.evaluate.every
+            if every and self._step % every == 0 and not self._finished:
+                await self._evaluate(setup)
         self._reporter.end()
         if self._finished and self._step < self._recipe.steps:
-            self._reporter.say(
-                f"the budget of {self._recipe.max_minutes:g} minutes ended training at step {self._step}"
-            )
+            self._reporter.say(f"training ended at step {self._step}: {self._ended}")
         elif not self._finished:
             self._reporter.say(
                 f"stopped after step {self._step}; resume with: envgym train --resume {self._folder.path}"
             )
 
+    async def _evaluate(self, setup: TrainingSetup) -> None:
+        """Measure in the middle of training, and keep the weights if they are the best so far."""
+        when = f"step-{self._step:06d}"
+        scores = await measure(setup, self._folder, when, self._reporter)
+        if keep_best(self._folder, self._step, overall(scores["greedy"]), setup.language_model):
+            self._reporter.say(f"best so far, kept in {self._folder.checkpoints / 'best'}")
+        self._reporter.begin("step", self._recipe.steps, self._step)
+
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self._folder.append_trajectories(self._step, collected.trajectories)
-        self._folder.append_metrics({"step": self._step, **collected.metrics(), **metrics, **timing})
-        rewards = " ".join(f"{label} {value:.2f}" for label, value in collected.mean_rewards().items())
+        row = {"step": self._step, **collected.metrics(), **metrics, **timing}
+        self._folder.append_metrics(row)
+        cut = {label: endings_text(ended) for label, ended in collected.endings().items()}
+        rewards = " ".join(
+            f"{label} {value:.2f}{f' ({cut[label]})' if cut.get(label) else ''}"
+            for label, value in collected.mean_rewards().items()
+        )
+        self._warn(row, list(collected.counters))
         note = f"{rewards} | {timing['tokens_per_second']:,.0f} tokens/s"
         self._reporter.advance(note, line=True)
+
+    def _warn(self, row: dict[str, Any], labels: list[str]) -> None:
+        """Say which environments taught nothing in this step, once in a few steps."""
+        for label in labels:
+            why = no_signal(row, label)
+            if why and self._step >= self._warned.get(label, -_WARN_EVERY) + _WARN_EVERY:
+                self._warned[label] = self._step
+                self._reporter.say(f"warning: step {self._step}: {label}: no group had a signal: {why}")
 
     def _save(self, setup: TrainingSetup, source: GroupSource, learner: Learner) -> None:
         state = {

@@ -46,6 +46,15 @@ class TrainingSetup:
     language_model: LanguageModel
     engine: Engine
     collector: Collector
+    decodings: Mapping[str, Player]
+    """The policy as it is evaluated: ``greedy`` and ``sampled``."""
+    warnings: Sequence[str] = ()
+    """Settings that could not be had as the recipe has them."""
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """Temperature of each decoding."""
+        return {"greedy": 0.0, "sampled": evaluation_temperature(self.recipe)}
 
     @property
     def labels(self) -> list[str]:
@@ -64,7 +73,7 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
     torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     async with Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
@@ -85,12 +94,16 @@ async def open_setup(
     sampling = recipe.sampling
     engine = recipe.engine.make(language_model=language_model, concurrency=sampling.concurrency)
     try:
-        policy = EnginePolicy(
-            engine=engine,
-            language_model=language_model,
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-        )
+
+        def at(temperature: float) -> EnginePolicy:
+            return EnginePolicy(
+                engine=engine,
+                language_model=language_model,
+                temperature=temperature,
+                max_tokens=sampling.max_tokens,
+            )
+
+        policy = at(sampling.temperature)
         async with open_collector(recipe, environments, policy) as collector:
             if recipe.reproducible:
                 collector.turnstile.ordered = True
@@ -101,9 +114,31 @@ async def open_setup(
                 language_model=language_model,
                 engine=engine,
                 collector=collector,
+                decodings={"greedy": at(0.0), "sampled": at(evaluation_temperature(recipe))},
+                warnings=clamped(recipe, language_model),
             )
     finally:
         await engine.close()
+
+
+def evaluation_temperature(recipe: StageRecipe) -> float:
+    """Return the temperature of sampled evaluation episodes."""
+    return recipe.evaluate.temperature or recipe.sampling.temperature
+
+
+def clamped(recipe: StageRecipe, language_model: LanguageModel) -> list[str]:
+    """Return a line for each setting that the model does not allow as it stands."""
+    found = []
+    if language_model.context < recipe.model.context:
+        found.append(
+            f"model.context = {recipe.model.context} is more than the model has; it is {language_model.context}"
+        )
+    if recipe.sampling.max_tokens >= language_model.context:
+        found.append(
+            f"sampling.max_tokens = {recipe.sampling.max_tokens} leaves no room for a prompt in a context of "
+            f"{language_model.context}; turns end where the context does"
+        )
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,6 @@ import torch
 
 from envgym.chat.tool_formats import tool_formats
 from envgym.errors import DataError
-from envgym.evaluate import mean_interval
 from envgym.policies.scripted import Expert, Novice
 from envgym.records import Task, Trajectory, TurnTokens
 from envgym.rollout.collector import Collector
@@ -34,7 +33,7 @@ from envgym_trainers.models.tiny import new_model
 from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 from envgym_trainers.recipe import SupervisedRecipe
-from envgym_trainers.stages.measurement import measure
+from envgym_trainers.stages.measurement import measure, write_summary
 from envgym_trainers.stages.setup import EnvironmentSet, open_collector, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
@@ -102,20 +101,22 @@ class _Run:
                 language_model = self._language_model(played)
                 samples = self._samples(played, language_model)
                 started = time.monotonic()
-                finished = await asyncio.to_thread(self._train, language_model, samples, stop)
+                updates = await asyncio.to_thread(self._train, language_model, samples, stop)
                 seconds = time.monotonic() - started
-                if not finished:
+                if updates is None:
                     self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
                     return None
                 async with open_setup(recipe, environments, language_model) as setup:
                     after = await measure(setup, self._folder, "after", self._reporter)
-                measured = {
-                    label: {"after": mean_interval(list(s.rewards.values())).as_dict()}
-                    for label, s in after.items()
-                }
-                return self._folder.write_summary(
-                    {"environments": measured, "seconds": {"training": round(seconds, 1)}}
-                )
+                    return write_summary(
+                        self._folder,
+                        setup,
+                        None,
+                        after,
+                        steps=updates,
+                        seconds=seconds,
+                        ended="all updates done",
+                    )
 
     async def _demonstrations(self, environments: EnvironmentSet) -> list[Trajectory]:
         """Play demonstrations of training tasks, a share of them by beginners.
@@ -200,8 +201,8 @@ class _Run:
             self._reporter.say(f"left out: {text}")
         return fitting
 
-    def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> bool:
-        """Run the epochs; return false if stopped before the last update."""
+    def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> int | None:
+        """Run the epochs; return the number of updates, or ``None`` if stopped before the last."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
         total = max(1, round(per_epoch * recipe.epochs))
@@ -225,7 +226,7 @@ class _Run:
             if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
                 save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), {"updates": done})
         self._reporter.end()
-        return done == total
+        return done if done == total else None
 
 
 def _names(parameters: dict[str, Any]) -> list[str]:
