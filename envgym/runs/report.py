@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from envgym.runs.controls import comparison, controls_rows, verdict_lines
 from envgym.runs.folder import RunFolder, write_atomic
 from envgym.runs.table import interval_text
 
@@ -30,10 +31,13 @@ def render_report(folder: RunFolder) -> Path:
     environment.filters["interval"] = interval_text
     summary = folder.summary()
     measured = summary["environments"] if summary else {}
+    compared = comparison(folder)
     html = environment.from_string(template).render(
         name=folder.path.name,
         summary=summary,
         parts=[(label, *part) for label, row in measured.items() for part in row.get("parts", {}).items()],
+        controls=controls_rows(compared) if compared else [],
+        verdict=verdict_lines(compared) if compared else [],
         charts=_charts(rows),
         samples=_samples(folder, rows),
         recipe=(folder.path / "recipe.toml").read_text(encoding="utf-8"),

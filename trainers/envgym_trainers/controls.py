@@ -53,8 +53,9 @@ def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float,
     """Return reward and unshaped success of a trajectory under a control; both are NaN where it is missing data.
 
     Coins and noise are seeded by the trajectory. Noise is applied last, to successes (accuracy 1) and failures. A
-    nested episode has no score under another task's reference, so under ``wrong_label`` it is missing; so is an
-    episode in which the policy sampled nothing under ``entropy`` and ``length``.
+    nested episode has no score under another task's reference, so under ``wrong_label`` it is missing, as is one
+    that ``mislabel`` could not score; so is an episode in which the policy sampled nothing under ``entropy`` and
+    ``length``.
     """
     score = trajectory.score
     if trajectory.failed or score is None:
@@ -81,9 +82,7 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
             value = float(_is_well_formed(trajectory))
             return value, value
         case "wrong_label":
-            if trajectory.role:
-                return float("nan"), float("nan")
-            kept: Any = trajectory.artifacts[_LABEL]
+            kept: Any = trajectory.artifacts.get(_LABEL, (math.nan, math.nan))
             return float(kept[0]), float(kept[1])
         case "none":
             return trajectory.reward, score.accuracy

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from envgym.env.chat_env import ChatEnv
+from envgym.errors import SandboxError
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
@@ -42,6 +43,16 @@ class Late(Early):
     """The same tasks with every true score turned round."""
 
     early = False
+
+
+class Deaf(Early):
+    """Its verifier fails for some answers under another task's reference."""
+
+    def score(self, trajectory: Trajectory) -> Score:
+        own = trajectory.task.id.endswith(f"-{trajectory.task.reference}")
+        if not own and ord(trajectory.final_text[:1] or "~") % 2:
+            raise SandboxError("the verifier is deaf")
+        return super().score(trajectory)
 
 
 Train = Callable[..., Coroutine[Any, Any, RunFolder]]
@@ -105,3 +116,12 @@ async def test_a_control_teaches_what_it_pays_for(train: Train, control: str, me
     paid = [row[measured] for row in (await train(Early, control, control, **options)).metrics()]
     coin = [row[measured] for row in (await train(Early, "random", "coin", **options)).metrics()]
     assert sum(paid[-3:]) < 0.8 * sum(coin[-3:])
+
+
+async def test_an_answer_that_cannot_be_mislabelled_is_missing_data(train: Train) -> None:
+    """The other members of its group are trained on."""
+    folder = await train(Deaf, "wrong_label", "deaf", objective={"name": "grpo"}, group_size=8)
+    for row in folder.metrics():
+        unlabelled = [t for t in folder.trajectories(row["step"]) if "control/wrong_label" not in t.artifacts]
+        assert 0 < len(unlabelled) < 16
+        assert row["samples"] == 16 - len(unlabelled)
