@@ -126,6 +126,31 @@ def test_every_control_is_a_run_with_the_recipes_own_budget(
     assert "wrong_label" in report
 
 
+def test_the_start_model_is_measured_at_every_temperature_and_the_best_counts(
+    cli: Cli, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """At the recipe's own temperature, the scores are those from before training; what is there is kept."""
+    out = tmp_path / "out"
+    recipe = write(sampling={"max_tokens": 1, "temperature": 0.6})
+    assert cli("train", recipe, "--out", out, "--controls", "random") == 0
+    path = out / "controls" / "start.json"
+    kept = _json(path)
+    assert list(kept["temperatures"]) == ["0", "0.25", "0.5", "0.6", "0.75", "1"]
+    rewards = {t: scores["toy"]["rewards"] for t, scores in kept["temperatures"].items()}
+    assert rewards["0.6"] == _json(out / "before.json")["environments"]["toy"]["rewards"]
+    assert len({json.dumps(r) for r in rewards.values()}) > 2, "the temperature changes what is sampled"
+    means = {t: sum(r.values()) / len(r) for t, r in rewards.items()}
+    start = _json(out / "controls.json")["best_of_start"]
+    assert means[start["best"]] == max(means.values())
+    assert {t: v["mean"] for t, v in start["temperatures"].items()} == pytest.approx(means)
+    kept["temperatures"]["0.25"]["toy"]["rewards"] = dict.fromkeys(rewards["0"], 7.0)
+    del kept["temperatures"]["0.5"]
+    path.write_text(json.dumps(kept))
+    assert cli("train", "--resume", out) == 0
+    assert _json(out / "controls.json")["best_of_start"]["best"] == "0.25", "not measured again"
+    assert _json(path)["temperatures"]["0.5"]["toy"]["rewards"] == rewards["0.5"]
+
+
 def test_only_the_controls_that_were_named(cli: Cli, write: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert cli("train", write(), "--out", out, "--controls", "random, format") == 0
