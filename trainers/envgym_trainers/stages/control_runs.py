@@ -105,18 +105,21 @@ class ControlRuns:
                 not_run[name] = _first(ours)
             else:
                 if found is None:
-                    return None
+                    return self._stopped()
                 tries[name] = found
         if not tries:
             raise UserError(f"no control could be run: {'; '.join(not_run.values())}")
         start = await start_scores(self._recipe, self._folder, self._reporter)
         if start is None:
-            return None
+            return self._stopped()
         record = self._record(tries, not_run, start)
         write_atomic(
             self._folder.path / "controls.json", json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n"
         )
         return record
+
+    def _stopped(self) -> None:
+        self._reporter.say(f"stopped; resume the controls with: envgym train --resume {self._folder.path}")
 
     async def _tries(self, name: str) -> list[_Try] | None:
         """Run one control, at a lower rate if it wrecks the policy; return ``None`` if it was stopped."""
