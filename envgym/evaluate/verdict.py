@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from envgym.evaluate.intervals import Interval, mean_of_means
+from envgym.evaluate.intervals import Interval, mean_interval, mean_of_means, paired_gain
 
-__all__ = ["Contender", "Explained", "Rewards", "advantage", "judge"]
+__all__ = ["Contender", "Explained", "Rewards", "advantage", "judge", "level"]
 
 Rewards = Mapping[str, Mapping[str, float]]
 """Held-out reward by environment and task id."""
@@ -42,6 +42,23 @@ class Contender:
         """Return the overall gain, paired by task."""
         return advantage(self.before[decoding], self.after[decoding])
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the intervals before and after, and of the gain, by decoding: ``overall``, ``environments``."""
+        return {
+            "overall": {
+                decoding: {
+                    "before": _mean(self.before[decoding]).as_dict(),
+                    "after": _mean(after).as_dict(),
+                    "gain": self.gain(decoding).as_dict(),
+                }
+                for decoding, after in self.after.items()
+            },
+            "environments": {
+                label: {d: _of_environment(self.before[d][label], after[label]) for d, after in self.after.items()}
+                for label in next(iter(self.after.values()))
+            },
+        }
+
 
 def advantage(old: Rewards, new: Rewards) -> Interval:
     """Return the mean over environments of ``new - old``, paired by the tasks that both have."""
@@ -51,6 +68,12 @@ def advantage(old: Rewards, new: Rewards) -> Interval:
             for label, tasks in new.items()
         ]
     )
+
+
+def level(rewards: Rewards) -> dict[str, Any]:
+    """Return the interval of the mean reward as JSON values: ``overall``, ``environments``."""
+    environments = {label: mean_interval(list(tasks.values())).as_dict() for label, tasks in rewards.items()}
+    return {"overall": _mean(rewards).as_dict(), "environments": environments}
 
 
 def judge(trained: Contender, controls: Mapping[str, Contender], start: Rewards) -> dict[str, Any]:
@@ -106,3 +129,17 @@ def _answer(
     if share > _MOST:
         return Explained.YES, words
     return (Explained.IN_PART if share > _LITTLE else Explained.NO), words
+
+
+def _mean(rewards: Rewards) -> Interval:
+    return mean_of_means([list(tasks.values()) for tasks in rewards.values()])
+
+
+def _of_environment(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+    both = sorted(before.keys() & after.keys())
+    old, new = [before[i] for i in both], [after[i] for i in both]
+    return {
+        "before": mean_interval(old).as_dict(),
+        "after": mean_interval(new).as_dict(),
+        "gain": paired_gain(old, new).as_dict(),
+    }

@@ -59,11 +59,10 @@ def controls_rows(record: dict[str, Any]) -> list[list[str]]:
     for name, row in record["rows"].items():
         cells = [interval_text(row["overall"][d][part]) for d in decodings for part in ("after", "gain")]
         rows.append([name, *cells, f"{row['learning_rate']:.3g}"])
-    start = record["best_of_start"]
-    for temperature, overall in start["temperatures"].items():
-        if temperature == start["best"]:
-            cells = [text for _ in decodings for text in (interval_text(overall), "-")]
-            rows.append([f"start at its best, T = {temperature}", *cells, "-"])
+    temperatures, best = (record["best_of_start"][key] for key in ("temperatures", "best"))
+    for name, temperature in (("start, greedy", "0"), (f"start at its best, T = {best}", best)):
+        overall = interval_text(temperatures[temperature]["overall"])
+        rows.append([name, *(text for _ in decodings for text in (overall, "-")), "-"])
     return rows
 
 

@@ -45,7 +45,10 @@ def record() -> dict[str, Any]:
     }
     return {
         "rows": {"trained": row(0.7, 0.6, 1e-3), "coin": row(0.2, 0.1, 1e-4), "lost": row(None, None, 1e-3)},
-        "best_of_start": {"best": "0.5", "temperatures": {"0": interval(0.2), "0.5": interval(0.3)}},
+        "best_of_start": {
+            "best": "0.5",
+            "temperatures": {"0": {"overall": interval(0.2)}, "0.5": {"overall": interval(0.3)}},
+        },
         "not_run": {"wrong_label": "<b>deaf</b>"},
         "verdict": {
             "decodings": {"greedy": part, "sampled": {**part, "share": None}},
@@ -56,13 +59,14 @@ def record() -> dict[str, Any]:
 
 
 def test_a_row_for_every_contender() -> None:
-    heading, trained, coin, lost, start = controls_rows(record())
+    heading, trained, coin, lost, greedy, start = controls_rows(record())
     assert heading == [
         "held-out reward", "greedy after", "greedy gain", "sampled after", "sampled gain", "rate"
     ]  # fmt: skip
     assert trained == ["trained", *["0.700 [0.700, 0.700]", "0.600 [0.600, 0.600]"] * 2, "0.001"]
     assert (coin[0], coin[-1]) == ("coin", "0.0001")
     assert lost[1:5] == ["-"] * 4
+    assert greedy == ["start, greedy", *["0.200 [0.200, 0.200]", "-"] * 2, "-"]
     assert start == ["start at its best, T = 0.5", *["0.300 [0.300, 0.300]", "-"] * 2, "-"]
 
 

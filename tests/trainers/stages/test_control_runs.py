@@ -118,6 +118,16 @@ def test_every_control_is_a_run_with_the_recipes_own_budget(
     record = _json(out / "controls.json")
     assert list(record["rows"]) == ["trained", *_ALL]
     assert list(record["best_of_start"]["temperatures"]) == ["0", "0.25", "0.5", "0.75", "1"]
+    for row in record["rows"].values():
+        assert list(row["overall"]) == list(row["environments"]["toy"]) == ["greedy", "sampled"]
+        place = out / row["run"]
+        greedy = _json(place / "greedy.json")["temperatures"]["0.0"]["toy"]["rewards"]
+        sampled = _json(place / "after.json")["environments"]["toy"]["rewards"]
+        for decoding, rewards in (("greedy", greedy), ("sampled", sampled)):
+            assert row["overall"][decoding]["after"]["mean"] == pytest.approx(sum(rewards.values()) / 30)
+    before = {d: record["rows"]["trained"]["overall"][d]["before"]["mean"] for d in ("greedy", "sampled")}
+    start = record["best_of_start"]["temperatures"]
+    assert before == {"greedy": start["0"]["overall"]["mean"], "sampled": start["1"]["overall"]["mean"]}
     table = capsys.readouterr().out
     for words in ("trained ", *_ALL, "start at its best", "explained by a control:"):
         assert words in table
@@ -135,15 +145,16 @@ def test_the_start_model_is_measured_at_every_temperature_and_the_best_counts(
     assert cli("train", recipe, "--out", out, "--controls", "random") == 0
     path = out / "controls" / "start.json"
     kept = _json(path)
-    assert list(kept["temperatures"]) == ["0", "0.25", "0.5", "0.6", "0.75", "1"]
+    assert list(kept["temperatures"]) == ["0.0", "0.25", "0.5", "0.6", "0.75", "1.0"]
     rewards = {t: scores["toy"]["rewards"] for t, scores in kept["temperatures"].items()}
     assert rewards["0.6"] == _json(out / "before.json")["environments"]["toy"]["rewards"]
     assert len({json.dumps(r) for r in rewards.values()}) > 2, "the temperature changes what is sampled"
     means = {t: sum(r.values()) / len(r) for t, r in rewards.items()}
     start = _json(out / "controls.json")["best_of_start"]
-    assert means[start["best"]] == max(means.values())
-    assert {t: v["mean"] for t, v in start["temperatures"].items()} == pytest.approx(means)
-    kept["temperatures"]["0.25"]["toy"]["rewards"] = dict.fromkeys(rewards["0"], 7.0)
+    assert means[str(float(start["best"]))] == max(means.values())
+    found = {str(float(t)): values["overall"]["mean"] for t, values in start["temperatures"].items()}
+    assert found == pytest.approx(means)
+    kept["temperatures"]["0.25"]["toy"]["rewards"] = dict.fromkeys(rewards["0.0"], 7.0)
     del kept["temperatures"]["0.5"]
     path.write_text(json.dumps(kept))
     assert cli("train", "--resume", out) == 0

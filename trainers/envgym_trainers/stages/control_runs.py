@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from envgym.errors import EnvgymError, RecipeError, UserError
-from envgym.evaluate import EnvScores, mean_of_means
-from envgym.evaluate.verdict import Contender, Rewards, judge
+from envgym.evaluate import EnvScores
+from envgym.evaluate.verdict import Contender, Rewards, judge, level
 from envgym.records import SCHEMA
 from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
 from envgym.runs.report import render_report
 from envgym_trainers.controls import RewardSettings
+from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.recipe import ReinforcementRecipe
-from envgym_trainers.stages.start_scores import start_scores
+from envgym_trainers.stages.decoding import scores_at
 
 __all__ = ["ControlRuns", "chosen_controls"]
 
 _KNOWN = tuple(c for c in get_args(RewardSettings.model_fields["control"].annotation) if c != "none")
 _RATES = {"": 1.0, "-third": 1 / 3, "-tenth": 1 / 10}
 """Learning rates tried for a control, as shares of the recipe's, by the ending of the folder's name."""
+_TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Temperatures of the start model, beside the recipe's own."""
 _WRECKED = 0.05
-"""A control that ends this much below its start, however it is decoded, has wrecked the policy. It is a weak rival
-whose learning rate suits the true reward only, and is tried again at a lower one."""
+"""A control that ends this much below its start in one way of decoding, and not as much above it in another, has
+wrecked the policy. It is a weak rival whose learning rate suits the true reward only, and is tried again at a lower
+one. A start near 0 cannot fall, so that not every way of decoding needs to."""
 
 RunRecipe = Callable[[ReinforcementRecipe, RunFolder], Awaitable[dict[str, Any] | None]]
 """Runs a recipe in a folder, as ``Stage.run`` does."""
@@ -49,24 +54,31 @@ def chosen_controls(recipe: ReinforcementRecipe, names: Sequence[str]) -> list[s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Try:
-    """One run, finished."""
+    """One run, finished and measured."""
 
-    folder: RunFolder
+    run: str
     learning_rate: float
-    overall: dict[str, Any]
-    environments: dict[str, Any]
     contender: Contender
 
     @property
-    def wrecked(self) -> bool:
-        """Whether the policy ended far below its start, however it is decoded."""
-        return all((part["gain"]["mean"] or 0.0) < -_WRECKED for part in self.overall.values())
+    def gains(self) -> list[float]:
+        """Overall gain by the way of decoding; 0 where nothing was measured."""
+        means = [self.contender.gain(decoding).mean for decoding in self.contender.after]
+        return [0.0 if math.isnan(mean) else mean for mean in means]
 
     @property
-    def strength(self) -> float:
-        """Mean gain over the ways of decoding."""
-        gains = [part["gain"]["mean"] or 0.0 for part in self.overall.values()]
-        return float(sum(gains) / len(gains))
+    def wrecked(self) -> bool:
+        """Whether the policy ended far below its start."""
+        return min(self.gains) < -_WRECKED and max(self.gains) < _WRECKED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the try as JSON values, with intervals overall and by environment."""
+        return {
+            "run": self.run,
+            "learning_rate": self.learning_rate,
+            "wrecked": self.wrecked,
+            **self.contender.as_dict(),
+        }
 
 
 class ControlRuns:
@@ -84,6 +96,7 @@ class ControlRuns:
         self._folder = folder
         self._run = run
         self._reporter = reporter
+        self._start: dict[float, Rewards] = {}
 
     async def compare(self, names: Sequence[str]) -> dict[str, Any] | None:
         """Run the controls, write ``controls.json`` and return it, or return ``None`` if it was stopped.
@@ -91,6 +104,22 @@ class ControlRuns:
         Raises:
             UserError: no control could be run.
         """
+        record = await self._compare(names)
+        if record is None:
+            self._reporter.say(f"stopped; resume the controls with: envgym train --resume {self._folder.path}")
+        return record
+
+    async def _compare(self, names: Sequence[str]) -> dict[str, Any] | None:
+        recipe = self._recipe
+        path = self._folder.path / "controls" / "start.json"
+        wanted = (*_TEMPERATURES, recipe.sampling.temperature)
+        start = await scores_at(wanted, recipe, recipe.model, path, self._reporter)
+        if start is None:
+            return None
+        self._start = {temperature: _rewards(scores) for temperature, scores in start.items()}
+        trained = await self._measured(self._folder, recipe)
+        if trained is None:
+            return None
         tries: dict[str, list[_Try]] = {}
         not_run: dict[str, str] = {}
         for name in names:
@@ -105,21 +134,15 @@ class ControlRuns:
                 not_run[name] = _first(ours)
             else:
                 if found is None:
-                    return self._stopped()
+                    return None
                 tries[name] = found
         if not tries:
             raise UserError(f"no control could be run: {'; '.join(not_run.values())}")
-        start = await start_scores(self._recipe, self._folder, self._reporter)
-        if start is None:
-            return self._stopped()
-        record = self._record(tries, not_run, start)
+        record = {**self._record(trained, tries), "not_run": not_run}
         write_atomic(
             self._folder.path / "controls.json", json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n"
         )
         return record
-
-    def _stopped(self) -> None:
-        self._reporter.say(f"stopped; resume the controls with: envgym train --resume {self._folder.path}")
 
     async def _tries(self, name: str) -> list[_Try] | None:
         """Run one control, at a lower rate if it wrecks the policy; return ``None`` if it was stopped."""
@@ -132,8 +155,11 @@ class ControlRuns:
                 if await self._run(recipe, folder) is None:
                     return None
                 render_report(folder)
-            tries.append(_finished(folder, recipe.optimizer.learning_rate))
-            if not tries[-1].wrecked:
+            measured = await self._measured(folder, recipe)
+            if measured is None:
+                return None
+            tries.append(measured)
+            if not measured.wrecked:
                 break
         return tries
 
@@ -157,41 +183,44 @@ class ControlRuns:
         write_atomic(path / "before.json", before)
         return folder
 
-    def _record(
-        self, tries: dict[str, list[_Try]], not_run: dict[str, str], start: dict[str, dict[str, EnvScores]]
-    ) -> dict[str, Any]:
-        trained = _finished(self._folder, self._recipe.optimizer.learning_rate)
-        best = {name: max(found, key=lambda one: one.strength) for name, found in tries.items()}
-        rewards = {t: _rewards(scores) for t, scores in start.items()}
-        overall = {t: mean_of_means([list(tasks.values()) for tasks in r.values()]) for t, r in rewards.items()}
-        best_temperature = max(overall, key=lambda t: overall[t].mean)
+    async def _measured(self, folder: RunFolder, recipe: ReinforcementRecipe) -> _Try | None:
+        """Return a finished run with its rewards, measured greedily as well, or ``None`` if it was stopped."""
+        checkpoint = latest_checkpoint(folder.checkpoints)
+        if checkpoint is None:
+            raise UserError(f"{folder.path}: has no checkpoint to measure; delete the folder to run it again")
+        # A checkpoint has the adapters merged.
+        model = recipe.model.model_copy(update={"path": str(checkpoint.model), "lora_rank": 0})
+        greedy = await scores_at([0.0], recipe, model, folder.path / "greedy.json", self._reporter)
+        if greedy is None:
+            return None
+        after = read_json(folder.path / "after.json")["environments"]
+        sampled = {label: values["rewards"] for label, values in after.items()}
+        contender = Contender(
+            before={"greedy": self._start[0.0], "sampled": self._start[recipe.sampling.temperature]},
+            after={"greedy": _rewards(greedy[0.0]), "sampled": sampled},
+        )
+        place = str(folder.path.relative_to(self._folder.path))
+        return _Try(run=place, learning_rate=recipe.optimizer.learning_rate, contender=contender)
+
+    def _record(self, trained: _Try, tries: dict[str, list[_Try]]) -> dict[str, Any]:
+        best = {name: max(found, key=lambda one: sum(one.gains)) for name, found in tries.items()}
+        overall = {t: level(rewards) for t, rewards in self._start.items()}
+        best_temperature = max(overall, key=lambda t: overall[t]["overall"]["mean"] or 0.0)
+        controls = {
+            name: {**chosen.as_dict(), "tries": [one.as_dict() for one in tries[name]]}
+            for name, chosen in best.items()
+        }
         return {
-            "rows": {
-                "trained": self._row(trained),
-                **{
-                    name: {**self._row(chosen), "tries": [self._row(one) for one in tries[name]]}
-                    for name, chosen in best.items()
-                },
-            },
+            "rows": {"trained": trained.as_dict(), **controls},
             "best_of_start": {
-                "best": best_temperature,
-                "temperatures": {t: interval.as_dict() for t, interval in overall.items()},
+                "best": f"{best_temperature:g}",
+                "temperatures": {f"{t:g}": values for t, values in overall.items()},
             },
-            "not_run": not_run,
             "verdict": judge(
                 trained.contender,
                 {name: chosen.contender for name, chosen in best.items()},
-                rewards[best_temperature],
+                self._start[best_temperature],
             ),
-        }
-
-    def _row(self, one: _Try) -> dict[str, Any]:
-        return {
-            "overall": one.overall,
-            "environments": one.environments,
-            "learning_rate": one.learning_rate,
-            "wrecked": one.wrecked,
-            "run": str(one.folder.path.relative_to(self._folder.path)),
         }
 
 
@@ -200,21 +229,5 @@ def _first(error: BaseException) -> str:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
 
 
-def _finished(folder: RunFolder, learning_rate: float) -> _Try:
-    summary = folder.summary() or {}
-    return _Try(
-        folder=folder,
-        learning_rate=learning_rate,
-        overall={"sampled": summary["overall"]},
-        environments=summary["environments"],
-        contender=Contender(before=_measured(folder, "before"), after=_measured(folder, "after")),
-    )
-
-
-def _measured(folder: RunFolder, when: str) -> dict[str, Rewards]:
-    environments = read_json(folder.path / f"{when}.json")["environments"]
-    return {"sampled": {label: values["rewards"] for label, values in environments.items()}}
-
-
-def _rewards(scores: dict[str, EnvScores]) -> Rewards:
+def _rewards(scores: Mapping[str, EnvScores]) -> Rewards:
     return {label: s.rewards for label, s in scores.items()}
