@@ -29,8 +29,8 @@ _TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Temperatures of the start model, beside the recipe's own."""
 _WRECKED = 0.05
 """A control that ends this much below its start in one way of decoding, and not as much above it in another, has
-wrecked the policy. It is a weak rival whose learning rate suits the true reward only, and is tried again at a lower
-one. A start near 0 cannot fall, so that not every way of decoding needs to."""
+wrecked the policy. It is a weak rival whose learning rate suits the true reward only, so a lower one is tried. A
+start near 0 cannot fall, so that not every way of decoding needs to."""
 
 RunRecipe = Callable[[ReinforcementRecipe, RunFolder], Awaitable[dict[str, Any] | None]]
 """Runs a recipe in a folder, as ``Stage.run`` does."""
