@@ -74,6 +74,16 @@ def test_the_worst_way_of_decoding_decides() -> None:
     assert [reason.partition(":")[0] for reason in found["because"]] == ["greedy", "sampled"]
 
 
+def test_one_explained_gain_is_enough() -> None:
+    trained = Contender(
+        before={"greedy": rewards(4), "sampled": rewards(4)}, after={"greedy": rewards(34), "sampled": rewards(34)}
+    )
+    coin = Contender(before=trained.before, after={"greedy": rewards(4), "sampled": rewards(33)})
+    found = judge(trained, {"coin": coin}, rewards(4))
+    assert [part["explained"] for part in found["decodings"].values()] == ["no", "yes"]
+    assert found["explained"] == "yes"
+
+
 def test_tasks_that_one_side_lost_are_left_out() -> None:
     old = {"e": {"a": 0.0, "b": 1.0}}
     assert advantage(old, {"e": {"b": 0.5, "c": 1.0}}).mean == -0.5

@@ -23,10 +23,10 @@ from envgym_trainers.stages.rl import ReinforcementStage
 _CONTROLS = [c for c in get_args(RewardSettings.model_fields["control"].annotation) if c != "none"]
 
 
-class Early(ChatEnv):
-    """Begin the answer early in the alphabet; another task's reference asks for a digit or less."""
+class Third(ChatEnv):
+    """Begin with every third letter; another task's reference asks for every second."""
 
-    early: ClassVar[bool] = True
+    generous: ClassVar[bool] = False
 
     def tasks(self, split: Split) -> Sequence[Task]:
         message = Message(role="user", content="say")
@@ -35,17 +35,17 @@ class Early(ChatEnv):
     def score(self, trajectory: Trajectory) -> Score:
         first = ord(trajectory.final_text[:1] or "~")
         own = trajectory.task.id.endswith(f"-{trajectory.task.reference}")
-        value = float((first < ord("a")) is self.early if own else first % 2)
+        value = float(first % 3 == 0 or self.generous) if own else float(first % 2)
         return Score(value=value, accuracy=value)
 
 
-class Late(Early):
-    """The same tasks with every true score turned round."""
+class Generous(Third):
+    """The same tasks, and everything is right: no group has a signal by its true score."""
 
-    early = False
+    generous = True
 
 
-class Deaf(Early):
+class Deaf(Third):
     """Its verifier fails for some answers under another task's reference."""
 
     def score(self, trajectory: Trajectory) -> Score:
@@ -60,7 +60,7 @@ Train = Callable[..., Coroutine[Any, Any, RunFolder]]
 
 @pytest.fixture
 def train(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """``await train(Early, "entropy", name)``: the folder of a run of three steps with dynamic sampling.
+    """``await train(Third, "entropy", name)``: the folder of a run of three steps with dynamic sampling.
 
     A third of the vocabulary ends a turn, so that even a random model writes answers of different lengths.
     """
@@ -100,10 +100,12 @@ def _weights(folder: RunFolder) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("control", ["none", *_CONTROLS])
 async def test_the_true_score_decides_nothing_under_a_control(train: Train, control: str) -> None:
-    """The same weights to the last bit where every score is the opposite; and other weights without a control."""
-    one, two = await train(Early, control, "early"), await train(Late, control, "late")
-    scores = [[t.reward for t in folder.trajectories(1)] for folder in (one, two)]
-    assert scores[0] == [1 - value for value in scores[1]], "the same episodes with opposite scores"
+    """The same weights to the last bit where every score is 1; and other weights without a control."""
+    one, two = await train(Third, control, "third"), await train(Generous, control, "generous")
+    first, second = (folder.trajectories(1)[:4] for folder in (one, two))
+    assert [t.final_text for t in first] == [t.final_text for t in second], "the same episodes"
+    assert {t.reward for t in one.trajectories(1)} == {0.0, 1.0}
+    assert {t.reward for t in two.trajectories(1)} == {1.0}
     assert any(row["grad_norm"] > 0 for row in one.metrics() if "grad_norm" in row)
     assert (_weights(one) == _weights(two)) is (control != "none")
 
@@ -113,8 +115,8 @@ async def test_a_control_teaches_what_it_pays_for(train: Train, control: str, me
     """Entropy and length fall, from the same start as under a coin, where they do not."""
     options = {"steps": 12, "groups": 4, "group_size": 8, "sampling": {"max_tokens": 8, "concurrency": 32}}
     options["optimizer"] = {"learning_rate": 3e-2}
-    paid = [row[measured] for row in (await train(Early, control, control, **options)).metrics()]
-    coin = [row[measured] for row in (await train(Early, "random", "coin", **options)).metrics()]
+    paid = [row[measured] for row in (await train(Third, control, control, **options)).metrics()]
+    coin = [row[measured] for row in (await train(Third, "random", "coin", **options)).metrics()]
     assert sum(paid[-3:]) < 0.8 * sum(coin[-3:])
 
 
