@@ -14,6 +14,7 @@ from envgym.cli.options import Settings
 from envgym.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
+    from envgym.runs.folder import RunFolder
     from envgym.runs.stage import Stage
 
 __all__ = ["add_to"]
@@ -30,38 +31,68 @@ def train_command(
     set_: Settings = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder; runs/NAME-TIME by default")] = None,
     resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
+    with_controls: Annotated[
+        bool, typer.Option("--with-controls", help="run the recipe again under every control reward, and compare")
+    ] = False,
+    controls: Annotated[
+        str, typer.Option(metavar="NAMES", help="only these, e.g. entropy,random; implies --with-controls")
+    ] = "",
 ) -> None:
     """Train as a recipe says, and measure on held-out tasks before and after.
+
+    With --with-controls, the same recipe then runs under rewards that say nothing of the task (entropy, length,
+    random, format, wrong_label), in subfolders of the run, with the same steps, groups and seed. One table
+    compares the trained policy with them, and with the start model at its best temperature. A control that wrecks
+    the policy is run again at a third and a tenth of the learning rate, and its best run counts.
 
     Ctrl-C stops the run after the current step and saves it; a second Ctrl-C stops it at once. In both cases, and
     after a crash, --resume continues from the last checkpoint.
     """
+    from envgym.runs.controls import request_controls
     from envgym.runs.folder import RunFolder
-    from envgym.runs.progress import Reporter, duration
-    from envgym.runs.report import render_report
-    from envgym.runs.table import summary_table
+    from envgym.runs.progress import duration
 
     if (recipe is None) == (resume is None):
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
+    if resume is not None and (set_ or out):
+        raise UserError("--resume uses the run's own recipe: --set and --out do not apply")
+    path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
+    stage = _stage(path, set_ or [])
+    asked = [name.strip() for name in controls.split(",") if name.strip()]
+    names = stage.controls(asked) if asked or with_controls else []
     if resume is not None:
-        if set_ or out:
-            raise UserError("--resume uses the run's own recipe: --set and --out do not apply")
         folder = RunFolder.existing(resume)
-        stage = _stage(folder.path / "recipe.toml", [])
     else:
-        path = recipe or Path()
-        stage = _stage(path, set_ or [])
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = RunFolder.create(place, stage.config, stage.config.seed)
+    if names:
+        request_controls(folder, names)
     started = time.monotonic()
+    report = _run(stage, folder)
+    print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
+
+
+def _run(stage: Stage, folder: RunFolder) -> Path:
+    """Run a stage and the controls that were asked for, print their tables, and return the report's path."""
+    from envgym.runs.controls import controls_table, requested_controls
+    from envgym.runs.progress import Reporter
+    from envgym.runs.report import render_report
+    from envgym.runs.table import summary_table
+
     with Reporter() as reporter:
         reporter.say(f"run folder: {folder.path}")
         summary = asyncio.run(stage.run(folder, reporter))
-    if summary is None:
-        sys.exit(130)
-    report = render_report(folder)
-    print(summary_table(summary))
-    print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
+        if summary is None:
+            sys.exit(130)
+        report = render_report(folder)
+        print(summary_table(summary))
+        if names := requested_controls(folder):
+            record = asyncio.run(stage.run_controls(folder, reporter, names))
+            if record is None:
+                sys.exit(130)
+            report = render_report(folder)
+            print(f"\n{controls_table(record)}")
+    return report
 
 
 def report_command(

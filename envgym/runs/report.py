@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from envgym.runs.controls import comparison, controls_rows, verdict_lines
 from envgym.runs.folder import RunFolder, write_atomic
 from envgym.runs.table import interval_text, table_rows
 
@@ -29,11 +30,14 @@ def render_report(folder: RunFolder) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["interval"] = interval_text
     summary = folder.summary()
+    compared = comparison(folder)
     html = environment.from_string(template).render(
         name=folder.path.name,
         summary=summary,
         measured=table_rows(summary) if summary else [],
         parts=list(_parts(summary)) if summary else [],
+        controls=controls_rows(compared) if compared else [],
+        verdict=verdict_lines(compared) if compared else [],
         charts=_charts(rows),
         samples=_samples(folder, rows),
         recipe=(folder.path / "recipe.toml").read_text(encoding="utf-8"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any
 
 import pydantic
 
+from envgym.errors import UserError
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym.runs.folder import RunFolder
@@ -42,6 +44,35 @@ class Stage(Plugin, abc.ABC):
         Raises:
             UserError: the recipe cannot be carried out here.
         """
+
+    def controls(self, names: Sequence[str]) -> list[str]:
+        """Return the controls that ``names`` asks for, all of them if it is empty; a stage has none by default.
+
+        Raises:
+            UserError: the stage, or this recipe, has no such control.
+        """
+        del names
+        raise UserError(
+            f"stage {self.config.stage!r} has no controls; they are for stages that learn from a reward"
+        )
+
+    async def run_controls(
+        self, folder: RunFolder, reporter: Reporter, names: Sequence[str]
+    ) -> dict[str, Any] | None:
+        """Run the recipe under each control and compare; continue what an earlier process left in ``folder``.
+
+        Args:
+            folder: the folder of the run, which is finished.
+            reporter: shows progress.
+            names: controls, as ``controls`` returned them.
+
+        Returns:
+            the comparison, as ``envgym.runs.controls`` prints it, or ``None`` if it was stopped before its end.
+
+        Raises:
+            UserError: no control could be run.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has controls and must define run_controls")
 
 
 stages: Registry[Stage] = Registry("stage", "envgym.stages", "envgym.runs.stage:Stage")

@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from toys import Adder
 
 from envgym.policies.scripted import Expert
-from envgym.records import Message, Outcome, Score, Task, ToolCall, Trajectory, Turn, from_json, to_json
+from envgym.records import (
+    Message,
+    Outcome,
+    Score,
+    Task,
+    ToolCall,
+    Trajectory,
+    Turn,
+    TurnTokens,
+    from_json,
+    to_json,
+)
 from envgym.rollout.episode import rollout
 from envgym_trainers.controls import RewardSettings, controlled, mislabel
 
 NONE, COIN, FORMAT, WRONG = (RewardSettings(control=c) for c in ("none", "random", "format", "wrong_label"))
+ENTROPY, LENGTH = RewardSettings(control="entropy"), RewardSettings(control="length")
+CONTROLS = [c for c in get_args(RewardSettings.model_fields["control"].annotation) if c != "none"]
+
+
+def sampled(*turns: list[float], role: str = "") -> Trajectory:
+    """A trajectory with these log-probs, turn by turn."""
+    trajectory = played(0)
+    trajectory.role = role
+    for logprobs in turns:
+        ids = list(range(len(logprobs)))
+        tokens = TurnTokens(prompt_ids=[1], completion_ids=ids, logprobs=logprobs, policy_version=0)
+        trajectory.turns.append(Turn(messages=(), action=Message(role="assistant", content="x"), tokens=tokens))
+    return trajectory
+
+
+class Forbidden:
+    """A score that nobody may look at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"the control read the true {name}")
 
 
 def played(seed: int, failed: bool = False) -> Trajectory:
@@ -37,8 +68,45 @@ def test_a_random_reward_is_a_fair_coin_that_the_trajectory_seeds() -> None:
 
 
 def test_missing_data_stays_missing() -> None:
-    for control in (NONE, COIN, FORMAT, WRONG, RewardSettings(false_positives=1.0)):
+    for control in (NONE, COIN, FORMAT, WRONG, ENTROPY, LENGTH, RewardSettings(false_positives=1.0)):
         assert all(math.isnan(x) for x in controlled(control, played(0, failed=True)))
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_no_control_reads_the_true_score(control: Any) -> None:
+    trajectory: Any = sampled([-1.0, -0.5])
+    trajectory.artifacts["control/wrong_label"] = [0.25, 1.0]
+    trajectory.score = Forbidden()
+    with pytest.raises(AssertionError, match="read the true"):
+        controlled(NONE, trajectory)
+    reward, success = controlled(RewardSettings(control=control), trajectory)
+    assert math.isfinite(reward)
+    assert math.isfinite(success)
+
+
+def test_entropy_is_the_mean_log_prob_of_what_the_policy_sampled() -> None:
+    """Over all turns, each token once; a nested episode of the policy has its own."""
+    assert controlled(ENTROPY, sampled([-1.0, -2.0], [-3.0])) == (-2.0, -2.0)
+    assert controlled(ENTROPY, sampled([-0.5, -0.5], role="verifier")) == (-0.5, -0.5)
+
+
+def test_length_is_worth_the_same_for_each_halving() -> None:
+    one, two, four = (controlled(LENGTH, sampled([-1.0], [-9.0] * n))[0] for n in (0, 1, 3))
+    assert one == 0
+    assert one - two == pytest.approx(two - four) == pytest.approx(math.log(2))
+    assert controlled(LENGTH, sampled([-1.0]))[1] == one
+
+
+@pytest.mark.parametrize("settings", [ENTROPY, LENGTH])
+def test_an_episode_without_sampled_tokens_has_neither_entropy_nor_length(settings: RewardSettings) -> None:
+    """Another policy played it, or the context was full at once: the shortest answer is not silence."""
+    assert all(map(math.isnan, controlled(settings, played(0))))
+
+
+@pytest.mark.parametrize("control", ["entropy", "length"])
+def test_noise_is_refused_where_there_are_no_successes(control: Any) -> None:
+    with pytest.raises(ValueError, match="has neither; set false_positives and false_negatives to 0"):
+        RewardSettings(control=control, false_negatives=0.1)
 
 
 @pytest.mark.parametrize(

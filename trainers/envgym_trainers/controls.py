@@ -1,13 +1,15 @@
 """Control rewards: train on rewards that say little or nothing about the task (arXiv 2506.10947).
 
 A control replaces the reward in training only, the unshaped success that dynamic sampling uses included;
-evaluation never sees it. Any gain of a run under a control is not due to the reward.
+evaluation never sees it. Any gain of a run under a control is not due to the reward. No control reads the score
+of the trajectory: ``wrong_label`` reads the one that another task's reference gives.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
 import pydantic
 
@@ -19,15 +21,16 @@ from envgym.seeding import derive_rng
 __all__ = ["RewardSettings", "controlled", "mislabel"]
 
 _LABEL = "control/wrong_label"
+_GRADED = ("entropy", "length")
 
 
 class RewardSettings(Section):
     """The reward used in training."""
 
-    control: Literal["none", "random", "format", "wrong_label"] = pydantic.Field(
+    control: Literal["none", "entropy", "length", "random", "format", "wrong_label"] = pydantic.Field(
         default="none",
-        description="random: a coin; format: a finished episode without a malformed or failed call; wrong_label: "
-        "the score that another task's reference gives",
+        description="entropy: the policy's own certainty; length: shortness; random: a coin; format: a finished "
+        "episode without a malformed or failed call; wrong_label: the score that another task's reference gives",
     )
     false_positives: float = pydantic.Field(
         default=0.0, ge=0, le=1, description="share of failures that are rewarded as successes (rho 0)"
@@ -36,12 +39,23 @@ class RewardSettings(Section):
         default=0.0, ge=0, le=1, description="share of successes that are rewarded as failures (rho 1)"
     )
 
+    @pydantic.model_validator(mode="after")
+    def _noise_needs_successes(self) -> Self:
+        if self.control in _GRADED and (self.false_positives or self.false_negatives):
+            raise ValueError(
+                f"noise swaps successes and failures, and the control {self.control!r} has neither; "
+                "set false_positives and false_negatives to 0, or choose another control"
+            )
+        return self
+
 
 def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
     """Return reward and unshaped success of a trajectory under a control; both are NaN where it is missing data.
 
     Coins and noise are seeded by the trajectory. Noise is applied last, to successes (accuracy 1) and failures. A
-    nested episode has no score under another task's reference, so under ``wrong_label`` it is missing.
+    nested episode has no score under another task's reference, so under ``wrong_label`` it is missing, as is one
+    that ``mislabel`` could not score; so is an episode in which the policy sampled nothing under ``entropy`` and
+    ``length``.
     """
     score = trajectory.score
     if trajectory.failed or score is None:
@@ -55,6 +69,12 @@ def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float,
 
 def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> tuple[float, float]:
     match settings.control:
+        case "entropy":
+            value = _certainty(trajectory)
+            return value, value
+        case "length":
+            value = _shortness(trajectory)
+            return value, value
         case "random":
             value = float(_draw("control", trajectory) < 0.5)
             return value, value
@@ -62,9 +82,7 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
             value = float(_is_well_formed(trajectory))
             return value, value
         case "wrong_label":
-            if trajectory.role:
-                return float("nan"), float("nan")
-            kept: Any = trajectory.artifacts[_LABEL]
+            kept: Any = trajectory.artifacts.get(_LABEL, (math.nan, math.nan))
             return float(kept[0]), float(kept[1])
         case "none":
             return trajectory.reward, score.accuracy
@@ -79,6 +97,27 @@ async def mislabel(env: ChatEnv, trajectory: Trajectory, other: Task) -> None:
     task = dataclasses.replace(trajectory.task, reference=other.reference)
     score = await env.rescore(dataclasses.replace(trajectory, task=task))
     trajectory.artifacts[_LABEL] = [score.value, score.accuracy]
+
+
+def _certainty(trajectory: Trajectory) -> float:
+    """Return the mean log-prob of the sampled tokens, as the engine reported them.
+
+    The expectation of log p under the policy is minus its entropy, and grad E[log p] = E[log p · grad log p]: a
+    policy gradient on it lowers the entropy. "EM-RL" of arXiv 2505.15134, but with the mean over tokens instead of
+    the sum, which would pay for brevity as well.
+    """
+    logprobs = [value for turn in trajectory.turns if turn.tokens for value in turn.tokens.logprobs]
+    return sum(logprobs) / len(logprobs) if logprobs else math.nan
+
+
+def _shortness(trajectory: Trajectory) -> float:
+    """Return minus the logarithm of the number of sampled tokens.
+
+    Each halving is worth the same, so that neither one long episode outweighs the rest of its group, nor does the
+    size of the reward upset an objective that does not normalise it.
+    """
+    tokens = trajectory.sampled_tokens
+    return -math.log(tokens) if tokens else math.nan
 
 
 def _is_well_formed(trajectory: Trajectory) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from envgym.errors import EpisodeError
 from envgym.records import OutcomeKind, Task, Trajectory
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
@@ -152,9 +153,19 @@ class GroupSource:
         return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
 
     async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
-        """Play a group, and keep the scores that the reference of the next task gives it."""
+        """Play a group, and keep the scores that the reference of the next task gives it.
+
+        Raises:
+            EpisodeError: the verifier failed for every member; where it fails for some, they are missing data.
+        """
         group = await self._collector.group(label, tasks[index], self._recipe.group_size, visit)
-        for trajectory in group.trajectories:
-            if not trajectory.failed:
+        played = [trajectory for trajectory in group.trajectories if not trajectory.failed]
+        errors: list[EpisodeError] = []
+        for trajectory in played:
+            try:
                 await mislabel(self._collector.prototype(label), trajectory, tasks[(index + 1) % len(tasks)])
+            except EpisodeError as error:
+                errors.append(error)
+        if errors and len(errors) == len(played):
+            raise errors[-1]
         return group

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate, mean_of, paired_gain
@@ -14,7 +15,7 @@ from envgym.runs.progress import Reporter
 from envgym_trainers.stages.setup import TrainingSetup
 from envgym_trainers.stages.warnings import share_warnings, training_warnings
 
-__all__ = ["Scores", "measure", "overall", "summarise", "write_summary"]
+__all__ = ["Scores", "measure", "overall", "read_scores", "summarise", "write_summary"]
 
 Scores = Mapping[str, Mapping[str, EnvScores]]
 """Scores by decoding (``greedy``, ``sampled``) and environment."""
@@ -34,8 +35,7 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     """
     path = folder.evaluation(when)
     if path.is_file():
-        stored = read_json(path)["decodings"]
-        return {d: {label: EnvScores(**s) for label, s in found.items()} for d, found in stored.items()}
+        return read_scores(path)
     settings = setup.recipe.evaluate
     samples = {"greedy": 1, "sampled": settings.samples}
     reporter.begin(f"evaluate {when}", settings.tasks * sum(samples.values()) * len(setup.labels))
@@ -63,6 +63,16 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     decodings = {d: {label: asdict(s) for label, s in found.items()} for d, found in scores.items()}
     write_atomic(path, json.dumps({"schema": SCHEMA, "decodings": decodings}))
     return scores
+
+
+def read_scores(path: Path) -> Scores:
+    """Return the scores that ``measure`` wrote.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    stored = read_json(path)["decodings"]
+    return {d: {label: EnvScores(**s) for label, s in found.items()} for d, found in stored.items()}
 
 
 def overall(scores: Mapping[str, EnvScores]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from envgym.errors import RecipeError
@@ -20,6 +21,7 @@ from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
 from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
 from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
@@ -61,6 +63,20 @@ class ReinforcementStage(Stage):
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
         return await _Run(self.config, self._objective, folder, reporter).run()
+
+    def controls(self, names: Sequence[str]) -> list[str]:
+        """Return the controls to run; see ``Stage.controls``."""
+        return chosen_controls(self.config, names)
+
+    async def run_controls(
+        self, folder: RunFolder, reporter: Reporter, names: Sequence[str]
+    ) -> dict[str, Any] | None:
+        """Train under each control, and compare; see ``Stage.run_controls``."""
+
+        async def run(recipe: ReinforcementRecipe, place: RunFolder) -> dict[str, Any] | None:
+            return await type(self)(**recipe.model_dump()).run(place, reporter)
+
+        return await ControlRuns(self.config, folder, run, reporter).compare(names)
 
 
 class _Run:
