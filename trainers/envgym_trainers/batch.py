@@ -50,6 +50,9 @@ class Sample:
     """Name of the group whose members share the baseline."""
     version: int
     """Version of the oldest policy that sampled one of the tokens."""
+    trajectory_tokens: int = 0
+    """Sampled tokens of the whole trajectory, which has several samples where its history was rewritten; 0 stands
+    for this sample's own."""
     turn_rewards: Tensor | None = None
     """[T] float: the environment's reward of a turn at the turn's last sampled token, 0 elsewhere."""
     advantages: Tensor | None = None
@@ -88,6 +91,11 @@ class Sample:
         """Number of tokens that the policy sampled."""
         return int(self.mask.sum())
 
+    @property
+    def share(self) -> float:
+        """Part of its trajectory that this sample is, by sampled tokens; those of a trajectory add up to 1."""
+        return self.model_tokens / (self.trajectory_tokens or self.model_tokens)
+
     def spread(self, value: float) -> Tensor:
         """Return ``value`` at every sampled token and 0 elsewhere. [T] float32"""
         return self.mask.float() * value
@@ -118,6 +126,11 @@ class Batch:
     """[B, T] float32; 0 outside the mask."""
     unit: Tensor
     """[B] int64: index of the row's unit; the rows of a unit are adjacent, in its order."""
+    lengths: Tensor | None = None
+    """[B] int64: sampled tokens of the trajectory that the row belongs to, over all of its rows; None for each
+    row's own."""
+    versions: Tensor | None = None
+    """[B] int64: version of the oldest policy that sampled one of the row's tokens; None for the current one."""
     returns: Tensor | None = None
     """[B, T] float32: targets of the critic, or None without a critic."""
     values: Tensor | None = None
@@ -171,6 +184,8 @@ def collate(units: Sequence[Unit], pad_id: int) -> Batch:
         behaviour_logprobs=pad([s.logprobs.float() for s in samples], torch.nan),
         advantages=pad([s.spread(0.0) if s.advantages is None else s.advantages.float() for s in samples], 0.0),
         unit=torch.tensor([i for i, unit in enumerate(units) for _ in unit]),
+        lengths=torch.tensor([s.trajectory_tokens or s.model_tokens for s in samples]),
+        versions=torch.tensor([s.version for s in samples]),
         **optional,
     )
 

@@ -155,7 +155,13 @@ class ReinforcementRecipe(StageRecipe):
     )
     groups: int = pydantic.Field(default=8, ge=1, description="groups per step, over the whole mix")
     group_size: int = pydantic.Field(default=8, ge=2, description="trajectories per group")
-    updates: int = pydantic.Field(default=1, ge=1, description="optimizer updates per step")
+    updates: int = pydantic.Field(default=1, ge=1, description="optimizer updates per pass over a step's batch")
+    epochs: int = pydantic.Field(default=1, ge=1, description="passes over a step's batch")
+    mismatch_limit: float = pydantic.Field(
+        default=0.1,
+        gt=0,
+        description="mean difference between the log-probs of engine and trainer, in nats, above which the run stops",
+    )
     objective: dict[str, Any] = pydantic.Field(
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )

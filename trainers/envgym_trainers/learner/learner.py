@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class Learner:
             language_model,
             recipe.optimizer,
             temperature=recipe.sampling.temperature,
-            total_updates=recipe.steps * recipe.updates,
+            total_updates=recipe.steps * recipe.updates * recipe.epochs,
             auxiliary=self._auxiliary,
         )
 
@@ -74,7 +75,12 @@ class Learner:
         """Take the updates of one step.
 
         Returns:
-            metrics, averaged over the updates; only ``samples`` = 0 if no group carried a signal.
+            metrics, averaged over the updates (the largest of a ``_max``); only ``samples`` = 0 if no group
+            carried a signal.
+
+        Raises:
+            EngineMismatch: the engine's log-probs are not the trainer's.
+            NotFinite: one update after another came to numbers that are not finite.
         """
         torch.set_num_threads(self._threads)
         units = [unit for cohort in self._cohorts(groups) for unit in self._units(cohort)]
@@ -82,12 +88,22 @@ class Learner:
         if not units:
             return {"samples": 0.0}
         rng = random.Random(derive_seed("minibatches", self._recipe.seed, step))
-        rng.shuffle(units)
         count = min(self._recipe.updates, len(units))
-        rows = [self.updater.update(units[i::count], self._objective.loss) for i in range(count)]
-        mean = {name: sum(row[name] for row in rows) / count for name in rows[0]}
+        rows: list[dict[str, float]] = []
+        for _ in range(self._recipe.epochs):
+            rng.shuffle(units)
+            rows += [self._update(units[i::count], step - 1) for i in range(count)]
+        mean = {
+            name: max(row[name] for row in rows) if name.endswith("_max") else fmean(row[name] for row in rows)
+            for name in rows[0]
+        }
         versions = [sample.version for unit in units for sample in unit]
         return {**mean, "samples": float(len(versions)), "staleness_max": float(step - 1 - min(versions))}
+
+    def _update(self, units: Sequence[Unit], version: int) -> dict[str, float]:
+        return self.updater.update(
+            units, self._objective.loss, version=version, mismatch_limit=self._recipe.mismatch_limit
+        )
 
     def _cohorts(self, groups: Sequence[Group]) -> Iterator[_Cohort]:
         """Yield the cohorts of ``groups``. All samples are annotated together, in full micro-batches."""
@@ -115,10 +131,10 @@ class Learner:
     def _annotated(self, samples: list[Sample]) -> list[Sample]:
         """Fill the columns of the auxiliary models and, with several updates per step, of the old policy.
 
-        With one update per step the old policy is the current one, and needs no forward pass of its own.
+        With one update in all the old policy is the current one, and needs no forward pass of its own.
         """
         samples = self._auxiliary.annotate(samples)
-        if self._recipe.updates == 1:
+        if self._recipe.updates * self._recipe.epochs == 1:
             return samples
 
         def run(batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +15,7 @@ __all__ = ["MasterAdamW"]
 
 
 class MasterAdamW:
-    """AdamW that accumulates in float32 and writes the result back in the parameters' own precision.
+    """AdamW in float32, gradients and weights, that writes the result back in the parameters' own precision.
 
     A step of 1e-6 is less than half the spacing of bfloat16 numbers of usual magnitude: added to 16-bit weights it
     is rounded away, and the weights never change. Micikevicius et al., Mixed precision training, arXiv 1710.03740,
@@ -32,8 +33,18 @@ class MasterAdamW:
             p if torch.finfo(p.dtype).bits >= 32 else p.detach().float().clone().requires_grad_()
             for p in self.parameters
         ]
+        for parameter, master in zip(self.parameters, self._masters, strict=True):
+            if master is not parameter:
+                parameter.register_post_accumulate_grad_hook(functools.partial(_move_gradient, master))
+        # Norms and biases have no scale that decay could keep in check.
+        decayed = [m for m in self._masters if m.ndim > 1]
+        spared = [m for m in self._masters if m.ndim <= 1]
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
         self._adamw = torch.optim.AdamW(
-            self._masters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+            [group for group in groups if group["params"]], lr=config.learning_rate, betas=config.betas
         )
 
     def step(self, rate: float) -> float:
@@ -42,18 +53,19 @@ class MasterAdamW:
         Returns:
             the gradient norm before clipping. If it is not finite, the step is skipped.
         """
-        for parameter, master in zip(self.parameters, self._masters, strict=True):
-            if master is not parameter and parameter.grad is not None:
-                master.grad = parameter.grad.float()
         norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self._clip_norm))
         if math.isfinite(norm):
             for group in self._adamw.param_groups:
                 group["lr"] = rate
             self._adamw.step()
             self._write_back()
+        self.discard()
+        return norm
+
+    def discard(self) -> None:
+        """Clear the gradients without a step."""
         for tensor in (*self.parameters, *self._masters):
             tensor.grad = None
-        return norm
 
     def state(self) -> dict[str, Any]:
         """Return the moments, and the master copies that are not the parameters themselves."""
@@ -74,3 +86,14 @@ class MasterAdamW:
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
+
+
+def _move_gradient(master: torch.Tensor, parameter: torch.Tensor) -> None:
+    """Add the gradient of a micro-batch to the master's: in 16 bits, small ones would be lost in the sum."""
+    if parameter.grad is None:
+        return
+    if master.grad is None:
+        master.grad = parameter.grad.float()
+    else:
+        master.grad += parameter.grad
+    parameter.grad = None

@@ -49,6 +49,7 @@ def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
         if tokens.completion_ids:
             current.rewards[-1] = turn.reward
         current.versions.append(tokens.policy_version)
+    total = sum(sum(s.mask) for s in sequences)
     return [
         Sample(
             ids=torch.tensor(s.ids),
@@ -56,6 +57,7 @@ def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
             logprobs=torch.tensor(s.logprobs),
             turn_rewards=torch.tensor(s.rewards),
             group=group,
+            trajectory_tokens=total,
             version=min(s.versions),
         )
         for s in sequences

@@ -11,6 +11,7 @@ import torch
 from envgym_trainers.batch import Batch, Outputs, Unit, collate, micro_batches
 from envgym_trainers.learner.auxiliary import AuxiliaryModels
 from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import Metrics, merge_metrics
@@ -64,25 +65,41 @@ class Updater:
         left = 1.0 - self.updates / self._total_updates if self._config.decay == "linear" else 1.0
         return warm * max(left, 0.0)
 
-    def update(self, units: Sequence[Unit], loss: Loss) -> dict[str, float]:
+    def update(
+        self, units: Sequence[Unit], loss: Loss, *, version: int = 0, mismatch_limit: float = math.inf
+    ) -> dict[str, float]:
         """Take one optimizer step on ``units``.
 
+        Args:
+            units: the optimizer batch.
+            loss: the objective's.
+            version: version of the current weights; only what they sampled is compared with the engine.
+            mismatch_limit: see ``EngineMismatch``.
+
         Returns:
-            the objective's metrics, ``loss``, ``grad_norm`` and ``learning_rate``. A gradient that is not finite
-            is not applied: ``skipped`` is 1.
+            the objective's metrics, those of the mismatch with the engine, ``loss``, ``grad_norm`` and
+            ``learning_rate``. A gradient that is not finite is not applied: ``skipped`` is 1.
+
+        Raises:
+            EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.
         """
         totals = Totals.of(units)
         device = self._language_model.model.device
         parts: list[Metrics] = []
+        mismatch = Mismatch()
         total = 0.0
         for pack in micro_batches(units, self._config.micro_batch_tokens):
             batch = collate(pack, self._language_model.pad_id).to(device)
             logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
             outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
+            mismatch.add(batch, logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
             total += float(share.detach())
             parts.append(metrics)
+        if mismatch.mean > mismatch_limit:
+            self._optimizer.discard()
+            raise EngineMismatch(mismatch.explain(mismatch_limit))
         rate = self.learning_rate
         norm = self._optimizer.step(rate)
         trained = self._auxiliary.step(self._schedule)
@@ -90,6 +107,7 @@ class Updater:
         finite = math.isfinite(norm)
         return {
             **merge_metrics(parts),
+            **mismatch.metrics(),
             **trained,
             "loss": total,
             "grad_norm": norm if finite else 0.0,

@@ -22,6 +22,7 @@ from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
 from envgym_trainers.objectives.ops.advantages import group_normalised
 from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
+from envgym_trainers.objectives.ops.importance import ImportanceSettings
 from envgym_trainers.objectives.ops.overlong import SoftOverlong
 from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, policy_metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
@@ -32,15 +33,13 @@ __all__ = ["DAPO"]
 class DAPO(Objective):
     """Group-normalised advantages, clip-higher, token mean, dynamic sampling, soft overlong punishment."""
 
-    class Config(Objective.Config):
+    class Config(ImportanceSettings, Objective.Config):
         """Settings of the loss."""
 
         clip_low: float = Field(default=0.2, ge=0, le=1)
         """ε_low: the ratio is clipped below at 1 − ε_low."""
         clip_high: float = Field(default=0.28, ge=0)
         """ε_high: the ratio is clipped above at 1 + ε_high; larger than ε_low, so that rare tokens can grow."""
-        importance_cap: float | None = Field(default=None, gt=0)
-        """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
         dynamic_sampling: DynamicSampling | None = DynamicSampling()
         """Fill the batch with groups that have a signal; None, in a recipe false, trains on all."""
         overlong: SoftOverlong | None = SoftOverlong()
@@ -66,5 +65,5 @@ class DAPO(Objective):
     def loss(self, batch: Batch, outputs: Outputs, totals: Totals) -> tuple[Tensor, Metrics]:
         """Return the token mean of the clipped surrogate; see ``Objective.loss``."""
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
-        losses = clipped_surrogate(batch, outputs.logprobs, **clip, importance_cap=self.config.importance_cap)
+        losses = clipped_surrogate(batch, outputs.logprobs, **clip, importance=self.config)
         return token_mean(losses, batch.mask, totals), policy_metrics(batch, outputs, totals, **clip)

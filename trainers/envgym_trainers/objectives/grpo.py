@@ -17,6 +17,7 @@ from torch import Tensor
 from envgym_trainers.batch import Batch, Outputs
 from envgym_trainers.objectives.base import Metrics, Needs, Objective
 from envgym_trainers.objectives.ops.advantages import group_normalised
+from envgym_trainers.objectives.ops.importance import ImportanceSettings
 from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, k3, log_ratio, policy_metrics
 from envgym_trainers.objectives.ops.reduction import Totals, sequence_mean
 
@@ -26,7 +27,7 @@ __all__ = ["GRPO"]
 class GRPO(Objective):
     """Group-normalised advantages, symmetric clip, mean over sequences, optional KL to a reference."""
 
-    class Config(Objective.Config):
+    class Config(ImportanceSettings, Objective.Config):
         """Settings of the loss."""
 
         clip_low: float = Field(default=0.2, ge=0, le=1)
@@ -37,8 +38,6 @@ class GRPO(Objective):
         """Weight of the KL penalty; a value above 0 needs a reference model."""
         unbiased_kl: bool = False
         """Multiply k3 by r, which makes its gradient that of the KL itself: DeepSeek-V3.2, arXiv 2512.02556."""
-        importance_cap: float | None = Field(default=None, gt=0)
-        """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
 
     config: Config
 
@@ -54,12 +53,12 @@ class GRPO(Objective):
         """Return the sequence mean of the clipped surrogate and the KL penalty; see ``Objective.loss``."""
         logprobs = outputs.logprobs
         clip = {"clip_low": self.config.clip_low, "clip_high": self.config.clip_high}
-        losses = clipped_surrogate(batch, logprobs, **clip, importance_cap=self.config.importance_cap)
+        losses = clipped_surrogate(batch, logprobs, **clip, importance=self.config)
         metrics = policy_metrics(batch, outputs, totals, **clip)
         if self.config.beta > 0:
             penalty = k3(batch, logprobs)
             if self.config.unbiased_kl:
                 penalty = penalty * log_ratio(batch, logprobs).exp()
             losses = losses + self.config.beta * penalty
-            metrics["reference_kl"] = sequence_mean(penalty.detach(), batch.mask, totals)
-        return sequence_mean(losses, batch.mask, totals), metrics
+            metrics["reference_kl"] = sequence_mean(penalty.detach(), batch.mask, totals, batch.lengths)
+        return sequence_mean(losses, batch.mask, totals, batch.lengths), metrics

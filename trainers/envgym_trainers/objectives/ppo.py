@@ -26,6 +26,7 @@ from torch import Tensor
 
 from envgym_trainers.batch import Batch, Outputs, Sample, Unit
 from envgym_trainers.objectives.base import AuxiliaryName, Member, Metrics, Needs, Objective
+from envgym_trainers.objectives.ops.importance import ImportanceSettings
 from envgym_trainers.objectives.ops.policy_gradient import clipped_surrogate, policy_metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
@@ -35,7 +36,7 @@ __all__ = ["PPO", "gae"]
 class PPO(Objective):
     """Clipped surrogate with per-token advantages of a critic."""
 
-    class Config(Objective.Config):
+    class Config(ImportanceSettings, Objective.Config):
         """Settings of advantages and loss."""
 
         gamma: float = Field(default=1.0, gt=0, le=1)
@@ -54,8 +55,6 @@ class PPO(Objective):
         """Whiten the advantages of a step to mean 0 and standard deviation 1."""
         kl_coefficient: float = Field(default=0.0, ge=0)
         """κ: weight of the penalty towards the reference model; a value above 0 needs one."""
-        importance_cap: float | None = Field(default=None, gt=0)
-        """Cap of the truncated importance weight between trainer and engine; None for no weight. 2 is usual."""
 
     config: Config
 
@@ -82,7 +81,7 @@ class PPO(Objective):
             raise ValueError("PPO needs a critic's values in the batch and in the outputs")
         c = self.config
         clip = {"clip_low": c.clip_low, "clip_high": c.clip_high}
-        surrogate = clipped_surrogate(batch, outputs.logprobs, **clip, importance_cap=c.importance_cap)
+        surrogate = clipped_surrogate(batch, outputs.logprobs, **clip, importance=c)
         errors = (outputs.values - batch.returns).square()
         if c.value_clip is not None:
             moved = (outputs.values - batch.values).clamp(-c.value_clip, c.value_clip)

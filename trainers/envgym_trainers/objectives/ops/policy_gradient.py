@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from envgym_trainers.batch import Batch, Outputs
+from envgym_trainers.objectives.ops.importance import ImportanceSettings, engine_gap, importance_weight
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 
-__all__ = ["clipped_surrogate", "importance_weight", "k3", "log_ratio", "policy_metrics"]
+__all__ = ["clipped_surrogate", "k3", "log_ratio", "policy_metrics"]
 
 _MAX_LOG_RATIO = 20.0
 """Keeps exp within float32 (e^20 ≈ 5e8). A log-ratio beyond it has no gradient."""
@@ -27,7 +28,7 @@ def _difference(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 
 
 def clipped_surrogate(
-    batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance_cap: float | None
+    batch: Batch, logprobs: Tensor, *, clip_low: float, clip_high: float, importance: ImportanceSettings
 ) -> Tensor:
     """Return −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w; no meaning and no gradient outside the mask.
 
@@ -38,14 +39,13 @@ def clipped_surrogate(
         logprobs: [B, T] ℓ with gradient.
         clip_low: ε_low.
         clip_high: ε_high.
-        importance_cap: cap of w, see ``importance_weight``; None for w = 1.
+        importance: settings of w, see ``importance_weight``.
     """
     ratio = log_ratio(batch, logprobs).exp()
     clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
     losses = -torch.minimum(ratio * batch.advantages, clipped * batch.advantages)
-    if importance_cap is None:
-        return losses
-    return losses * importance_weight(batch, logprobs, cap=importance_cap)
+    weight = importance_weight(batch, logprobs, importance)
+    return losses if weight is None else losses * weight
 
 
 def k3(batch: Batch, logprobs: Tensor) -> Tensor:
@@ -62,21 +62,6 @@ def k3(batch: Batch, logprobs: Tensor) -> Tensor:
     return gap.exp() - gap - 1
 
 
-def importance_weight(batch: Batch, logprobs: Tensor, *, cap: float) -> Tensor:
-    """Return min(exp(o − b), cap), without gradient: truncated importance sampling per token.
-
-    Corrects for an engine whose probabilities differ from the trainer's. 1 outside the mask and where the
-    engine reported no log-prob. Both sides must be of the same temperature and support.
-    """
-    return _engine_gap(batch, logprobs).exp().clamp(max=cap)
-
-
-def _engine_gap(batch: Batch, logprobs: Tensor) -> Tensor:
-    old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
-    reported = batch.mask & ~batch.behaviour_logprobs.isnan()
-    return _difference(old, batch.behaviour_logprobs, reported)
-
-
 @torch.no_grad()
 def policy_metrics(
     batch: Batch, outputs: Outputs, totals: Totals, *, clip_low: float, clip_high: float
@@ -89,13 +74,13 @@ def policy_metrics(
     """
     log_r = log_ratio(batch, outputs.logprobs)
     ratio = log_r.exp()
-    engine_gap = _engine_gap(batch, outputs.logprobs)
+    gap = engine_gap(batch, outputs.logprobs)
     columns = {
         "clip_low": (ratio < 1 - clip_low) & (batch.advantages < 0),
         "clip_high": (ratio > 1 + clip_high) & (batch.advantages > 0),
         "approx_kl_k1": -log_r,
         "approx_kl_k3": ratio - log_r - 1,
-        "engine_kl_k3": engine_gap.exp() - engine_gap - 1,
+        "engine_kl_k3": gap.exp() - gap - 1,
         "entropy": outputs.entropy,
     }
     shares = {name: token_mean(column.float(), batch.mask, totals) for name, column in columns.items()}

@@ -6,6 +6,7 @@ shares of all micro-batches on all ranks add up, values and gradients, to the re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -24,16 +25,17 @@ class Totals:
 
     tokens: int
     """Sampled tokens (N)."""
-    sequences: int
-    """Samples (B)."""
+    sequences: float
+    """Trajectories (B): the samples of one whose history was rewritten count once together."""
     units: int
     """Units (U)."""
 
     @classmethod
     def of(cls, units: Sequence[Unit]) -> Self:
-        """Count the tokens, samples and units of ``units``."""
-        counts = [sample.model_tokens for unit in units for sample in unit]
-        return cls(tokens=sum(counts), sequences=len(counts), units=len(units))
+        """Count the tokens, trajectories and units of ``units``."""
+        samples = [sample for unit in units for sample in unit]
+        tokens = sum(sample.model_tokens for sample in samples)
+        return cls(tokens=tokens, sequences=math.fsum(s.share for s in samples), units=len(units))
 
     def __add__(self, other: Totals) -> Totals:
         """Return the totals of two disjoint parts, e.g. of two ranks."""
@@ -58,10 +60,18 @@ def token_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
     return _masked(values, mask).sum() / totals.tokens
 
 
-def sequence_mean(values: Tensor, mask: Tensor, totals: Totals) -> Tensor:
-    """Return Σ_i (ΣLm / n_i) / B: every sequence weighs the same. GRPO, arXiv 2402.03300; see ``token_mean``."""
-    lengths = mask.sum(-1).clamp(min=1)
-    return (_masked(values, mask).sum(-1) / lengths).sum() / totals.sequences
+def sequence_mean(values: Tensor, mask: Tensor, totals: Totals, lengths: Tensor | None = None) -> Tensor:
+    """Return Σ_i (ΣLm / n_i) / B: every trajectory weighs the same. GRPO, arXiv 2402.03300; see ``token_mean``.
+
+    Args:
+        values: [B, T]; values outside the mask have no effect, NaN included.
+        mask: [B, T] bool.
+        totals: sizes of the whole optimizer batch.
+        lengths: [B] n_i, ``Batch.lengths``: the rows of a trajectory whose history was rewritten share it; None for
+            each row's own.
+    """
+    counts = mask.sum(-1) if lengths is None else lengths
+    return (_masked(values, mask).sum(-1) / counts.clamp(min=1)).sum() / totals.sequences
 
 
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
