@@ -160,7 +160,7 @@ class ReinforcementRecipe(StageRecipe):
     mismatch_limit: float = pydantic.Field(
         default=0.1,
         gt=0,
-        description="mean difference between the log-probs of engine and trainer, in nats, above which the run stops",
+        description="mean difference between the log-probs of engine and trainer, in nats, at which the run stops",
     )
     objective: dict[str, Any] = pydantic.Field(
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"

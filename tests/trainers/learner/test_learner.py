@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from envgym.rollout.collector import Group
 from envgym_trainers.batch import Sample, Unit, collate
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.learner.mismatch import EngineMismatch
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import Needs
 from envgym_trainers.objectives.grpo import GRPO
+from envgym_trainers.objectives.ops.reduction import Totals, sequence_mean
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import make_objective
 
@@ -76,6 +79,7 @@ def make_learner(language_model: LanguageModel, model_folder: Any) -> Callable[.
                 "model": {"path": str(model_folder)},
                 "optimizer": {"learning_rate": 1e-2},
                 "objective": objective,
+                "mismatch_limit": 1e9,  # the log-probs of these trajectories are made up
                 **values,
             }
         )
@@ -91,7 +95,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Learner], list[list[Samp
     def run(learner: Learner) -> list[list[Sample]]:
         seen: list[list[Sample]] = []
 
-        def update(units: Sequence[Unit], loss: object) -> dict[str, float]:
+        def update(units: Sequence[Unit], loss: object, **settings: object) -> dict[str, float]:
             seen.append([sample for unit in units for sample in unit])
             return {"loss": float(len(units))}
 
@@ -326,3 +330,99 @@ def test_a_role_without_a_wrong_label_is_not_trained_on(make_learner: Any, watch
     seen = watch(learner)
     learner.learn([_group(*parents)], 1)
     assert {int(sample.ids[2]) for sample in seen[0]} == {20}
+
+
+def test_an_engine_off_by_a_third_of_a_nat_is_caught_before_the_first_update(
+    make_learner: Any, language_model: LanguageModel
+) -> None:
+    """Exact log-probs pass; the same plus 0.3 stop the run, and the weights are as they were."""
+    before = [p.detach().clone() for p in language_model.model.parameters()]
+    for off in (0.0, 0.3):
+        members = []
+        for score, ids in ((1.0, (20, 21)), (0.0, (30, 31))):
+            member = _trajectory(score, ids=ids)
+            assert member.turns[0].tokens is not None
+            member.turns[0].tokens.logprobs[:] = [v + off for v in _true_logprobs(language_model, ids)]
+            members.append(member)
+        learner = make_learner({"name": "grpo"}, mismatch_limit=0.1, optimizer={"learning_rate": 1e-12})
+        if not off:
+            row = learner.learn([_group(*members)], 1)
+            assert row["engine_gap"] < 1e-4
+            assert row["engine_off_share"] == 0
+            continue
+        with pytest.raises(EngineMismatch, match=r"0\.300 nats off .*mismatch_limit = 0\.1"):
+            learner.learn([_group(*members)], 1)
+        assert learner.updater.updates == 0
+        for a, b in zip(before, language_model.model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-10, rtol=0)
+
+
+def test_what_older_weights_sampled_is_not_a_mismatch(make_learner: Any) -> None:
+    """At step 4 the policy is at version 3; its own samples are compared, those of version 2 are not."""
+    for version, gap in ((2, 0.0), (3, 3.5)):
+        members = [_trajectory(float(i), ids=(20 + i,), version=version) for i in range(2)]
+        row = make_learner({"name": "grpo"}).learn([_group(*members)], 4)
+        assert row["engine_gap"] == pytest.approx(gap, abs=2.0)
+        assert (row["engine_gap"] == 0) == (version == 2)
+
+
+def test_passes_over_a_batch_make_the_clip_act(make_learner: Any) -> None:
+    members = [_trajectory(float(i % 2), ids=(20 + i, 40 + i)) for i in range(4)]
+    clipped = {}
+    for epochs in (1, 4):
+        learner = make_learner({"name": "grpo"}, epochs=epochs, optimizer={"learning_rate": 0.1})
+        row = learner.learn([_group(*members)], 1)
+        clipped[epochs] = row["clip_low"] + row["clip_high"]
+        assert learner.updater.updates == epochs
+    assert clipped[1] == 0 < clipped[4]
+
+
+def test_a_rewritten_trajectory_counts_once(make_learner: Any, watch: Any) -> None:
+    """Two samples of one trajectory share its weight; the batch has two trajectories, not three."""
+    forked = _trajectory(1.0, ids=(20, 21, 22))
+    forked.turns.append(
+        Turn(
+            messages=(),
+            action=Message(role="assistant", content=""),
+            tokens=TurnTokens(
+                prompt_ids=[10, 12], completion_ids=[23], logprobs=[-1.0], policy_version=0, fork=True
+            ),
+        )
+    )
+    learner = make_learner({"name": "grpo"})
+    seen = watch(learner)
+    learner.learn([_group(forked, _trajectory(0.0, ids=(30,)))], 1)
+    (samples,) = seen
+    assert sorted((s.model_tokens, s.trajectory_tokens) for s in samples) == [(1, 1), (1, 4), (3, 4)]
+    units = [(sample,) for sample in samples]
+    totals = Totals.of(units)
+    assert (totals.tokens, totals.sequences) == (5, 2)
+    batch = collate(units, 0)
+    ones = torch.ones_like(batch.advantages)
+    assert sequence_mean(ones, batch.mask, totals, batch.lengths) == pytest.approx(1.0)
+    parts = [collate([unit], 0) for unit in units]
+    apart = [float(sequence_mean(torch.ones(b.mask.shape), b.mask, totals, b.lengths)) for b in parts]
+    by_length = dict(zip([(s.model_tokens, s.trajectory_tokens) for s in samples], apart, strict=True))
+    assert by_length == pytest.approx({(1, 1): 1 / 2, (1, 4): 1 / 8, (3, 4): 3 / 8})
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dpo", "ppo"])
+def test_survivors_are_credited_as_if_the_failed_had_never_been(
+    objective: str, make_learner: Any, watch: Any
+) -> None:
+    """30% lost: the units of the others are bit-equal to those of the group made of the others alone."""
+    rng = random.Random(objective)
+    scores = [rng.random() for _ in range(20)]
+    lost = set(rng.sample(range(20), 6))
+    members = [_trajectory(s, ids=(20 + i, 50 + i % 3), seed=i) for i, s in enumerate(scores)]
+    survivors = [m for i, m in enumerate(members) if i not in lost]
+    for i in lost:
+        members[i] = _trajectory(None, ids=(20 + i,), outcome=Outcome.failed(TimeoutError("stalled")))
+    found = []
+    for group in (_group(*members), _group(*survivors)):
+        learner = make_learner({"name": objective})
+        seen = watch(learner)
+        learner.learn([group], 1)
+        found.append(sorted((tuple(s.ids.tolist()), tuple(s.advantages.tolist())) for s in seen[0]))
+    assert found[0] == found[1]
+    assert any(any(advantages) for _, advantages in found[0])

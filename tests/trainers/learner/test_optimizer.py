@@ -67,3 +67,12 @@ def test_a_gradient_that_is_not_finite_is_not_applied_and_is_cleared() -> None:
     assert not torch.isfinite(torch.tensor(optimizer.step(1e-2)))
     assert torch.equal(parameter, before)
     assert parameter.grad is None
+
+
+def test_gradients_of_micro_batches_add_up_in_float32() -> None:
+    """1 and 255 times 1/512: in bfloat16 the small ones vanish in the sum."""
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([parameter], CONFIG)
+    for share in (1.0, *[1 / 512] * 255):
+        (parameter * share).sum().backward()
+    assert optimizer.step(0.0) == pytest.approx(1 + 255 / 512)

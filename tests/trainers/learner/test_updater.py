@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from envgym_trainers.batch import Batch, Outputs, Sample, as_units
-from envgym_trainers.learner.updater import Updater
+from envgym_trainers.learner.updater import NotFinite, Updater
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals
@@ -78,7 +79,7 @@ def test_the_rate_warms_up_and_falls(make_language_model: MakeModel, make_sample
     rates = [updater.update([(make_sample([0, 1]),)], negative_log_likelihood)["learning_rate"] for _ in range(4)]
     assert rates == pytest.approx([0.01 / 3, 0.01 * 2 / 3 * 3 / 4, 0.01 * 2 / 4, 0.01 / 4])
     groups = updater.state()["optimizer"]["adamw"]["param_groups"]
-    assert [group["lr"] for group in groups] == [pytest.approx(0.0025)]
+    assert [group["lr"] for group in groups] == pytest.approx([0.0025, 0.0025])
 
 
 def test_the_gradient_is_clipped(make_language_model: MakeModel, make_sample: MakeSample) -> None:
@@ -87,3 +88,42 @@ def test_the_gradient_is_clipped(make_language_model: MakeModel, make_sample: Ma
         [(make_sample([0, 1, 1]),)], negative_log_likelihood
     )
     assert row["grad_norm"] > 1e-3
+
+
+def test_what_was_not_finite_is_named_and_ends_the_run_at_last(
+    make_language_model: MakeModel, make_sample: MakeSample
+) -> None:
+    """The group whose loss is not a number is named; ten updates in a row are given up, the weights untouched."""
+    language_model = make_language_model()
+    before = _weights(language_model)
+    updater = _updater(language_model)
+    sample = dataclasses.replace(make_sample([0, 1]), group="sums/7")
+    for _ in range(9):
+        assert updater.update([(sample,)], _not_finite)["skipped"] == 1.0
+        assert updater.fault == "the loss of sums/7"
+    with pytest.raises(NotFinite, match="10 updates in a row .* the loss of sums/7"):
+        updater.update([(sample,)], _not_finite)
+    assert all(map(torch.equal, before, _weights(language_model)))
+
+
+def test_a_gradient_overflow_names_the_parameter(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    language_model = make_language_model()
+    name, parameter = next(iter(language_model.model.named_parameters()))
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    updater = _updater(language_model)
+    assert updater.update([(make_sample([0, 1]),)], negative_log_likelihood)["skipped"] == 1.0
+    assert updater.fault == f"the gradient of {name}"
+
+
+def test_decay_spares_norms_and_biases(make_language_model: MakeModel, make_sample: MakeSample) -> None:
+    """With no gradient to speak of, decay alone moves the matrices; what has one dimension stays."""
+    language_model = make_language_model()
+    before = {name: p.detach().clone() for name, p in language_model.model.named_parameters()}
+
+    def nothing(batch: Batch, outputs: Outputs, totals: Totals) -> tuple[torch.Tensor, Metrics]:
+        return outputs.logprobs.sum() * 0.0, {}
+
+    _updater(language_model, weight_decay=0.5).update([(make_sample([0, 1]),)], nothing)
+    moved = {n: not torch.equal(p, before[n]) for n, p in language_model.model.named_parameters()}
+    assert {n for n, m in moved.items() if m} == {n for n, p in before.items() if p.ndim > 1}
+    assert any("norm" in name for name in moved)

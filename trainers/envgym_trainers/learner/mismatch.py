@@ -37,10 +37,9 @@ class Mismatch:
     @torch.no_grad()
     def add(self, batch: Batch, logprobs: Tensor, version: int) -> None:
         """Count the tokens of the rows that weights ``version`` sampled: older weights differ rightly."""
-        current = (
-            torch.ones(len(batch.ids), dtype=torch.bool) if batch.versions is None else batch.versions == version
-        )
-        reported = batch.mask & ~batch.behaviour_logprobs.isnan() & current.to(batch.mask.device)[:, None]
+        reported = batch.mask & ~batch.behaviour_logprobs.isnan()
+        if batch.versions is not None:
+            reported = reported & (batch.versions == version)[:, None]
         gaps = engine_gap(batch, logprobs)[reported].abs()
         if gaps.numel():
             self.tokens += gaps.numel()
@@ -64,9 +63,9 @@ class Mismatch:
     def explain(self, limit: float) -> str:
         """Return a message for the user."""
         return (
-            f"the engine's log-probs are {self.mean:.3f} nats off the trainer's on average (mismatch_limit = {limit:g}),"
-            f" {self.largest:.2f} at most, over {self.tokens:,} tokens that the current weights sampled. No update was "
-            "made of them. Check that the engine runs these very weights (a reload may have failed), at the same "
-            "temperature and with the same tokenizer and template; raise mismatch_limit only if its precision "
-            "explains the difference"
+            f"the engine's log-probs are {self.mean:.3f} nats off the trainer's on average, {self.largest:.2f} at "
+            f"most, over {self.tokens:,} tokens that the current weights sampled (mismatch_limit = {limit:g}). "
+            "No update was made of them. Check that the engine runs these very weights (did a reload fail?), "
+            "at the same temperature and with the same tokenizer and template; raise mismatch_limit only if its "
+            "precision explains the difference"
         )

@@ -29,6 +29,8 @@ class MasterAdamW:
     def __init__(self, parameters: Iterable[torch.nn.Parameter], config: OptimizerConfig) -> None:
         self.parameters = list(parameters)
         self._clip_norm = config.clip_norm
+        self.not_finite: list[int] = []
+        """Indices of the parameters whose gradient was not finite in the last step."""
         self._masters: list[torch.Tensor] = [
             p if torch.finfo(p.dtype).bits >= 32 else p.detach().float().clone().requires_grad_()
             for p in self.parameters
@@ -53,7 +55,11 @@ class MasterAdamW:
         Returns:
             the gradient norm before clipping. If it is not finite, the step is skipped.
         """
+        for parameter, master in zip(self.parameters, self._masters, strict=True):
+            if master is not parameter:
+                _move_gradient(master, parameter)
         norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self._clip_norm))
+        self.not_finite = [] if math.isfinite(norm) else self._not_finite()
         if math.isfinite(norm):
             for group in self._adamw.param_groups:
                 group["lr"] = rate
@@ -61,6 +67,10 @@ class MasterAdamW:
             self._write_back()
         self.discard()
         return norm
+
+    def _not_finite(self) -> list[int]:
+        grads = [(i, master.grad) for i, master in enumerate(self._masters)]
+        return [i for i, grad in grads if grad is not None and not bool(grad.isfinite().all())]
 
     def discard(self) -> None:
         """Clear the gradients without a step."""

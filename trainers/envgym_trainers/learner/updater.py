@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from envgym.errors import EnvgymError
 from envgym_trainers.batch import Batch, Outputs, Unit, collate, micro_batches
 from envgym_trainers.learner.auxiliary import AuxiliaryModels
 from envgym_trainers.learner.logprobs import token_logprobs
@@ -18,7 +19,15 @@ from envgym_trainers.objectives import Metrics, merge_metrics
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
 
-__all__ = ["Loss", "Updater"]
+__all__ = ["Loss", "NotFinite", "Updater"]
+
+_MAX_SKIPPED = 10
+"""Updates in a row that may be skipped before the run stops."""
+
+
+class NotFinite(EnvgymError):
+    """The loss or the gradients are infinite or not a number, again and again."""
+
 
 Loss = Callable[[Batch, Outputs, Totals], tuple[torch.Tensor, Metrics]]
 """Maps a batch, the models' outputs on it and the optimizer batch's totals to a share of the loss and metrics."""
@@ -52,6 +61,9 @@ class Updater:
         self._total_updates = max(1, total_updates)
         self.updates = 0
         """Updates done, skipped ones included."""
+        self.fault = ""
+        """What was not finite in the last update; ``""`` if it was taken."""
+        self._skipped = 0
 
     @property
     def learning_rate(self) -> float:
@@ -82,12 +94,14 @@ class Updater:
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.
+            NotFinite: too many updates in a row were skipped.
         """
         totals = Totals.of(units)
         device = self._language_model.model.device
         parts: list[Metrics] = []
         mismatch = Mismatch()
         total = 0.0
+        groups: set[str] = set()
         for pack in micro_batches(units, self._config.micro_batch_tokens):
             batch = collate(pack, self._language_model.pad_id).to(device)
             logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
@@ -95,7 +109,10 @@ class Updater:
             mismatch.add(batch, logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
-            total += float(share.detach())
+            value = float(share.detach())
+            if not math.isfinite(value):
+                groups |= {sample.group for unit in pack for sample in unit}
+            total += value
             parts.append(metrics)
         if mismatch.mean > mismatch_limit:
             self._optimizer.discard()
@@ -105,6 +122,10 @@ class Updater:
         trained = self._auxiliary.step(self._schedule)
         self.updates += 1
         finite = math.isfinite(norm)
+        self._skipped = 0 if finite else self._skipped + 1
+        self.fault = "" if finite else self._explain(groups)
+        if self._skipped >= _MAX_SKIPPED:
+            raise NotFinite(f"{self._skipped} updates in a row were not finite and were skipped: {self.fault}")
         return {
             **merge_metrics(parts),
             **mismatch.metrics(),
@@ -114,6 +135,13 @@ class Updater:
             "learning_rate": rate,
             "skipped": float(not finite),
         }
+
+    def _explain(self, groups: set[str]) -> str:
+        """Name the groups whose loss was not finite, or else the parameters whose gradient was not."""
+        if groups:
+            return f"the loss of {_some(sorted(groups))}"
+        trained = [n for n, p in self._language_model.model.named_parameters() if p.requires_grad]
+        return f"the gradient of {_some([trained[i] for i in self._optimizer.not_finite])}"
 
     def state(self) -> dict[str, Any]:
         """Return the tensors and numbers that ``restore`` takes.
@@ -139,3 +167,8 @@ class Updater:
                 named[name].copy_(value)
         self._optimizer.restore(state["optimizer"])
         self._auxiliary.restore(state["auxiliary"])
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

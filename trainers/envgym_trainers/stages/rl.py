@@ -44,6 +44,8 @@ def make_objective(values: dict[str, Any]) -> Objective:
     return objectives.make(name, settings)
 
 
+_MISMATCH_WARNING = 0.3
+"""Share of ``mismatch_limit`` from which the mismatch with the engine is warned of."""
 _WARN_EVERY = 10
 """Steps between two warnings of one kind."""
 
@@ -161,6 +163,8 @@ class _Run:
             setup.engine.check()
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
+            if learner.updater.fault:
+                self._reporter.say(f"warning: an update was skipped, not finite: {learner.updater.fault}")
             self._step += 1
             await setup.engine.update_weights(setup.language_model, self._step)
             now = time.monotonic()
@@ -218,6 +222,11 @@ class _Run:
             if why and self._step >= self._warned.get(label, -_WARN_EVERY) + _WARN_EVERY:
                 self._warned[label] = self._step
                 self._reporter.say(f"warning: step {self._step}: {label}: no group had a signal: {why}")
+        if row.get("engine_gap", 0.0) > _MISMATCH_WARNING * self._recipe.mismatch_limit:
+            self._reporter.say(
+                f"warning: step {self._step}: the engine's log-probs are {row['engine_gap']:.3f} nats off the "
+                f"trainer's on average; the run stops at mismatch_limit = {self._recipe.mismatch_limit:g}"
+            )
 
     def _save(self, setup: TrainingSetup, source: GroupSource, learner: Learner) -> None:
         state = {

@@ -67,8 +67,8 @@ def sequence_mean(values: Tensor, mask: Tensor, totals: Totals, lengths: Tensor 
         values: [B, T]; values outside the mask have no effect, NaN included.
         mask: [B, T] bool.
         totals: sizes of the whole optimizer batch.
-        lengths: [B] n_i, ``Batch.lengths``: the rows of a trajectory whose history was rewritten share it; None for
-            each row's own.
+        lengths: [B] n_i, ``Batch.lengths``: the rows of a trajectory whose history was rewritten share it; None
+            for each row's own.
     """
     counts = mask.sum(-1) if lengths is None else lengths
     return (_masked(values, mask).sum(-1) / counts.clamp(min=1)).sum() / totals.sequences
