@@ -21,19 +21,13 @@ import tomli_w
 
 from envgym.errors import DataError, UserError
 from envgym.records import SCHEMA, Trajectory, check_schema, from_json, to_json
+from envgym.runs.durable import explain_full_disk, write_atomic
 
 __all__ = ["RunFolder", "read_json", "read_jsonl", "write_atomic"]
 
 T = TypeVar("T")
 _BLOCK = 2**16
 _PACKAGES = ("envgym", "gymnasium", "numpy", "pydantic", "torch", "transformers", "tokenizers", "docker")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file atomically: a reader never sees half of it."""
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
@@ -67,9 +61,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _append(path: Path, lines: Iterable[str]) -> None:
     """Append whole lines, after removing a partial last line that a crash left."""
-    with path.open("ab+") as file:
+    with explain_full_disk(path), path.open("ab+") as file:
         file.truncate(_whole_lines(file))
         file.writelines(line.encode() + b"\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _whole_lines(file: BinaryIO) -> int:

@@ -24,8 +24,8 @@ from envgym.records import (
     Trajectory,
     Turn,
     TurnTokens,
-    content_hash,
     from_json,
+    problem_key,
     to_json,
 )
 
@@ -143,13 +143,13 @@ def test_a_task_is_hashable_though_its_metadata_is_not() -> None:
     assert len({*same, a_task(id="u"), a_task(split="held_out")}) == 3
 
 
-def test_content_hash_is_of_what_is_asked_alone() -> None:
+def test_problem_key_is_of_what_is_asked_alone() -> None:
     """Not of the id, the reference or the system prompt; of role and text of every other message."""
     task = a_task()
     again = a_task(id="u", reference=2, messages=task.messages[1:])
-    assert content_hash(task) == content_hash(again)
+    assert problem_key(task) == problem_key(again)
     asked = {
-        content_hash(replace(task, messages=messages))
+        problem_key(replace(task, messages=messages))
         for messages in (
             task.messages,
             (Message(role="user", content="1 + 2?"),),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from envgym.env.registration import make
 from envgym.env.services import Services
 from envgym.errors import DataError, SandboxError, UserError
-from envgym.records import Message, Split, Task, ToolCall, content_hash
+from envgym.records import Message, Split, Task, ToolCall, problem_key
 from envgym.sandbox.interface import Limits, Sandbox
 from envgym_environments.code_sandbox.families import FAMILIES
 from envgym_environments.code_sandbox.sources import load_tasks
@@ -86,7 +86,7 @@ def test_tasks_are_many_and_short() -> None:
 
 def test_splits_share_no_problem() -> None:
     env = make("code_sandbox-v1", size=1500)
-    train, held_out = ({content_hash(t) for t in env.task_list(s)} for s in ("train", "held_out"))
+    train, held_out = ({problem_key(t) for t in env.task_list(s)} for s in ("train", "held_out"))
     assert not train & held_out
 
 

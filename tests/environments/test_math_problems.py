@@ -14,7 +14,7 @@ import pytest
 from envgym.env.services import Services
 from envgym.errors import DataError, RecipeError
 from envgym.policies.scripted import Expert
-from envgym.records import Message, OutcomeKind, Task, content_hash
+from envgym.records import Message, OutcomeKind, Task, problem_key
 from envgym.rollout.episode import rollout
 from envgym.sandbox.interface import ExecResult, Limits, Sandbox, Status
 from envgym.verifiers import Decision, Verdict, VerifierStage
@@ -115,7 +115,7 @@ def test_gsm8k_files_are_the_splits(data_folder: Path, play_gold: Any) -> None:
     env = MathProblems(source="gsm8k")
     train, held_out = env.task_list("train"), env.task_list("held_out")
     assert (len(train), len(held_out)) == (7473, 1319)
-    assert not {content_hash(t) for t in train} & {content_hash(t) for t in held_out}
+    assert not {problem_key(t) for t in train} & {problem_key(t) for t in held_out}
     assert held_out[0].reference == {"answer": "18"}
     assert all(play_gold(env, t).score.value == 1 for t in (*train[:10], *held_out[:10]))
 

@@ -24,7 +24,8 @@ class Twins(Sequence[Task]):
     """
 
     def __init__(self, requests: Sequence[Task], size: int) -> None:
-        self._requests = requests
+        self.requests = requests
+        """What the two twins of each pair have in common."""
         self._size = size
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Twins(Sequence[Task]):
         if not -self._size <= index < self._size:
             raise IndexError(f"task {index} of {self._size}")
         pair, benign = divmod(index % self._size, 2)
-        return make_twin(self._requests[pair], harmful=not benign)
+        return make_twin(self.requests[pair], harmful=not benign)
 
 
 def make_request(family: str, slots: Slots, split: Split, system: str) -> Task:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.errors import DataError, UnknownNameError
-from envgym.records import Message, Split, Task, content_hash
+from envgym.records import Message, Split, Task, problem_key
 from envgym.seeding import derive_rng, derive_seed
 from envgym.tasks.procedural import ProceduralTasks, check_split, split_of, stable_id
 
@@ -26,7 +26,7 @@ def test_splits_share_no_problem_whatever_their_seeds(seeds: tuple[int, int]) ->
         ProceduralTasks(generate, split, 60, seed)
         for split, seed in zip(("train", "held_out"), seeds, strict=True)
     )
-    assert not {content_hash(t) for t in train} & {content_hash(t) for t in held_out}
+    assert not {problem_key(t) for t in train} & {problem_key(t) for t in held_out}
     assert {t.split for t in train} == {"train"} == {split_of(t) for t in train}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from envgym.errors import UserError
 from envgym_trainers.batch import Sample, as_units
 from envgym_trainers.learner.updater import Updater
-from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
+from envgym_trainers.models.checkpoint import latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import OptimizerConfig
@@ -65,8 +68,11 @@ def test_a_failure_while_saving_leaves_the_earlier_one(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(
+        UserError, match=r"step-000002 could not be written: no space left on device \(.* free there"
+    ):
         save(2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert checkpoint.state() == {"step": 1}
@@ -78,6 +84,92 @@ def test_saving_the_same_step_again_replaces_it(save: Callable[..., None], tmp_p
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
     assert int(checkpoint.tensors()["x"]) == 2
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+_DAMAGE: dict[str, Callable[[Path], None]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),  # type: ignore[dict-item, return-value]
+    "cut short": _cut,
+    "one bit": _flip,
+    "other text": lambda path: path.write_text('["not", "this"]'),  # type: ignore[dict-item, return-value]
+}
+_FILES = ("state.json", "tensors.pt", "model/model.safetensors", "model/config.json", "model/tokenizer.json")
+
+
+@pytest.mark.parametrize("file", [*_FILES, "manifest.json"])
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    save: Callable[..., None], tmp_path: Path, file: str, damage: str
+) -> None:
+    """Whatever is wrong with whichever file: the newest is passed over, and the message names file and fault."""
+    save(1)
+    save(2)
+    _DAMAGE[damage](tmp_path / "step-000002" / file)
+    said: list[str] = []
+    checkpoint = latest_checkpoint(tmp_path, said.append)
+    assert checkpoint is not None
+    if (file, damage) == ("manifest.json", "missing"):  # as older versions wrote it
+        assert checkpoint.state() == {"step": 2}
+        return
+    assert checkpoint.state() == {"step": 1}
+    (text,) = said
+    assert "step-000002 is damaged" in text
+    assert "going back to step-000001" in text
+    if file != "manifest.json":  # a bit of it changed may say anything of any file
+        assert file.rpartition("/")[2] in text
+
+
+def test_when_all_are_damaged_each_is_named(save: Callable[..., None], tmp_path: Path) -> None:
+    save(1)
+    save(2)
+    for step in (1, 2):
+        (tmp_path / f"step-00000{step}" / "tensors.pt").unlink()
+    with pytest.raises(UserError, match=r"step-000002 .* tensors.pt is missing; .* step-000001 .* tensors.pt"):
+        latest_checkpoint(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_leaves_the_last_good_state(
+    make_language_model: Callable[[], LanguageModel], tmp_path: Path
+) -> None:
+    """On a real file system of one megabyte: the first checkpoint fits, the second does not."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
+    try:
+        language_model = make_language_model()
+        save_checkpoint(tmp_path, 1, language_model, {}, {"step": 1})
+        large = {"x": torch.zeros(2**18)}
+        with pytest.raises(UserError, match=r"step-000002 could not be written.*MiB free.*--resume"):
+            save_checkpoint(tmp_path, 2, language_model, large, {"step": 2})
+        checkpoint = latest_checkpoint(tmp_path)
+        assert checkpoint is not None
+        assert checkpoint.state() == {"step": 1}
+        assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_tensors_of_another_model_are_refused(
+    make_language_model: Callable[[], LanguageModel], tmp_path: Path
+) -> None:
+    save_checkpoint(tmp_path, 1, make_language_model(), {"updates": 1, "optimizer": {}}, {})
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    updater = Updater(make_language_model(), OptimizerConfig(), temperature=1.0, total_updates=2)
+    with (
+        pytest.raises(UserError, match="is not a checkpoint of this recipe and this model"),
+        restoring(checkpoint),
+    ):
+        updater.restore(checkpoint.tensors())
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks the old way

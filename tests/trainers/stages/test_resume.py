@@ -22,9 +22,12 @@ from envgym.runs.folder import RunFolder
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.stages.stopping import StopRequest
 
-_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second")
+_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second", "episode_seconds_max")
 _MIX = [{"env": "math_problems-v1", "settings": {"max_turns": 2, "families": ["arithmetic"]}}]
 
+_CLOCKED = ("state.json", "manifest.json")
+"""Files of a checkpoint that hold the time that training took, or its checksum."""
+_RECORDS = ("checkpoints", "evaluations", "trajectories")
 Cli = Callable[..., int]
 
 
@@ -112,7 +115,20 @@ def _wait_for_steps(folder: Path, steps: int, alive: Callable[[], bool]) -> None
 def _check_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     assert [row["step"] for row in found] == list(range(1, len(expected) + 1))
     for one, two in zip(found, expected, strict=True):
-        assert one == pytest.approx(two, abs=1e-6)
+        assert one == two
+
+
+def _check_bytes(one: Path, two: Path) -> None:
+    """Weights, optimizer, evaluations and trajectories of two runs are equal in every byte; the clock is apart."""
+
+    def names(run: Path) -> list[str]:
+        files = (p for part in _RECORDS for p in (run / part).rglob("*") if p.is_file())
+        return sorted(str(p.relative_to(run)) for p in files if p.name not in _CLOCKED)
+
+    found = [names(run) for run in (one, two)]
+    assert found[0] == found[1]
+    assert any(name.endswith("model.safetensors") for name in found[0])
+    assert [name for name in found[0] if (one / name).read_bytes() != (two / name).read_bytes()] == []
 
 
 @pytest.mark.parametrize("objective", ["dapo", "ppo"])
@@ -144,6 +160,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     assert (killed / "report.html").is_file()
     steps = sorted(path.name for path in (killed / "trajectories").iterdir())
     assert steps == [f"step-{step:06d}.jsonl" for step in range(1, 17)]
+    _check_bytes(killed, whole)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from envgym.chat.tool_formats import ToolFormat
 from envgym.records import Message, ToolSpec
-from envgym_trainers.models.turn_ends import special_tokens
+from envgym_trainers.models.turn_ends import special_tokens, structure
 
 __all__ = ["Conversation"]
 
@@ -27,7 +28,9 @@ class Conversation:
         self, tokenizer: PreTrainedTokenizerBase, tools: Sequence[ToolSpec], tool_format: ToolFormat
     ) -> None:
         self._tokenizer = tokenizer
+        self._structure = structure(tokenizer)
         self._specials = special_tokens(tokenizer)
+        self._special_ids = {tokenizer.convert_tokens_to_ids(token) for token in self._specials}
         self._tools: Any = [_as_openai(spec) for spec in tools] or None
         self._described = tool_format.describe(tools) if tools else ""
         self._history: list[dict[str, str]] = []
@@ -43,7 +46,7 @@ class Conversation:
             the ids, and true if they replace the conversation instead of continuing it.
         """
         first = not self._history
-        self._history.extend({"role": m.role, "content": self._plain(m.content)} for m in messages)
+        self._history.extend({"role": m.role, "content": _broken(m.content, self._structure)} for m in messages)
         text = self._render(self._tools)
         if first and self._tools and text == self._render(None):
             self._describe_tools()
@@ -59,7 +62,7 @@ class Conversation:
         ended = bool(ids) and ids[-1] in stops
         text = self._decode(ids[:-1] if ended else ids)
         self._stop = self._decode(ids[-1:]) if ended else ""
-        self._history.append({"role": "assistant", "content": text})
+        self._history.append({"role": "assistant", "content": self._as_written(ids[:-1] if ended else ids)})
         self._rendered += text
         return text
 
@@ -85,12 +88,24 @@ class Conversation:
         else:
             self._history.insert(0, {"role": "system", "content": self._described})
 
-    def _plain(self, content: str) -> str:
-        """Break up special tokens in an environment's text, so that no document can end a turn or open a role."""
-        for token in self._specials:
-            while token in content:
-                content = content.replace(token, token[0] + " " + token[1:] if len(token) > 1 else "")
-        return content
+    def _as_written(self, ids: Sequence[int]) -> str:
+        """Return the text of sampled ids, such that rendering it again gives no special token beyond theirs.
+
+        Where a policy spelt one with ordinary tokens, that text is broken up, and the next turn is a fork.
+        """
+        parts = []
+        for special, piece in itertools.groupby(ids, self._special_ids.__contains__):
+            text = self._decode(list(piece))
+            parts.append(text if special else _broken(text, self._specials))
+        return "".join(parts)
+
+
+def _broken(content: str, tokens: Sequence[str]) -> str:
+    """Break up ``tokens`` in a text, so that it can neither end a turn, open a role nor close an answer."""
+    for token in tokens:
+        while token in content:
+            content = content.replace(token, token[0] + " " + token[1:] if len(token) > 1 else "")
+    return content
 
 
 def _as_openai(spec: ToolSpec) -> dict[str, Any]:

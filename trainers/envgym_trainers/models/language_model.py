@@ -51,7 +51,7 @@ class LanguageModel:
         Raises:
             UserError: the tokenizer has none.
         """
-        return turn_ends(self.tokenizer)
+        return turn_ends(self.tokenizer, self.model)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights by name, adapters merged; tensors without an adapter share memory with the model."""

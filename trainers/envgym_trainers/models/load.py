@@ -18,6 +18,7 @@ from envgym.optional_packages import install_command, require
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
+from envgym_trainers.models.vocabulary import silence_unknown_ids
 
 __all__ = ["ModelConfig", "NewModelConfig", "load_model"]
 
@@ -87,6 +88,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
     if file:
         _make_trainable(model)
     place(model, config.device, config.dtype)
+    silence_unknown_ids(model, tokenizer)
     model.requires_grad_(config.lora_rank == 0)
     if config.lora_rank:
         model = _with_lora(model, config.lora_rank)

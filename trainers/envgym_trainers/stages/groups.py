@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from envgym.errors import EpisodeError
-from envgym.records import OutcomeKind, Task, Trajectory
+from envgym.errors import EpisodeError, UserError
+from envgym.evaluate import distinct
+from envgym.records import OutcomeKind, Task, Trajectory, problem_key
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym_trainers.controls import controlled, mislabel
@@ -88,6 +89,8 @@ class GroupSource:
         self._settings = objective.needs().dynamic_sampling
         self.mix = mix
         self.carried: dict[str, list[Group]] = {label: [] for label in setup.labels}
+        evaluated = (distinct(setup.collector.tasks(n, "held_out"), recipe.evaluate.tasks) for n in setup.labels)
+        self._held_out = {problem_key(task) for tasks in evaluated for task in tasks}
 
     async def collect(self) -> StepGroups:
         """Play the groups of one step.
@@ -147,10 +150,24 @@ class GroupSource:
     def _play(self, label: str) -> Coroutine[Any, Any, Group]:
         """Draw the next task and play a group of it."""
         tasks = self._collector.tasks(label, "train")
-        visit, index = self.mix.draws(label), self.mix.draw(label)
+        visit, index = self._draw(label, tasks)
         if self._recipe.reward.control == "wrong_label":
             return self._mislabelled(label, tasks, index, visit)
         return self._collector.group(label, tasks[index], self._recipe.group_size, visit)
+
+    def _draw(self, label: str, tasks: Sequence[Task]) -> tuple[int, int]:
+        """Return the number of the visit and the index of the next task, none whose problem is evaluated on.
+
+        Splits keep the problems of one environment apart; two entries of a mix may still share some.
+
+        Raises:
+            UserError: there is no other task.
+        """
+        for _ in tasks:
+            visit, index = self.mix.draws(label), self.mix.draw(label)
+            if problem_key(tasks[index]) not in self._held_out:
+                return visit, index
+        raise UserError(f"{label}: every training task asks a problem that this run evaluates on; change the mix")
 
     async def _mislabelled(self, label: str, tasks: Sequence[Task], index: int, visit: int) -> Group:
         """Play a group, and keep the scores that the reference of the next task gives it.

@@ -16,7 +16,7 @@ from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
 from envgym.runs.table import endings_text
 from envgym_trainers.learner.learner import Learner
-from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, save_checkpoint
+from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
@@ -107,7 +107,7 @@ class _Run:
             PolicyError: the engine stopped.
         """
         recipe = self._recipe
-        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
         config = recipe.model
         if checkpoint and not config.lora_rank:
             config = config.model_copy(update={"path": str(checkpoint.model)})
@@ -120,7 +120,8 @@ class _Run:
                 source = GroupSource(recipe, self._objective, setup, Mix(environments.entries, sizes, recipe.seed))
                 learner = Learner(recipe, self._objective, setup.language_model)
                 if checkpoint:
-                    self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
+                    with restoring(checkpoint):
+                        self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 for warning in setup.warnings:

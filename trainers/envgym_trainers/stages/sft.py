@@ -25,7 +25,7 @@ from envgym_trainers.batch import Batch, Outputs, Sample, as_units
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
-from envgym_trainers.models.checkpoint import latest_checkpoint, save_checkpoint
+from envgym_trainers.models.checkpoint import latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
 from envgym_trainers.models.placement import place
@@ -169,7 +169,7 @@ class _Run:
 
     def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
         config = self._recipe.model
-        checkpoint = latest_checkpoint(self._folder.checkpoints)
+        checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
         if checkpoint and not config.lora_rank:
             return load_model(config.model_copy(update={"path": str(checkpoint.model)}))
         if config.new is None:
@@ -210,8 +210,9 @@ class _Run:
         checkpoint = latest_checkpoint(self._folder.checkpoints)
         done = 0
         if checkpoint:
-            done = checkpoint.state()["updates"]
-            updater.restore(checkpoint.tensors())
+            with restoring(checkpoint):
+                done = checkpoint.state()["updates"]
+                updater.restore(checkpoint.tensors())
         self._folder.forget_after(done)
         self._reporter.begin("update", total, done)
         while done < total and not stop.requested:
