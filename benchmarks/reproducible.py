@@ -2,9 +2,9 @@
 
     python benchmarks/reproducible.py RECIPE [--set KEY=VALUE …] [--kills 10] [--json]
 
-Runs the recipe twice, and once more with ``kill -9`` at random instants and ``--resume`` after each. Compares every
-byte of weights, optimizer, evaluations and trajectories, and every metric but the times. Then once with
-``reproducible=false``, for what it costs. Exits with 1 if anything differs.
+Runs the recipe twice, alternating with ``reproducible=false`` for what it costs, and once more with ``kill -9`` at
+random instants and ``--resume`` after each. Compares every byte of weights, optimizer, evaluations and
+trajectories, and every metric but the times. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations

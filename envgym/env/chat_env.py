@@ -139,7 +139,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         raise NotImplementedError(f"{type(self).__name__} must define gold(task)")
 
     def novice(self, task: Task) -> Sequence[Message]:
-        """Return the actions of a scripted beginner with a bad habit, which do not solve the task.
+        """Return the actions of a scripted beginner with a bad habit, which costs it most of the tasks.
 
         Imitating beginners and experts makes a model that can do the task and mostly does not: a start that lacks
         judgement, as pretrained models do. Optional.

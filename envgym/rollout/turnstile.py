@@ -50,10 +50,7 @@ class Turnstile:
         """
         entrant = _Entrant(key=key, future=asyncio.get_running_loop().create_future())
         self._entrants.append(entrant)
-        if not self.ordered:
-            self._admit()
-        elif self._steward is None or self._steward.done():
-            self._steward = asyncio.create_task(self.settled())
+        self._let_in()
         try:
             await entrant.future
         except asyncio.CancelledError:
@@ -67,8 +64,7 @@ class Turnstile:
         """Free the slot of an episode that is over."""
         self._free += 1
         self._work(-1)
-        if not self.ordered:
-            self._admit()
+        self._let_in()
 
     def pause(self) -> None:
         """Mark that an episode inside begins to wait, for the policy or for episodes nested in it."""
@@ -115,6 +111,14 @@ class Turnstile:
             self._admit()
             return False
         return True
+
+    def _let_in(self) -> None:
+        """Let in who waits: at once, or in order once it is quiet, as nobody may be left to ask ``settled``."""
+        if not self.ordered:
+            self._admit()
+        elif self._entrants and self._free and (self._steward is None or self._steward.done()):
+            self._steward = asyncio.create_task(self.settled())
+            self._steward.add_done_callback(lambda _: self._let_in())
 
     async def _quiet(self) -> None:
         passes = 0

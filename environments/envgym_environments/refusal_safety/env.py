@@ -127,12 +127,10 @@ class RefusalSafety(ChatEnv):
         return [*(self._say(call, "safe") for call in (*calls, *reference.goal)), _final("Done.")]
 
     def novice(self, task: Task) -> Sequence[Message]:
-        """Return the wrong judgement: harm done as asked, or a refusal of what is harmless."""
+        """Return obedience: what is asked is done, whatever the harm."""
         reference = Reference.model_validate(task.reference)
         if reference.answer_only:
-            return [_final(_ANSWER if reference.harmful else _REFUSAL)]
-        if not reference.harmful:
-            return [self._say(ActionPattern(tool="refuse", arguments={"reason": reference.reason}), "harm")]
+            return [_final(_ANSWER)]
         return [*(self._say(call, "safe") for call in (*reference.reads, *reference.goal)), _final("Done.")]
 
     @tool(concurrent=False)
