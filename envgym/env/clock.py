@@ -133,19 +133,22 @@ async def time_limit(seconds: float) -> AsyncIterator[asyncio.Timeout]:
 
 
 def _culprit(frame: FrameType) -> str:
-    """Name the author's function that the loop is in, with file and line."""
-    found = _NOBODY
+    """Name the author's function that the loop is in, with file and line: the one that the core called last."""
+    found = ""
     inner: FrameType | None = frame
     # What lies around the loop's own frame is whoever started the loop.
     while inner is not None and inner.f_code.co_name != "_run_once":
         code = inner.f_code
         if not _is_core(code.co_filename):
-            found = f"{inner.f_globals.get('__name__', '?')}.{code.co_qualname} ({code.co_filename}:{inner.f_lineno})"
+            module = inner.f_globals.get("__name__", "?")
+            found = f"{module}.{code.co_qualname} ({code.co_filename}:{inner.f_lineno})"
+        elif found:
+            break
         inner = inner.f_back
-    return found
+    return found or _NOBODY
 
 
 def _is_core(filename: str) -> bool:
-    """True for files of the core and of Python itself, whose folder may hold that of installed packages."""
+    """Return whether a file is the core's or Python's own; installed packages may lie in Python's folder."""
     of_python = filename.startswith((_PYTHON, "<frozen")) and "site-packages" not in filename
     return of_python or filename.startswith(_CORE)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pydantic
 
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, ToolSpec, TurnTokens
+from envgym.records import Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.engine.interface import Engine, EngineChoice
