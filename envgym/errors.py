@@ -12,6 +12,7 @@ EnvgymError
     ├── ToolError            a tool failed through no fault of its caller
     ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
     ├── EnvironmentFailure   the environment's own code raised
+    ├── EpisodeTimeout       the episode ran past its deadline, which the policy did not choose
     ├── NestedEpisodeError   an episode that it plays for another role failed
     └── VerifierError        the verifier could not decide
 ```
@@ -30,6 +31,7 @@ __all__ = [
     "EnvgymError",
     "EnvironmentFailure",
     "EpisodeError",
+    "EpisodeTimeout",
     "NestedEpisodeError",
     "PluginError",
     "PolicyError",
@@ -100,6 +102,10 @@ class SandboxError(EpisodeError):
 
 class EnvironmentFailure(EpisodeError):
     """The environment's own code raised."""
+
+
+class EpisodeTimeout(EpisodeError):
+    """The episode was not over at its deadline. How long a turn takes is the machine's doing, not the policy's."""
 
 
 class NestedEpisodeError(EpisodeError):

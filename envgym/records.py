@@ -72,7 +72,9 @@ class Message:
     tool_call_id: str = ""
     """On a tool message: the call that it answers."""
     cut: bool = False
-    """On an assistant message: the token limit ended it, so it is incomplete."""
+    """On an assistant message: a limit ended it, so it is incomplete. Its tool calls are never run."""
+    cut_by: Literal["tokens", "context"] = "tokens"
+    """Limit that cut the message: that of one turn, or the room left in the context."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,12 @@ class Outcome:
 
     kind: OutcomeKind
     reason: str = ""
-    """For ``truncated``: turns, tokens, time or context. For ``failed``: the error's type and message."""
+    """For ``truncated``: turns, tokens or context. For ``failed``: the error's type and message."""
+
+    @property
+    def cause(self) -> str:
+        """The reason in one word, to count by: for ``failed`` the error's type alone."""
+        return self.reason.partition(":")[0]
 
     @classmethod
     def completed(cls) -> Outcome:
@@ -173,7 +180,7 @@ class Outcome:
         return cls(kind=OutcomeKind.COMPLETED)
 
     @classmethod
-    def truncated(cls, reason: Literal["turns", "tokens", "time", "context"]) -> Outcome:
+    def truncated(cls, reason: Literal["turns", "tokens", "context"]) -> Outcome:
         """Make the outcome of an episode that a limit ended."""
         return cls(kind=OutcomeKind.TRUNCATED, reason=reason)
 

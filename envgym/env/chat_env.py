@@ -275,7 +275,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             raise gymnasium.error.InvalidAction(f"an action is an assistant Message, got {action!r:.200}")
         turn = episode.begin_turn(action, tokens)
         if action.cut:
-            return await self.__conclude(Outcome.truncated("tokens"), turn)
+            return await self.__conclude(Outcome.truncated(action.cut_by), turn)
         reply = await self.respond(action)
         turn.reward, turn.metrics = reply.reward, reply.metrics
         episode.pending = reply.messages
@@ -285,8 +285,8 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             return await self.__conclude(Outcome.truncated("turns"), turn)
         return episode.observe(), turn.reward, False, False, dict(turn.metrics)
 
-    async def truncate(self, reason: Literal["context", "time"]) -> StepResult:
-        """End the episode because the policy has no room or no time for another action.
+    async def truncate(self, reason: Literal["context"]) -> StepResult:
+        """End the episode because the policy has no room for another action.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or none was begun.

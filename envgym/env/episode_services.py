@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Collection
 from typing import Any, Protocol, TypeAlias
 
@@ -26,15 +25,14 @@ AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | str
 
 
 class EpisodeHost(Protocol):
-    """The player of an episode: keeps its record and deadline, and plays nested episodes."""
+    """The player of an episode: keeps its record and time, and plays nested episodes."""
 
     @property
     def record(self) -> Trajectory:
         """The record that the environment fills."""
 
-    @property
-    def deadline(self) -> float:
-        """End of the episode on the clock of ``time.monotonic``, in seconds."""
+    def seconds_left(self) -> float:
+        """Return the seconds until the episode's deadline; negative past it."""
 
     @property
     def depth(self) -> int:
@@ -89,7 +87,7 @@ class EpisodeServices:
 
     def seconds_left(self) -> float:
         """Return the seconds until the episode's deadline, at least 0; infinite outside a rollout."""
-        return max(0.0, self._host.deadline - time.monotonic()) if self._host else math.inf
+        return max(0.0, self._host.seconds_left()) if self._host else math.inf
 
     async def play(
         self,

@@ -22,6 +22,7 @@ from typing import Any, TypeVar, overload
 
 import pydantic
 
+from envgym.env.clock import time_limit
 from envgym.errors import EnvgymError, ToolError
 from envgym.records import Message, ToolCall, ToolSpec
 
@@ -56,7 +57,8 @@ def tool(
 
     Args:
         function: the method, when used without parentheses.
-        timeout: seconds before the model is told that the call timed out.
+        timeout: seconds before the model is told that the call timed out; those for which another episode blocks
+            the event loop do not count.
         max_chars: longer results are cut in the middle, visibly.
         concurrent: true if it may run beside other calls of the same message; if not, the calls written before
             it have ended when it begins, and those after it begin when it has ended.
@@ -104,15 +106,15 @@ class Tool:
         except pydantic.ValidationError as error:
             raise ToolInputError(self._explain(error)) from None
         keywords = {p.name: getattr(values, f"argument_{i}") for i, p in enumerate(self._parameters)}
-        clock = asyncio.timeout(self.options.timeout)
+        limit: asyncio.Timeout | None = None
         try:
-            async with clock:
+            async with time_limit(self.options.timeout) as limit:
                 result = await _call(functools.partial(self.function, **keywords))
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (ToolInputError, EnvgymError):
             raise
         except Exception as error:
-            if isinstance(error, TimeoutError) and clock.expired():
+            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 raise ToolInputError(f"timed out after {self.options.timeout:g} s") from None
             raise ToolError(f"tool {self.spec.name!r} raised {type(error).__name__}: {error}") from error
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from envgym.env.chat_env import ChatEnv
+from envgym.env.clock import time_limit
 from envgym.env.services import Services
-from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError
+from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError, EpisodeTimeout
 from envgym.policies.scripted import Player
 from envgym.records import Outcome, Split, Task, Trajectory
 from envgym.rollout.episode import discard, rollout, typed_errors
@@ -125,7 +126,7 @@ class Collector:
     async def episode(
         self, label: str, task: Task, sample: int, round_: int = 0, policy: Player | None = None
     ) -> Trajectory:
-        """Play one episode, again if it fails, at most ``retries`` times.
+        """Play one episode, again if it fails, at most ``retries`` times, and after a timeout at most once.
 
         Args:
             label: label of the environment.
@@ -151,7 +152,9 @@ class Collector:
                 finally:
                     self._in_flight -= 1
                 self._count(trajectory)
-                if not trajectory.failed:
+                # A task that is slow by nature would use up its deadline once for each retry.
+                late = trajectory.outcome.cause == EpisodeTimeout.__name__
+                if not trajectory.failed or (late and attempt >= 1):
                     break
             return trajectory
         finally:
@@ -207,11 +210,11 @@ class Collector:
         if not finished:
             return
         try:
-            async with asyncio.timeout(self._deadline):
+            async with time_limit(self._deadline):
                 with self.turnstile.working(), typed_errors(EnvironmentFailure):
                     scores = await self._prototypes[group.env].rescore_group(finished)
         except TimeoutError:
-            self._lose(finished, EnvironmentFailure(f"score_group() took longer than {self._deadline:g} s"))
+            self._lose(finished, EpisodeTimeout(f"score_group() took longer than {self._deadline:g} s"))
         except EpisodeError as error:
             self._lose(finished, error)
         else:
@@ -242,7 +245,7 @@ class Collector:
 
     def _count_failure(self, trajectory: Trajectory) -> None:
         self.counts["failed"] += 1
-        self.counts[f"failed/{trajectory.outcome.reason.partition(':')[0]}"] += 1
+        self.counts[f"failed/{trajectory.outcome.cause}"] += 1
         # Failures tend to end sooner than successes, so early counts overstate their share: count the episodes in
         # flight as successes until they end.
         failed, total = self.counts["failed"], self.counts["episodes"] + self._in_flight

@@ -9,20 +9,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from envgym.env.chat_env import ChatEnv
+from envgym.env.clock import loop_clock, time_limit
 from envgym.env.episode_services import AnyEnv
 from envgym.env.registration import environments
-from envgym.errors import EnvironmentFailure, EpisodeError, PolicyError, UserError
+from envgym.errors import EnvironmentFailure, EpisodeError, EpisodeTimeout, PolicyError, UserError
 from envgym.plugins.registry import short_name
 from envgym.policies.interface import Completion, ContextFull, PolicySession
 from envgym.policies.scripted import Expert, Player
-from envgym.records import Observation, Outcome, Task, Trajectory
+from envgym.records import Observation, Outcome, OutcomeKind, Task, Trajectory
 from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
 
 __all__ = ["discard", "rollout", "typed_errors"]
 
 _CLEANUP_SECONDS = 30.0
-_SCORING_SECONDS = 60.0
 _MAX_DEPTH = 4
 """Maximum depth of nesting, so that an environment that plays itself comes to an end."""
 
@@ -57,8 +57,9 @@ async def rollout(
         task: the task to play.
         name: the environment's name in the record.
         seed: seeds the environment and, through a hash that hides it, the policy's draws.
-        deadline: seconds for boot, turns and scoring together; an episode that runs past it while it is being
-            played is truncated, reason ``time``, and scored; one that never began is failed.
+        deadline: seconds for boot, turns and scoring together; an episode that runs past it is missing data,
+            for the policy does not choose how fast the machine is. Seconds for which somebody blocks the event
+            loop do not count.
         roles: players of roles in nested episodes.
         turnstile: learns when the episode waits for a player, if it has let this episode in.
 
@@ -71,7 +72,7 @@ async def rollout(
     """
     record = Trajectory(env=name, task=task, seed=seed)
     cast = _Cast(policy=policy, roles=roles or {}, turnstile=turnstile or Turnstile(1))
-    await _Episode(env, policy, record, cast, deadline=time.monotonic() + deadline).run()
+    await _Episode(env, policy, record, cast, end=loop_clock().now() + deadline).run()
     return record
 
 
@@ -83,7 +84,7 @@ async def discard(env: ChatEnv) -> None:
         UserError: see ``rollout``.
     """
     try:
-        async with asyncio.timeout(_CLEANUP_SECONDS):
+        async with time_limit(_CLEANUP_SECONDS):
             with typed_errors(EnvironmentFailure):
                 await env.aclose()
     except TimeoutError:
@@ -105,14 +106,15 @@ class _Episode:
     """One episode under way: the ``EpisodeHost`` of its environment."""
 
     def __init__(
-        self, env: ChatEnv, player: Player, record: Trajectory, cast: _Cast, *, deadline: float, depth: int = 0
+        self, env: ChatEnv, player: Player, record: Trajectory, cast: _Cast, *, end: float, depth: int = 0
     ) -> None:
         self.record = record
-        self.deadline = deadline
         self.depth = depth
         self._env = env
         self._player = player
         self._cast = cast
+        self._clock = loop_clock()
+        self._end = end
         self._over = False
         self._nested: set[asyncio.Task[None]] = set()
         self._awaited = 0
@@ -174,7 +176,7 @@ class _Episode:
         made = environments.make(env, services=self._env.services) if isinstance(env, str) else env
         if not isinstance(made, ChatEnv):
             raise UserError(f"role {record.role!r}: a nested episode needs a ChatEnv or its id, got {made!r:.80}")
-        inner = _Episode(made, player, record, self._cast, deadline=self.deadline, depth=self.depth + 1)
+        inner = _Episode(made, player, record, self._cast, end=self._end, depth=self.depth + 1)
         with self._cast.turnstile.working():
             try:
                 await inner.run()
@@ -182,13 +184,24 @@ class _Episode:
                 if made is not env:
                     await discard(made)
 
+    def seconds_left(self) -> float:
+        return self._end - self._clock.now()
+
     async def _within_the_deadline(self) -> None:
-        seconds = max(0.0, self.deadline - time.monotonic())
+        seconds = max(0.0, self.seconds_left())
         try:
-            async with asyncio.timeout(seconds):
+            async with time_limit(seconds):
                 await self._play()
         except TimeoutError:
-            await self._stop_the_clock(seconds)
+            raise EpisodeTimeout(
+                f"{self._progress()} after {round(seconds, 2):g} s; raise the deadline (sampling.deadline in a "
+                "recipe), or let episodes be shorter"
+            ) from None
+
+    def _progress(self) -> str:
+        if self.record.outcome.kind is not OutcomeKind.RUNNING:
+            return "over, but not scored and cleaned up"
+        return f"in turn {len(self.record.turns) + 1}" if self._env.running else "not begun"
 
     async def _clean_up(self) -> EpisodeError | None:
         """End the episode. Return errors instead of raising, so that they never mask the original one."""
@@ -198,7 +211,7 @@ class _Episode:
         if self._nested:
             await asyncio.wait(self._nested, timeout=_CLEANUP_SECONDS)
         try:
-            async with asyncio.timeout(_CLEANUP_SECONDS):
+            async with time_limit(_CLEANUP_SECONDS):
                 with typed_errors(EnvironmentFailure):
                     await self._env.end_episode()
         except TimeoutError:
@@ -234,20 +247,6 @@ class _Episode:
         if isinstance(self._player, Expert):
             return self._player.open(self._env, self.record.task)
         return self._player.open(self.record.tools, derive_seed("policy", self.record.seed) % 2**32)
-
-    async def _stop_the_clock(self, seconds: float) -> None:
-        """Truncate an episode that ran out of time; scoring gets time of its own, as the turns used up theirs."""
-        if not self._env.running:
-            raise EnvironmentFailure(
-                f"the episode was not begun, or not scored and cleaned up, within {round(seconds, 2):g} s"
-            )
-        self.deadline = time.monotonic() + _SCORING_SECONDS
-        try:
-            async with asyncio.timeout(_SCORING_SECONDS):
-                with typed_errors(EnvironmentFailure):
-                    await self._env.truncate("time")
-        except TimeoutError:
-            raise EnvironmentFailure(f"scoring took longer than {_SCORING_SECONDS:g} s") from None
 
 
 async def _act(session: PolicySession, observation: Observation) -> Completion | None:

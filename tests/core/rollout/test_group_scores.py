@@ -162,7 +162,7 @@ async def test_a_judge_that_is_down_makes_the_group_missing_data(judge_server: A
         ("short", "EnvironmentFailure: score_group() must return 2 scores"),
         ("nan", "VerifierError: a reward that is not a number"),
         ("numbers", "EnvironmentFailure: score_group(), for each trajectory, must return a Score, got float"),
-        ("hang", "EnvironmentFailure: score_group() took longer than 0.2 s"),
+        ("hang", "EpisodeTimeout: score_group() took longer than 0.2 s"),
     ],
 )
 async def test_what_goes_wrong_is_missing_data_never_a_zero(

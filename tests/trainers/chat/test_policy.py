@@ -88,6 +88,14 @@ async def test_a_full_context_truncates_and_scores(play: Any) -> None:
     assert 40 < max(lengths) <= 48
 
 
+async def test_a_message_that_the_context_leaves_no_room_for_is_cut_by_the_context(play: Any) -> None:
+    """The cap of a turn is the same; only the room differs."""
+    trajectory = await play(max_tokens=60, max_turns=3, context=48, ends=False)
+    assert trajectory.turns[0].action.cut
+    assert 0 < trajectory.sampled_tokens < 60
+    assert trajectory.outcome.reason == "context"
+
+
 async def test_a_prompt_longer_than_the_context_is_no_failure(play: Any) -> None:
     trajectory = await play(max_tokens=8, max_turns=3, context=5, ends=True)
     assert trajectory.outcome.reason == "context"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from envgym.errors import UserError
-from envgym.records import Message, Outcome, Score, Split, Task, Trajectory, Turn
+from envgym.records import Message, Outcome, OutcomeKind, Score, Split, Task, Trajectory, Turn
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix, MixEntry
 from envgym_trainers.recipe import ReinforcementRecipe
@@ -157,6 +157,21 @@ def test_roles_have_mean_rewards_of_their_own() -> None:
     row = StepGroups(generated=[played]).metrics()
     assert (row["reward/a"], row["reward/a/verifier"]) == (1.0, 0.5)
     assert row["episodes"] == 2
+
+
+def test_endings_are_counted_by_reason() -> None:
+    played = group("a", _TASKS[0], [1.0, 1.0, 0.0, None, 0.0])
+    for trajectory, reason in zip(played.trajectories[1:3], ("tokens", "turns"), strict=True):
+        trajectory.outcome = Outcome(kind=OutcomeKind.TRUNCATED, reason=reason)
+    row = StepGroups(generated=[played], blockers={"x.f (x.py:1)": 2.0, "y": 0.5}).metrics()
+    assert {k: v for k, v in row.items() if k.startswith("episodes_")} == {
+        "episodes_failed": 1,
+        "episodes_failed/RuntimeError": 1,
+        "episodes_truncated": 2,
+        "episodes_truncated/tokens": 1,
+        "episodes_truncated/turns": 1,
+    }
+    assert row["loop_stalled_seconds"] == 2.5
 
 
 def test_metrics_leave_missing_data_out_of_the_reward() -> None:

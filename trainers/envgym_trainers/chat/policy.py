@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, ToolSpec, TurnTokens
+from envgym.records import Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.engine.interface import Engine, EngineChoice
@@ -119,7 +120,8 @@ class _EngineSession(PolicySession):
         )
         message = self._format.parse(self._conversation.sampled(sampled.ids, self._stops))
         if not sampled.ended:
-            message = Message(role="assistant", content=message.content, tool_calls=message.tool_calls, cut=True)
+            cut_by: Literal["tokens", "context"] = "context" if room < self._config.max_tokens else "tokens"
+            message = dataclasses.replace(message, cut=True, cut_by=cut_by)
         tokens = TurnTokens(
             prompt_ids=prompt_ids,
             completion_ids=sampled.ids,

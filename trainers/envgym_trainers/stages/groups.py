@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from envgym.env.clock import loop_clock
 from envgym.errors import EpisodeError, UserError
 from envgym.evaluate import distinct
 from envgym.records import OutcomeKind, Task, Trajectory, problem_key
@@ -33,6 +34,8 @@ class StepGroups:
     """Every group played in this step."""
     counters: dict[str, Counter[str]] = field(default_factory=dict)
     """Per environment: groups generated, kept, all_solved, all_failed, missing, surplus."""
+    blockers: dict[str, float] = field(default_factory=dict)
+    """Seconds for which the event loop was blocked, by the function that did it, with file and line."""
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -70,6 +73,9 @@ class StepGroups:
         row["episodes"] = float(len(played))
         row["episodes_failed"] = float(sum(t.failed for t in played))
         row["episodes_truncated"] = float(sum(t.outcome.kind is OutcomeKind.TRUNCATED for t in played))
+        endings = Counter(f"{t.outcome.kind.value}/{t.outcome.cause}" for t in played if t.outcome.cause)
+        row |= {f"episodes_{ending}": float(n) for ending, n in sorted(endings.items())}
+        row["loop_stalled_seconds"] = sum(self.blockers.values())
         row["turns_mean"] = sum(len(t.turns) for t in played) / max(1, len(played))
         for name in ("tool_calls", "tool_errors", "tool_malformed"):
             row[name] = sum(turn.metrics.get(name, 0.0) for t in played for turn in t.turns)
@@ -99,6 +105,8 @@ class GroupSource:
             UserError: dynamic sampling spent its attempts and ``at_cap`` is ``raise``.
             TooManyFailures: more episodes failed than the recipe allows.
         """
+        clock = loop_clock()
+        earlier = dict(clock.culprits)
         quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
         result = StepGroups(counters={label: Counter() for label in quotas})
         async with asyncio.TaskGroup() as tasks:
@@ -110,6 +118,8 @@ class GroupSource:
         # Environments are filled in any order; records are the same whichever was first.
         place = {label: i for i, label in enumerate(quotas)}
         result.generated.sort(key=lambda group: place[group.env])
+        seconds = {who: total - earlier.get(who, 0.0) for who, total in clock.culprits.items()}
+        result.blockers = {who: value for who, value in seconds.items() if value > 0}
         return result
 
     async def _fill(self, label: str, quota: int, result: StepGroups) -> list[Group]:

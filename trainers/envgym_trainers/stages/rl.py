@@ -94,6 +94,8 @@ class _Run:
         self._step = 0
         self._seconds = 0.0
         self._warned: dict[str, int] = {}
+        self._named: set[str] = set()
+        """Functions that were said to block the event loop."""
 
     async def run(self) -> dict[str, Any] | None:
         """Run to the end or until asked to stop, resuming from the newest checkpoint in the folder.
@@ -213,6 +215,14 @@ class _Run:
             for label, value in collected.mean_rewards().items()
         )
         self._warn(row, list(collected.counters))
+        for who, seconds in collected.blockers.items():
+            function = who.partition(" (")[0]
+            if function not in self._named:
+                self._named.add(function)
+                self._reporter.say(
+                    f"the event loop, which all episodes share, was blocked for {seconds:.1f} s by {who}; await "
+                    "there, or use asyncio.to_thread. Deadlines were extended by as much; said once"
+                )
         note = f"{rewards} | {timing['tokens_per_second']:,.0f} tokens/s"
         self._reporter.advance(note, line=True)
 
