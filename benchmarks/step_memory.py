@@ -34,6 +34,7 @@ GROUPS, MEMBERS, PROMPT, COMPLETION = 4, 8, 128, 384
 WARM_UP = 16
 """Tokens of prompt and of completion in the step before the measured one, which allocates the optimizer's state."""
 THREADS = 2
+LEAN = json.loads(os.environ.get("LEAN", "{}"))
 ARMS = ("envgym", "envgym-lean", "trl", "trl-accumulated")
 OURS, THEIRS = ("envgym", "envgym-lean"), ("trl", "trl-accumulated")
 
@@ -95,7 +96,7 @@ def run_envgym(model: str, arm: str) -> None:
     from envgym_trainers.recipe import OptimizerConfig
 
     torch.set_num_threads(THREADS)
-    lean = {"micro_batch_tokens": 2048} if arm == "envgym-lean" else {}
+    lean = LEAN if arm == "envgym-lean" else {}
     updater = Updater(
         load_model(ModelConfig(path=model)), OptimizerConfig(**lean), temperature=1.0, total_updates=2
     )

@@ -13,6 +13,7 @@ from envgym_trainers.learner.auxiliary import AuxiliaryModels
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.objectives import Metrics, merge_metrics
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
@@ -77,7 +78,8 @@ class Updater:
         total = 0.0
         for pack in micro_batches(units, self._config.micro_batch_tokens):
             batch = collate(pack, self._language_model.pad_id).to(device)
-            logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
+            with checkpointed(self._language_model.model, self._config.gradient_checkpointing):
+                logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
             outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
             share, metrics = loss(batch, outputs, totals)
             share.backward()
