@@ -12,6 +12,7 @@ from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
 from envgym_trainers.engine.interface import EngineChoice
 from envgym_trainers.models.load import ModelConfig
+from envgym_trainers.models.recompute import Checkpointing
 
 __all__ = [
     "AuxiliaryConfig",
@@ -54,6 +55,11 @@ class OptimizerConfig(Section):
     clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = pydantic.Field(
         default=8192, ge=1, description="tokens per forward pass, padding included"
+    )
+    gradient_checkpointing: Checkpointing = pydantic.Field(
+        default="off",
+        description="what a layer computes again in the backward pass instead of keeping it: nothing (off), all "
+        "but matrix products and attention (selective), everything (full)",
     )
 
 

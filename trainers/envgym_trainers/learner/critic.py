@@ -13,6 +13,7 @@ from envgym_trainers.learner.auxiliary import Auxiliary, annotate_tokens
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.models.head import backbone_and_head
 from envgym_trainers.models.load import load_model
+from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.recipe import StageRecipe
 
 __all__ = ["Critic"]
@@ -37,6 +38,7 @@ class Critic(Auxiliary):
         nn.init.zeros_(self._head.weight)
         nn.init.zeros_(self._head.bias)
         self._rate = recipe.auxiliary.critic.learning_rate
+        self._checkpointing = recipe.optimizer.gradient_checkpointing
         self._max_tokens = recipe.optimizer.micro_batch_tokens
         parameters = (*self._backbone.parameters(), *self._head.parameters())
         self._optimizer = MasterAdamW(parameters, recipe.optimizer)
@@ -51,7 +53,8 @@ class Critic(Auxiliary):
         Padding is on the right, where causal attention never looks, so no attention mask is needed.
         """
         batch = batch.to(self._device)
-        hidden = self._backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1]
+        with checkpointed(self._backbone, self._checkpointing):
+            hidden = self._backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1]
         values: Tensor = self._head(hidden.float()).squeeze(-1)
         return torch.where(batch.mask, nn.functional.pad(values, (1, 0)), 0.0)
 

@@ -2,21 +2,21 @@
 
 The logits of a batch, [B, T, V], are by far the largest tensor of a training step. Two facts avoid them: only
 positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the backward
-pass from its hidden states. So the backbone runs once over the batch, the output embedding runs over chunks of the
-gathered positions, and autograd keeps no tensor with a dimension V.
+pass from its hidden states. So the backbone runs once over the batch, the head runs over chunks of the gathered
+positions, and autograd keeps no tensor with a dimension V.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from envgym_trainers.batch import Batch
 from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
-from envgym_trainers.models.head import backbone_and_head, has_plain_head
+from envgym_trainers.models.head import backbone_and_head, logits_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,12 +25,11 @@ __all__ = ["token_logprobs"]
 
 
 def token_logprobs(
-    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512
+    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 256
 ) -> tuple[Tensor, Tensor]:
     """Return log-prob and entropy of every sampled token under softmax(logits/T).
 
-    A model that does more to its logits than apply its output embedding (soft-capping, scaling) is run whole, and
-    the logits of the batch are kept for the backward pass.
+    A model whose logits cannot be made of its hidden states in parts is run whole, with a warning.
 
     Args:
         model: any ``transformers`` causal language model, on the batch's device.
@@ -51,11 +50,7 @@ def token_logprobs(
     wanted = batch.mask[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     hidden, head = _states(model, batch, wanted)
-    pieces = [
-        checkpoint(_score, head, rows, ids, temperature, use_reentrant=False, preserve_rng_state=False)
-        for rows, ids in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True)
-    ]
-    logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+    logprobs, entropy = _Score.apply(head, targets, temperature, chunk, hidden, *head.parameters())
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
 
 
@@ -65,24 +60,77 @@ def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tenso
     Padding is on the right, where causal attention never looks: without a mask for it, the attention kernels take
     their fast causal path.
     """
-    if not has_plain_head(model):
+    head = logits_head(model)
+    if head is None:
         return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
-    backbone, head = backbone_and_head(model)
-    width = model.config.get_text_config().hidden_size
-    packed = pack(batch, width) if shares_prefixes(model, backbone) else None
+    backbone, _ = backbone_and_head(model)
+    packed = pack(batch) if shares_prefixes(model, backbone) else None
     if packed is not None:
-        return run_packed(model, backbone, packed)[packed.where[:, :-1][wanted]], head
+        return run_packed(backbone, packed)[packed.where[:, :-1][wanted]], head
     return backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1][wanted], head
 
 
-def _score(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return log-probs and entropy, both [n], from hidden states [n, H] and target ids [n]."""
-    logits = head(hidden)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+class _Score(torch.autograd.Function):
+    """Log-probs and entropy, both [n], of target ids [n] from hidden states [n, H], in chunks.
+
+    One node holds every chunk, so that the gradient of the output embedding is summed in one place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        head: nn.Module,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        hidden: Tensor,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.head, ctx.temperature, ctx.chunk, ctx.parameters = head, temperature, chunk, parameters
+        ctx.save_for_backward(hidden, targets)
+        pieces = [
+            _score(_logits(head(rows), temperature), ids)
+            for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        ]
+        logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, targets = ctx.saved_tensors
+        trained = [parameter for parameter in ctx.parameters if parameter.requires_grad]
+        of_hidden = torch.empty_like(hidden)
+        sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in trained]
+        for piece in torch.arange(len(hidden), device=hidden.device).split(ctx.chunk):
+            part = slice(int(piece[0]), int(piece[-1]) + 1)
+            rows = hidden[part].detach().requires_grad_()
+            with torch.enable_grad():
+                raw = ctx.head(rows)
+            change = _logits(raw.detach(), ctx.temperature).softmax(-1)
+            change[torch.arange(len(rows), device=rows.device), targets[part]] -= 1
+            change.mul_(-gradient[part, None] / ctx.temperature)
+            found = torch.autograd.grad(raw, (rows, *trained), change.to(raw.dtype))
+            of_hidden[part] = found[0]
+            for total, addend in zip(sums, found[1:], strict=True):
+                total += addend
+        own = iter(sums)
+        of_parameters = (next(own) if parameter.requires_grad else None for parameter in ctx.parameters)
+        return (None, None, None, None, of_hidden, *of_parameters)
+
+
+def _logits(raw: Tensor, temperature: float) -> Tensor:
+    """Return ``raw``/temperature in float32 or wider; at temperature 1 this may be ``raw`` itself."""
+    wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    return wide if temperature == 1 else wide / temperature
+
+
+def _score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probs and entropy, both [n], from logits [n, V] and target ids [n]."""
     normaliser = logits.logsumexp(-1)
     logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
-    with torch.no_grad():
-        entropy = normaliser - (torch.softmax(logits, -1) * logits).sum(-1)
+    entropy = normaliser - logits.softmax(-1).mul_(logits).sum(-1)
     return logprobs, entropy
 
 

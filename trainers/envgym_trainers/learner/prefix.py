@@ -1,12 +1,14 @@
-"""Run shared prefixes once, with the samples of a batch packed as trees of tokens.
+"""Run shared prefixes once, with the samples of a batch packed as one tree of tokens, without padding.
 
-The members of a group start with the same prompt, which is often most of their tokens. Each row of a packed batch
-is a tree: a token's parent is the token before it, and it attends only to its ancestors and itself. So the hidden
-states are those of separate rows, at a fraction of the work::
+The members of a group start with the same prompt, which is often most of their tokens. In a packed batch every
+distinct prefix has one place: the layers run once over the places, and attention alone sees the samples side by
+side again, where plain causal attention needs no mask. So the hidden states are those of separate rows, at a
+fraction of the work::
 
     7 8 3 4        ids        7 8 3 4 5 6
     7 8 5 6   →    positions  0 1 2 3 2 3
-                   5 attends  7 8 5
+                   where      0 1 2 3
+                              0 1 4 5
 """
 
 from __future__ import annotations
@@ -20,15 +22,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from envgym_trainers.batch import Batch
-from envgym_trainers.models.attention import attention_mask, partial_attention
+from envgym_trainers.models.attention import partial_attention, run_as_rows, understands_rows
 
 __all__ = ["Packed", "pack", "run_packed", "shares_prefixes"]
 
-_ROW_WIDTHS = 2
-"""Maximum length of a row, in multiples of the model's width, unless one sample is longer. Attention over a row
-costs its length squared, and at six widths as much as the rest of the model."""
-_WORTH = 0.8
-"""Packing must leave at most this share of the positions, because trees lose the fast causal kernels."""
+_WORTH = 0.9
+"""Packing must leave at most this share of the positions, as laying the samples out for attention costs time."""
 _TOLERANCE = 1e-3
 """Relative norm; 16-bit weights get a wider tolerance for rounding."""
 
@@ -37,88 +36,58 @@ _proved: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Packed:
-    """R trees of at most L tokens, for a batch of B samples of at most T."""
+    """The N distinct prefixes of a batch of B samples of at most T tokens; each is the place of its last token."""
 
     ids: Tensor
-    """[R, L] int64; padded with the batch's own padding."""
+    """[1, N] int64."""
     positions: Tensor
-    """[R, L] int64: depth in the tree."""
-    visible: Tensor
-    """[R, 1, L, L] bool: query to key. Padding attends to itself, as a softmax over nothing is NaN."""
+    """[1, N] int64: depth in the tree."""
     where: Tensor
-    """[B, T] int64: index among the R·L tokens of token t of sample b; 0 on padding."""
+    """[B, T] int64: place of token t of sample b; 0 on padding."""
+    sources: Tensor
+    """[N] int64: index among the B·T tokens of one that has this place."""
 
 
-def pack(batch: Batch, width: int) -> Packed | None:
-    """Lay the samples out as trees, or return ``None`` where it would save too little.
+def pack(batch: Batch) -> Packed | None:
+    """Lay the samples out as a tree, or return ``None`` where it would save too little.
 
     Args:
         batch: right-padded.
-        width: hidden size of the model.
     """
     ids, lengths = batch.ids.cpu().numpy(), batch.attention.sum(1).tolist()
-    limit = max(_ROW_WIDTHS * width, ids.shape[1])
-    order = sorted(range(len(ids)), key=lambda b: ids[b, : lengths[b]].tolist())
-    rows: list[_Row] = []
     where = np.zeros(ids.shape, np.int64)
-    owner = np.zeros(len(ids), np.int64)
-    for b in order:
+    sources: list[np.ndarray] = []
+    count = 0
+    last = path = np.empty(0, np.int64)
+    # In lexicographic order a sample's longest shared prefix is with the one before.
+    for b in sorted(range(len(ids)), key=lambda b: ids[b, : lengths[b]].tolist()):
         sample = ids[b, : lengths[b]]
-        if not rows or len(rows[-1].ids) + len(sample) - rows[-1].shared(sample) > limit:
-            rows.append(_Row())
-        owner[b] = len(rows) - 1
-        where[b, : len(sample)] = rows[-1].add(sample)
-    longest = max(len(row.ids) for row in rows)
-    if len(rows) * longest > _WORTH * ids.size:
+        shared = _common(sample, last)
+        fresh = np.arange(shared, len(sample))
+        path = np.concatenate([path[:shared], count + fresh - shared])
+        where[b, : len(sample)] = path
+        sources.append(b * ids.shape[1] + fresh)
+        count += len(fresh)
+        last = sample
+    if count > _WORTH * ids.size:
         return None
-    valid = batch.attention.cpu().numpy()
-    where = np.where(valid, where + owner[:, None] * longest, 0)
-    packed_ids = np.full((len(rows), longest), int(ids[0, 0]), np.int64)
-    positions = np.zeros((len(rows), longest), np.int64)
-    visible = np.tile(np.eye(longest, dtype=bool), (len(rows), 1, 1))
-    for r, row in enumerate(rows):
-        packed_ids[r, : len(row.ids)] = row.ids
-        positions[r, : len(row.ids)] = row.positions
-        for path in row.paths:
-            visible[r, path[:, None], path[None, :]] = np.tri(len(path), dtype=bool)
-    arrays = (packed_ids, positions, visible[:, None], where)
+    source = np.concatenate(sources)
+    arrays = (ids.reshape(-1)[source][None], source[None] % ids.shape[1], where, source)
     tensors = [torch.from_numpy(array).to(batch.ids.device) for array in arrays]
-    return Packed(ids=tensors[0], positions=tensors[1], visible=tensors[2], where=tensors[3])
+    return Packed(ids=tensors[0], positions=tensors[1], where=tensors[2], sources=tensors[3])
 
 
-class _Row:
-    """One tree, grown in lexicographic order, so that a sample's longest shared prefix is with the one before."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self.paths: list[np.ndarray] = []
-        self._last = np.empty(0, np.int64)
-
-    def shared(self, sample: np.ndarray) -> int:
-        """Return the number of tokens at the start of ``sample`` that the row has already."""
-        length = min(len(sample), len(self._last))
-        differs = np.flatnonzero(sample[:length] != self._last[:length])
-        return int(differs[0]) if len(differs) else length
-
-    def add(self, sample: np.ndarray) -> np.ndarray:
-        """Add the sample and return the place of each of its tokens in the row."""
-        shared = self.shared(sample)
-        fresh = np.arange(len(self.ids), len(self.ids) + len(sample) - shared)
-        path = np.concatenate([self.paths[-1][:shared], fresh]) if self.paths else fresh
-        self.ids += sample[shared:].tolist()
-        self.positions += range(shared, len(sample))
-        self.paths.append(path)
-        self._last = sample
-        return path
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    """Return the length of the longest common prefix."""
+    length = min(len(a), len(b))
+    differs = np.flatnonzero(a[:length] != b[:length])
+    return int(differs[0]) if len(differs) else length
 
 
-def run_packed(model: PreTrainedModel, backbone: nn.Module, packed: Packed) -> Tensor:
-    """Return the hidden states of every packed token, [R·L, H]."""
-    mask = attention_mask(model, packed.visible)
-    states = backbone(input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False)
-    hidden: Tensor = states[0]
-    return hidden.flatten(0, 1)
+def run_packed(backbone: nn.Module, packed: Packed) -> Tensor:
+    """Return the hidden states of every place, [N, H]."""
+    states = run_as_rows(backbone, packed.ids, packed.positions, packed.where, packed.sources)
+    return states.flatten(0, 1)
 
 
 def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
@@ -129,8 +98,9 @@ def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
     """
     known = _proved.get(model)
     if known is None:
-        # Every layer gets the same mask, so none may have a narrower attention window.
-        known = _proved[model] = not partial_attention(model.config) and _compare(model, backbone)
+        # Every layer gets the same rows, so none may have a narrower attention window.
+        possible = not partial_attention(model.config) and understands_rows(model)
+        known = _proved[model] = possible and _compare(model, backbone)
     return known
 
 
@@ -142,14 +112,14 @@ def _compare(model: PreTrainedModel, backbone: nn.Module) -> bool:
     batch = Batch(
         ids=ids, attention=mask, mask=mask, behaviour_logprobs=ids.float(), advantages=ids.float(), unit=ids[:, 0]
     )
-    packed = pack(batch, model.config.get_text_config().hidden_size)
+    packed = pack(batch)
     if packed is None:
         return False
     try:
         for module, _ in modes:
             module.training = False
         expected = backbone(input_ids=ids, use_cache=False)[0].float()
-        found = run_packed(model, backbone, packed)[packed.where].float()
+        found = run_packed(backbone, packed)[packed.where].float()
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError):
         return False
     finally:

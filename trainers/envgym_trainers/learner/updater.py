@@ -15,6 +15,7 @@ from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.objectives import Metrics, merge_metrics
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
@@ -104,7 +105,8 @@ class Updater:
         groups: set[str] = set()
         for pack in micro_batches(units, self._config.micro_batch_tokens):
             batch = collate(pack, self._language_model.pad_id).to(device)
-            logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
+            with checkpointed(self._language_model.model, self._config.gradient_checkpointing):
+                logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
             outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
             mismatch.add(batch, logprobs, version)
             share, metrics = loss(batch, outputs, totals)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["backbone_and_head", "has_plain_head"]
+__all__ = ["backbone_and_head", "has_plain_head", "logits_head"]
 
+_TOLERANCE = 1e-4
+"""Relative norm; 16-bit weights get a wider tolerance for rounding."""
+
+_exact: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 _plain: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
@@ -37,17 +44,81 @@ def backbone_and_head(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
     return untyped.get_decoder(), nn.Identity() if head is None else head
 
 
+def logits_head(model: PreTrainedModel) -> nn.Module | None:
+    """Return a module that makes the model's logits, [n, V], of its backbone's last hidden states, [n, H].
+
+    It is the output embedding, or the model's own forward pass without its backbone where that does more (soft
+    caps, scales). ``None`` if neither gives the model's logits, which is found out on two tokens, once per model.
+    """
+    if has_plain_head(model):
+        return backbone_and_head(model)[1]
+    head = _Headed.of(model)
+    known = _exact.get(model)
+    if known is None:
+        known = _exact[model] = head is not None and _makes_logits(model, head)
+        if not known:
+            warnings.warn(
+                f"the logits of a {type(model).__name__} cannot be made in parts, so those of a whole micro-batch are "
+                "kept for the backward pass; lower optimizer.micro_batch_tokens if memory runs out",
+                stacklevel=2,
+            )
+    return head if known else None
+
+
+class _Headed(nn.Module):
+    """A model's forward pass without its backbone; it shares the parameters and leaves the model unchanged."""
+
+    def __init__(self, shell: nn.Module) -> None:
+        super().__init__()
+        self.shell = shell
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> _Headed | None:
+        """Return the head of ``model``, or ``None`` if its backbone is not a direct part of it."""
+        whole: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        backbone, _ = backbone_and_head(whole)
+        shell = copy.copy(whole)
+        parts = {name: _Skipped() if part is backbone else part for name, part in whole._modules.items()}
+        shell.__dict__["_modules"] = parts
+        return cls(shell) if any(isinstance(part, _Skipped) for part in parts.values()) else None
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.shell(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        return logits
+
+
+class _Skipped(nn.Module):
+    """Stands for a backbone that has run already: its embeddings are its last hidden states."""
+
+    def forward(self, inputs_embeds: Tensor, **_: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+
+
+@torch.no_grad()
+def _makes_logits(model: PreTrainedModel, head: nn.Module) -> bool:
+    try:
+        whole, parts = _both(model, head)
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError):
+        return False
+    gap = torch.linalg.vector_norm(parts.float() - whole.float()) / torch.linalg.vector_norm(whole.float())
+    return bool(gap < max(_TOLERANCE, 8 * torch.finfo(model.dtype).eps))
+
+
 @torch.no_grad()
 def _compare(model: PreTrainedModel) -> bool:
-    backbone, head = backbone_and_head(model)
+    return torch.equal(*_both(model, backbone_and_head(model)[1]))
+
+
+def _both(model: PreTrainedModel, head: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the logits of two tokens by the whole model and by its backbone and ``head``, [2, V] each."""
+    backbone, _ = backbone_and_head(model)
     modes = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in modes:
             module.training = False
         ids = torch.tensor([[0, 1]], device=model.device)
-        whole = model(input_ids=ids, use_cache=False).logits
-        parts = head(backbone(input_ids=ids, use_cache=False)[0])
+        whole = model(input_ids=ids, use_cache=False).logits[0]
+        return whole, head(backbone(input_ids=ids, use_cache=False)[0][0])
     finally:
         for module, training in modes:
             module.training = training
-    return torch.equal(whole, parts)
