@@ -22,15 +22,15 @@ T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.
 """97.5% quantiles of Student's t, by the number of seeds."""
 
 
-def run(recipe: str, seed: int, out: Path) -> dict[str, Any]:
+def run(recipe: str, seed: int, out: Path, controls: str) -> dict[str, Any]:
     """Run one seed with its controls, or go on with it, and return ``controls.json``."""
     found = out / "controls.json"
     if not found.is_file():
         if (out / "recipe.toml").is_file():
-            words = ["--resume", str(out), "--with-controls"]
+            words = ["--resume", str(out), "--controls", controls]
         else:
             settings = ["--set", f"seed={seed}", "--set", "threads=1"]
-            words = [recipe, "--with-controls", "--out", str(out), *settings]
+            words = [recipe, "--controls", controls, "--out", str(out), *settings]
         code = "from envgym.cli import main; main()"
         with (out.parent / f"{out.name}.log").open("ab") as log:
             subprocess.run([sys.executable, "-c", code, "train", *words], check=True, stdout=log, stderr=log)
@@ -97,12 +97,14 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/quickstart.toml")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one thread")
+    parser.add_argument("--controls", default="entropy,length,random,format,wrong_label")
     parser.add_argument("--out", type=Path, default=Path("runs/claims"))
     parser.add_argument("--json", action="store_true", help="print JSON on one line")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [pool.submit(run, options.recipe, s, options.out / f"seed-{s}") for s in range(options.seeds)]
+        places = [options.out / f"seed-{seed}" for seed in range(options.seeds)]
+        jobs = [pool.submit(run, options.recipe, s, p, options.controls) for s, p in enumerate(places)]
         records = [job.result() for job in jobs]
     print(json.dumps(claims(records), indent=None if options.json else 2))
 

@@ -32,9 +32,9 @@ from typing import Any
 
 GROUPS, MEMBERS, PROMPT, COMPLETION = 4, 8, 128, 384
 WARM_UP = 16
-"""Tokens of prompt and of completion in the step before the measured one, which allocates the optimizer's state."""
+"""Tokens of prompt and of completion in the step before the measured one, which makes the optimizer's state."""
 THREADS = 2
-LEAN = json.loads(os.environ.get("LEAN", "{}"))
+LEAN: dict[str, Any] = {"gradient_checkpointing": "full", "micro_batch_tokens": 4096}
 ARMS = ("envgym", "envgym-lean", "trl", "trl-accumulated")
 OURS, THEIRS = ("envgym", "envgym-lean"), ("trl", "trl-accumulated")
 
@@ -259,9 +259,11 @@ def main() -> None:
     parser.add_argument("--arm", choices=[*ARMS, "save"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm == "save":
-        return save_smollm2(arguments.model)
+        save_smollm2(arguments.model)
+        return
     if arguments.arm:
-        return (run_trl if arguments.arm in THEIRS else run_envgym)(arguments.model, arguments.arm)
+        (run_trl if arguments.arm in THEIRS else run_envgym)(arguments.model, arguments.arm)
+        return
     with tempfile.TemporaryDirectory() as folder:
         if not arguments.model:
             subprocess.run([sys.executable, __file__, "--arm", "save", "--model", folder], check=True)
@@ -269,7 +271,8 @@ def main() -> None:
             arguments.model or folder, arguments.arms.split(","), arguments.repeats, arguments.trl_python
         )
     if arguments.json:
-        return print(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2))
+        return
     for arm, row in report["arms"].items():
         cells = "  ".join(f"{name} {value['median']:.1f}" for name, value in row.items())
         print(f"{arm:16} {cells}")

@@ -57,7 +57,7 @@ def batch_of(rows: list[list[int]], sampled: int = 2) -> Batch:
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_every_distinct_prefix_has_one_place(data: st.DataObject) -> None:
-    """Rows read back are the samples, whose equal openings share places and whose positions count from their start."""
+    """Rows read back are the samples; equal openings share places, and positions count from the start."""
     token = st.integers(0, 2)
     shared = data.draw(st.lists(token, min_size=4, max_size=30))
     tails = data.draw(st.lists(st.lists(token, max_size=12), min_size=3, max_size=9))

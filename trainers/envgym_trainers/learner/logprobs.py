@@ -50,7 +50,8 @@ def token_logprobs(
     wanted = batch.mask[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     hidden, head = _states(model, batch, wanted)
-    logprobs, entropy = _Score.apply(head, targets, temperature, chunk, hidden, *head.parameters())
+    score: Any = _Score.apply
+    logprobs, entropy = score(head, targets, temperature, chunk, hidden, *head.parameters())
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
 
 
@@ -97,8 +98,8 @@ class _Score(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, targets = ctx.saved_tensors
         trained = [parameter for parameter in ctx.parameters if parameter.requires_grad]
         of_hidden = torch.empty_like(hidden)

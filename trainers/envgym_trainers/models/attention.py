@@ -53,7 +53,8 @@ def understands_rows(model: PreTrainedModel) -> bool:
 
     Other calls of the model are unchanged: without rows, its attention is transformers' own.
     """
-    whole: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    untyped: Any = model
+    whole = untyped.get_base_model() if hasattr(model, "get_base_model") else untyped
     if whole.config._attn_implementation == "sdpa":
         whole.set_attn_implementation(_ROWS)
     return bool(whole.config._attn_implementation == _ROWS)
@@ -99,11 +100,10 @@ def _attend(
     if shared_rows is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     where, sources = shared_rows
-    rows = [_lay_out(tensor, where) for tensor in (query, key, value)]
-    attended, _ = sdpa_attention_forward(module, *rows, None, **{**options, "is_causal": True})
-    return nn.functional.embedding(sources, attended.flatten(0, 1).flatten(1)).view(
-        1, -1, *attended.shape[2:]
-    ), None
+    q, k, v = (_lay_out(tensor, where) for tensor in (query, key, value))
+    attended, _ = sdpa_attention_forward(module, q, k, v, None, **{**options, "is_causal": True})
+    places = nn.functional.embedding(sources, attended.flatten(0, 1).flatten(1))
+    return places.view(1, -1, *attended.shape[2:]), None
 
 
 def _lay_out(tokens: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

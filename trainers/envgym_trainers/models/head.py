@@ -58,7 +58,7 @@ def logits_head(model: PreTrainedModel) -> nn.Module | None:
         known = _exact[model] = head is not None and _makes_logits(model, head)
         if not known:
             warnings.warn(
-                f"the logits of a {type(model).__name__} cannot be made in parts, so those of a whole micro-batch are "
+                f"the logits of a {type(model).__name__} cannot be made in parts; those of a whole micro-batch are "
                 "kept for the backward pass; lower optimizer.micro_batch_tokens if memory runs out",
                 stacklevel=2,
             )
@@ -75,7 +75,8 @@ class _Headed(nn.Module):
     @classmethod
     def of(cls, model: PreTrainedModel) -> _Headed | None:
         """Return the head of ``model``, or ``None`` if its backbone is not a direct part of it."""
-        whole: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        untyped: Any = model
+        whole = untyped.get_base_model() if hasattr(model, "get_base_model") else untyped
         backbone, _ = backbone_and_head(whole)
         shell = copy.copy(whole)
         parts = {name: _Skipped() if part is backbone else part for name, part in whole._modules.items()}
