@@ -1,0 +1,211 @@
+"""Train a small GPT-2 for 20 steps on the same completions as TRL, and compare every weight.
+
+    python benchmarks/parity_trl.py --trl-python PYTHON [--json]
+
+Needs trl==1.16.0 beside envgym, or in another environment (``--trl-python``). Same start, same samples and
+advantages, same AdamW. GPT-2, because Llama computes its norms in float32 whatever its weights are. In float64
+nothing but the order of sums differs; in float32, TRL with other micro-batches is beside it, which shows how far
+rounding alone drives two runs apart. Exits with 1 if a float64 weight is 1e-6 off or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+STEPS, GROUPS, MEMBERS, PROMPT, COMPLETION = 20, 2, 4, 12, 20
+RATE = 1e-3
+LOSSES = ("grpo", "dapo")
+LIMIT = 1e-6
+
+
+def data(step: int) -> tuple[list[list[int]], list[int], list[float]]:
+    """Return ids of prompts and completions, lengths of the completions, and advantages: exact in float32."""
+    draw = random.Random(step)
+    ids, lengths = [], []
+    for _ in range(GROUPS):
+        prompt = [draw.randrange(8, 600) for _ in range(PROMPT)]
+        for _ in range(MEMBERS):
+            ids.append(prompt + [draw.randrange(8, 600) for _ in range(COMPLETION)])
+            lengths.append(draw.randint(1, COMPLETION))
+    return ids, lengths, [draw.choice([-1.5, -0.5, 0.25, 1.0]) for _ in ids]
+
+
+def make_start(out: str) -> None:
+    """Write a model of random weights with the built-in model's tokenizer."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from envgym_trainers.models.load import ModelConfig, load_model
+
+    torch.manual_seed(0)
+    tokenizer = load_model(ModelConfig(path="builtin:tiny")).tokenizer
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": len(tokenizer)}
+    drops = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    GPT2LMHeadModel(GPT2Config(**sizes, **drops, bos_token_id=0, eos_token_id=1)).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def train_envgym(start: str, out: str, loss: str, dtype: str) -> None:
+    """Take the steps with ``Updater``."""
+    import torch
+
+    from envgym_trainers.batch import Sample
+    from envgym_trainers.learner.updater import Updater
+    from envgym_trainers.models.load import ModelConfig, load_model
+    from envgym_trainers.objectives import Objective
+    from envgym_trainers.objectives.dapo import DAPO
+    from envgym_trainers.objectives.grpo import GRPO
+    from envgym_trainers.recipe import OptimizerConfig
+
+    language_model = load_model(ModelConfig(path=start))
+    language_model.model.to(getattr(torch, dtype))
+    objective: Objective = GRPO() if loss == "grpo" else DAPO(clip_high=0.2)
+    config = OptimizerConfig(learning_rate=RATE, micro_batch_tokens=4 * (PROMPT + COMPLETION))
+    updater = Updater(language_model, config, temperature=1.0, total_updates=STEPS)
+    for step in range(STEPS):
+        units = []
+        for i, (ids, length, advantage) in enumerate(zip(*data(step), strict=True)):
+            used = torch.tensor(ids[: PROMPT + length])
+            mask = torch.arange(len(used)) >= PROMPT
+            sample = Sample(
+                ids=used,
+                mask=mask,
+                logprobs=torch.full((len(used),), torch.nan),
+                group=str(i // MEMBERS),
+                version=0,
+                advantages=mask * advantage,
+            )
+            units.append((sample,))
+        updater.update(units, objective.loss)
+    language_model.model.save_pretrained(out)
+
+
+def train_trl(start: str, out: str, loss: str, dtype: str, at_once: int) -> None:
+    """Take the steps with TRL's own training loop; only its sampling is replaced."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import GRPOConfig, GRPOTrainer
+
+    count = GROUPS * MEMBERS
+
+    class Given(GRPOTrainer):  # type: ignore[misc]
+        """Trains on samples that are given instead of sampled."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+            rows, lengths, advantages = data(self.state.global_step)
+            ids = torch.tensor(rows)
+            mask = (torch.arange(COMPLETION) < torch.tensor(lengths)[:, None]).long()
+            return {
+                "prompt_ids": ids[:, :PROMPT],
+                "prompt_mask": torch.ones(count, PROMPT, dtype=torch.long),
+                "completion_ids": ids[:, PROMPT:],
+                "completion_mask": mask,
+                "advantages": torch.tensor(advantages, dtype=getattr(torch, dtype)),
+                "num_items_in_batch": mask.sum(),
+            }
+
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=getattr(torch, dtype))
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder,
+            per_device_train_batch_size=at_once,
+            gradient_accumulation_steps=count // at_once,
+            num_generations=MEMBERS,
+            max_completion_length=COMPLETION,
+            max_steps=STEPS,
+            loss_type=loss,
+            learning_rate=RATE,
+            lr_scheduler_type="constant",
+            adam_beta2=0.95,
+            weight_decay=0.0,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        Given(
+            model=model,
+            processing_class=AutoTokenizer.from_pretrained(start),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=config,
+            train_dataset=Dataset.from_dict({"prompt": ["2 + 2 ="] * count}),
+        ).train()
+    model.save_pretrained(out)
+
+
+def run(python: str, arm: str, start: str, out: Path, loss: str, dtype: str) -> dict[str, Any]:
+    """Run an arm in a process of its own and return its weights."""
+    from safetensors.numpy import load_file
+
+    words = [python, __file__, "--arm", arm, "--start", start, "--out", str(out), "--loss", loss, "--dtype", dtype]
+    settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | settings)
+    if done.returncode:
+        raise SystemExit(f"{arm} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = load_file(out / "model.safetensors")
+    return found
+
+
+def gap(one: dict[str, Any], two: dict[str, Any]) -> float:
+    """Return the largest difference between two sets of weights."""
+    return max(float(abs(one[name] - two[name]).max()) for name in one)
+
+
+def main() -> None:
+    """Compare, and print a line per loss and precision."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--trl-python", default=sys.executable, help="an interpreter that has TRL")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    for name in ("--arm", "--start", "--out", "--loss", "--dtype"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    place = (options.start, options.out, options.loss, options.dtype)
+    if options.arm == "start":
+        make_start(options.out)
+        return
+    if options.arm == "envgym":
+        train_envgym(*place)
+        return
+    if options.arm:
+        train_trl(*place, at_once=8 if options.arm == "trl" else 4)
+        return
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        start = str(Path(folder) / "start")
+        subprocess.run([sys.executable, __file__, "--arm", "start", "--out", start], check=True)
+        for loss in LOSSES:
+            for dtype in ("float64", "float32"):
+                found = {
+                    arm: run(python, arm, start, Path(folder) / arm / loss / dtype, loss, dtype)
+                    for arm, python in (
+                        ("envgym", sys.executable),
+                        ("trl", options.trl_python),
+                        ("trl-split", options.trl_python),
+                    )
+                }
+                rows[f"{loss} {dtype}"] = {
+                    "envgym_trl": gap(found["envgym"], found["trl"]),
+                    "trl_trl_split": gap(found["trl"], found["trl-split"]),
+                }
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        for name, row in rows.items():
+            print(f"{name}: envgym - TRL {row['envgym_trl']:.1e}, TRL - TRL in halves {row['trl_trl_split']:.1e}")
+    sys.exit(any(row["envgym_trl"] >= LIMIT for name, row in rows.items() if "float64" in name))
+
+
+if __name__ == "__main__":
+    main()
