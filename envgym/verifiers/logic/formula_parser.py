@@ -7,6 +7,8 @@ others to the left. The printed signs of logic are read too.
 
 from __future__ import annotations
 
+import functools
+
 import lark
 
 from envgym.verifiers.logic.formulas import Atom, Binary, Formula, Not, Operator, Quantified, Quantifier
@@ -88,6 +90,7 @@ class _TreeBuilder(lark.Transformer[lark.Token, Formula]):
 _PARSER = lark.Lark(_GRAMMAR, start="formula", parser="lalr", lexer="basic", transformer=_TreeBuilder())
 
 
+@functools.lru_cache(maxsize=4096)
 def read_formula(text: str, *, max_chars: int = MAX_CHARS) -> Formula:
     """Read a formula. Time is linear in the length of ``text``.
 

@@ -11,7 +11,7 @@ from envgym.verifiers.logic.formulas import Atom, Binary, Not, Quantified
 
 __all__ = ["proof_key"]
 
-_ROUNDS = 4
+_ROUNDS = 3
 _COMMUTE = ("&", "|", "<->")
 
 
@@ -71,4 +71,4 @@ def _form(formula: Formula, colours: dict[str, str], bound: dict[str, str]) -> s
 
 
 def _hash(*parts: str) -> str:
-    return hashlib.sha256("\x00".join(parts).encode()).hexdigest()[:16]
+    return hashlib.blake2b("\x00".join(parts).encode(), digest_size=8).hexdigest()

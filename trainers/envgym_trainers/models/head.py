@@ -58,7 +58,7 @@ def logits_head(model: PreTrainedModel) -> nn.Module | None:
         known = _exact[model] = head is not None and _makes_logits(model, head)
         if not known:
             warnings.warn(
-                f"the logits of a {type(model).__name__} cannot be made in parts; those of a whole micro-batch are "
+                f"the logits of a {type(model).__name__} cannot be made in parts; a whole micro-batch's are "
                 "kept for the backward pass; lower optimizer.micro_batch_tokens if memory runs out",
                 stacklevel=2,
             )
