@@ -1,0 +1,93 @@
+"""What a chat template writes around messages, and how the text of environments is kept from spelling it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from envgym_trainers.models.turn_ends import special_tokens
+
+__all__ = ["Structure"]
+
+_BEFORE, _HERE, _AFTER = (f"\u2063{word}\u2063" for word in ("before", "here", "after"))
+_TAG = re.compile(r"</?[A-Za-z][\w-]*>|<\|[^|<>]+\|>|\[/?[A-Z][A-Z_]*\]")
+"""Tags as chat templates write them: ``</tool_response>``, ``<|tool|>``, ``[/INST]``."""
+
+
+class Structure:
+    """Special tokens, and the tags and role headers around messages: ``</tool_response>``, ``### User:``.
+
+    In many templates these are ordinary text, which a tool's answer could spell: it would close itself and open a
+    message of the user's. They are found in what the template writes between the messages of a probe. Headers that
+    are a plain word, such as the role after ``<|im_start|>``, are left: their special token cannot be spelt.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        specials = special_tokens(tokenizer)
+        tags, headers = set(specials), set[str]()
+        for text in _between(tokenizer):
+            for found in _any_of(specials).split(text) if specials else [text]:
+                tags.update(_TAG.findall(found))
+                headers.update(_headers(found))
+        # One that its broken form still spells cannot be broken; special tokens are quoted besides.
+        breakable = [tag for tag in tags if tag not in _broken_tag(tag)]
+        self._tags = _any_of(breakable)
+        self._headers = re.compile("|".join(sorted(headers)) or r"(?!)", re.MULTILINE)
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Structure:
+        """Return the structure of a tokenizer's template; it is made once."""
+        return _made(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+
+    def broken(self, text: str) -> str:
+        """Return ``text`` with a space inside everything that it must not spell; the rest is as it was."""
+        text = self._headers.sub(lambda found: f"{found[0][:-1]} {found[0][-1]}", text)
+        while (changed := self._tags.sub(lambda found: _broken_tag(found[0]), text)) != text:
+            text = changed
+        return text
+
+
+@functools.lru_cache(maxsize=4)
+def _made(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> Structure:
+    return Structure(tokenizer)
+
+
+def _between(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Yield what the template writes before and after a message of each role, next to other messages."""
+    user, system, said = ({"role": role, "content": _BEFORE} for role in ("user", "system", "assistant"))
+    for role in ("user", "assistant", "tool"):
+        for start in ([user], [system], [user, said]):
+            turns = [*start, {"role": role, "content": _HERE}, {"role": "user", "content": _AFTER}]
+            for shown in (turns, turns[:-1]):
+                try:
+                    text = str(tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=True))
+                except (TemplateError, ValueError, TypeError):  # it has no such role, or not in this place
+                    continue
+                before, _, after = text.partition(_HERE)
+                yield before.rpartition(_BEFORE)[2]
+                yield after.partition(_AFTER)[0]
+
+
+def _headers(text: str) -> Iterator[str]:
+    """Yield patterns of the lines of ``text`` that are more than a word, such as ``User:``.
+
+    At the start of a line where the template starts a line with them, anywhere otherwise.
+    """
+    for line in text.split("\n"):
+        header = _TAG.sub("", line).strip()
+        if len(header) > 1 and re.search(r"\w", header) and not re.fullmatch(r"[\w\s]+", header):
+            inside = line.startswith(" ") and line == text.split("\n")[0]
+            yield ("" if inside else r"^[ \t]*") + re.escape(header)
+
+
+def _broken_tag(tag: str) -> str:
+    return f"{tag[0]} {tag[1:]}" if len(tag) > 1 else tag
+
+
+def _any_of(texts: list[str]) -> re.Pattern[str]:
+    longest = sorted(filter(None, texts), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest)) or r"(?!)")
