@@ -23,8 +23,8 @@ class Conversation:
     history (drops earlier reasoning, say), the whole prompt is rendered anew and the turn is marked ``fork``;
     completions that it left as they were keep the ids that were sampled.
 
-    No message makes a special token, whatever it spells: the special ids of a prompt are those of the template, and
-    those that the policy sampled as such. The text of environments cannot spell the tags around messages either.
+    No message makes a special token, whatever it spells: the special ids of a prompt are those of the template,
+    and those that the policy sampled as such. Nor can the text of environments spell the tags around messages.
 
     If the template ignores tools, the system message describes them.
     """
@@ -91,8 +91,8 @@ class Conversation:
     def _anew(self, text: str) -> list[int]:
         """Return the ids of a conversation rendered as ``text``, those that were sampled as they were."""
         history = list(self._history)
-        for number, (place, _) in enumerate(self._completions):
-            framed = self._quoting.frame(history[place]["content"], number)
+        for index, (place, _) in enumerate(self._completions):
+            framed = self._quoting.frame(history[place]["content"], index)
             history[place] = {**history[place], "content": framed}
         marked = self._render(history, self._tools)
         # Where the marks change what the template does, nothing tells which text is whose.
@@ -100,8 +100,9 @@ class Conversation:
             return self._quoting.encode(text)
         ids: list[int] = []
         for piece, number in self._quoting.pieces(marked):
-            same = number is not None and piece == self._history[self._completions[number][0]]["content"]
-            ids += self._completions[number][1] if same and number is not None else self._quoting.encode(piece)
+            place, sampled = (-1, []) if number is None else self._completions[number]
+            same = place >= 0 and piece == self._history[place]["content"]
+            ids += sampled if same else self._quoting.encode(piece)
         return ids
 
     def _decode(self, ids: Sequence[int]) -> str:

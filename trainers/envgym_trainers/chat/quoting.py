@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from envgym_trainers.models.turn_ends import special_tokens
+from envgym_trainers.models.turn_ends import special_ids
 
 __all__ = ["Quoting"]
 
@@ -29,13 +29,12 @@ class Quoting:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        specials = special_tokens(tokenizer)
-        self._ids = {text: int(tokenizer.convert_tokens_to_ids(text)) for text in specials}
+        self._ids = special_ids(tokenizer)
         self._added = {str(token): token for token in tokenizer.added_tokens_decoder.values()}
-        self._quoted = [*specials, _OPEN, _CLOSE, _START, _BODY, _END]
+        self._quoted = [*self._ids, _OPEN, _CLOSE, _START, _BODY, _END]
         self._number = {text: number for number, text in enumerate(self._quoted)}
         self._find = _any_of(self._quoted)
-        self._find_special = _any_of(specials)
+        self._find_special = _any_of([*self._ids])
         self.special_ids = frozenset(self._ids.values())
 
     @classmethod

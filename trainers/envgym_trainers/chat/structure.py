@@ -59,8 +59,8 @@ def _made(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> Struc
 def _between(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """Yield what the template writes before and after a message of each role, next to other messages."""
     user, system, said = ({"role": role, "content": _BEFORE} for role in ("user", "system", "assistant"))
-    for role in ("user", "assistant", "tool"):
-        for start in ([user], [system], [user, said]):
+    for role in ("system", "user", "assistant", "tool"):
+        for start in ([], [user], [system], [user, said]):
             turns = [*start, {"role": role, "content": _HERE}, {"role": "user", "content": _AFTER}]
             for shown in (turns, turns[:-1]):
                 try:
@@ -68,19 +68,20 @@ def _between(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
                 except (TemplateError, ValueError, TypeError):  # it has no such role, or not in this place
                     continue
                 before, _, after = text.partition(_HERE)
-                yield before.rpartition(_BEFORE)[2]
+                # Before the first message stands what is no structure: a default system message, the date.
+                yield before.rpartition(_BEFORE)[2] if start else before.rpartition("\n")[2]
                 yield after.partition(_AFTER)[0]
 
 
 def _headers(text: str) -> Iterator[str]:
     """Yield patterns of the lines of ``text`` that are more than a word, such as ``User:``.
 
-    At the start of a line where the template starts a line with them, anywhere otherwise.
+    They are matched at the start of a line, except those that the template writes after a message on its line.
     """
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n")):
         header = _TAG.sub("", line).strip()
         if len(header) > 1 and re.search(r"\w", header) and not re.fullmatch(r"[\w\s]+", header):
-            inside = line.startswith(" ") and line == text.split("\n")[0]
+            inside = number == 0 and line.startswith(" ")
             yield ("" if inside else r"^[ \t]*") + re.escape(header)
 
 

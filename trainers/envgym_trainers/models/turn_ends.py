@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from envgym.errors import UserError
 
-__all__ = ["special_tokens", "turn_ends"]
+__all__ = ["special_ids", "special_tokens", "turn_ends"]
 
 _MARKER = "\u2063content\u2063"
 
@@ -27,9 +27,9 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": _MARKER}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     closing: list[int] = tokenizer.encode(text.partition(_MARKER)[2], add_special_tokens=False)
-    special = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(tokenizer)}
+    special = special_ids(tokenizer).values()
     own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    declared = [] if model is None else _declared(model, special | set(tokenizer.added_tokens_decoder))
+    declared = [] if model is None else _declared(model, {*special, *tokenizer.added_tokens_decoder})
     known = set(tokenizer.get_vocab().values())
     first = [i for i in closing if i in special][:1]
     ends = tuple(dict.fromkeys(i for i in (*first, *own, *declared) if i in known))
@@ -42,7 +42,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
 
 
 def _declared(model: PreTrainedModel, added: Container[int]) -> Iterator[int]:
-    """Yield the ids that a model declares: every one of its generation configuration, the others if in ``added``."""
+    """Yield the ids that a model declares; outside its generation configuration only those in ``added``."""
     generation: Any = getattr(model, "generation_config", None)
     written = generation is not None and not generation._from_model_config
     for holder in (generation, model.config, model.config.get_text_config()):
@@ -56,3 +56,9 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return every token that text must not spell: the named ones and those only marked special."""
     marked = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return sorted({*tokenizer.all_special_tokens, *marked})
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the id of every special token by its text; a name without a token of its own has none."""
+    vocabulary = tokenizer.get_vocab()
+    return {text: vocabulary[text] for text in special_tokens(tokenizer) if text in vocabulary}

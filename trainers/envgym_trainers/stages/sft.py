@@ -58,7 +58,9 @@ def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
     stops = language_model.stop_ids
     for turn in trajectory.turns:
         prompt_ids, fork = conversation.prompt(turn.messages)
-        said = "".join([turn.action.content, *(json.dumps(c.arguments, ensure_ascii=False) for c in turn.action.tool_calls)])
+        said = "".join(
+            [turn.action.content, *(json.dumps(c.arguments, ensure_ascii=False) for c in turn.action.tool_calls)]
+        )
         ids = [*conversation.encode(writer.render(turn.action), words=said), stops[0]]
         conversation.sampled(ids, stops)
         turn.tokens = TurnTokens(
