@@ -19,10 +19,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from envgym.errors import UserError
 from envgym_trainers.batch import Sample, collate
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.interface import Sampled
 from envgym_trainers.learner.logprobs import token_logprobs
+from envgym_trainers.models.head import has_plain_head
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.models.tiny import make_tokenizer
@@ -128,6 +130,18 @@ async def test_a_row_without_a_token_never_wins(loaded: LanguageModel) -> None:
     assert head.weight.grad is not None
     assert torch.count_nonzero(head.weight.grad[310:]) == 0
     assert torch.count_nonzero(head.weight.grad[:260]) > 0
+
+
+def test_a_plain_head_stays_plain(loaded: LanguageModel) -> None:
+    """The trainer need not run such a model whole, which would keep all logits."""
+    assert has_plain_head(loaded.model) == isinstance(loaded.model, LlamaForCausalLM)
+
+
+def test_a_token_beyond_the_model_is_refused_however_few_there_are(tmp_path: Path) -> None:
+    small = LlamaForCausalLM(LlamaConfig(**{**_SIZES, "vocab_size": 305}))
+    LanguageModel(model=small, tokenizer=_with_holes(), context=64).save(tmp_path)
+    with pytest.raises(UserError, match="its tokenizer has 310 tokens, the model 305"):
+        load_model(ModelConfig(path=str(tmp_path), context=64))
 
 
 def test_saving_keeps_every_row(loaded: LanguageModel, tmp_path: Path) -> None:

@@ -33,9 +33,7 @@ class Structure:
             for found in _any_of(specials).split(text) if specials else [text]:
                 tags.update(_TAG.findall(found))
                 headers.update(_headers(found))
-        # One that its broken form still spells cannot be broken; special tokens are quoted besides.
-        breakable = [tag for tag in tags if tag not in _broken_tag(tag)]
-        self._tags = _any_of(breakable)
+        self._tags = _any_of([*tags])
         self._headers = re.compile("|".join(sorted(headers)) or r"(?!)", re.MULTILINE)
 
     @classmethod
@@ -46,9 +44,8 @@ class Structure:
     def broken(self, text: str) -> str:
         """Return ``text`` with a space inside everything that it must not spell; the rest is as it was."""
         text = self._headers.sub(lambda found: f"{found[0][:-1]} {found[0][-1]}", text)
-        while (changed := self._tags.sub(lambda found: _broken_tag(found[0]), text)) != text:
-            text = changed
-        return text
+        # A special token of one character cannot be broken; such text is quoted besides.
+        return self._tags.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
 @functools.lru_cache(maxsize=4)
@@ -83,10 +80,6 @@ def _headers(text: str) -> Iterator[str]:
         if len(header) > 1 and re.search(r"\w", header) and not re.fullmatch(r"[\w\s]+", header):
             inside = number == 0 and line.startswith(" ")
             yield ("" if inside else r"^[ \t]*") + re.escape(header)
-
-
-def _broken_tag(tag: str) -> str:
-    return f"{tag[0]} {tag[1:]}" if len(tag) > 1 else tag
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str]:
