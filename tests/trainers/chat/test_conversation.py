@@ -76,12 +76,16 @@ def _play(
     return ids, forks
 
 
+_HARMLESS = st.text(max_size=20).filter(lambda text: "<|" not in text)
+"""Hypothesis knows the constants of the code, special tokens included; what becomes of them is tested elsewhere."""
+
+
 @pytest.mark.parametrize("name", _TOKENIZERS)
 @given(
     st.lists(
         st.tuples(
-            st.lists(st.tuples(st.sampled_from(["user", "tool"]), st.text(max_size=20)), min_size=1, max_size=2),
-            st.text(max_size=20),
+            st.lists(st.tuples(st.sampled_from(["user", "tool"]), _HARMLESS), min_size=1, max_size=2),
+            _HARMLESS,
         ),
         min_size=1,
         max_size=4,
