@@ -83,8 +83,10 @@ def load_model(config: ModelConfig) -> LanguageModel:
     if not tokenizer.chat_template:
         raise UserError(f"model {config.path!r} has no chat template; use a chat model")
     embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > (known := embeddings.weight.shape[0]):
-        raise UserError(f"model {config.path!r}: its tokenizer has {len(tokenizer)} tokens, the model {known}")
+    # Numbers may be left out between added tokens, so that there are more ids than tokens.
+    tokens = 1 + max(tokenizer.get_vocab().values())
+    if tokens > (known := embeddings.weight.shape[0]):
+        raise UserError(f"model {config.path!r}: its tokenizer has {tokens} tokens, the model {known}")
     if file:
         _make_trainable(model)
     place(model, config.device, config.dtype)

@@ -1,28 +1,25 @@
-"""Tokens that shape a conversation: those that end a turn, and the text that messages must not spell."""
+"""Special tokens of a tokenizer: those that end a turn, and all that text must not spell."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from envgym.errors import UserError
 
-__all__ = ["special_tokens", "structure", "turn_ends"]
+__all__ = ["special_ids", "special_tokens", "turn_ends"]
 
 _MARKER = "\u2063content\u2063"
-_TAG = re.compile(r"</?[A-Za-z][\w-]*>|<\|[^|<>]+\|>|\[/?[A-Z][A-Z_]*\]")
-"""Tags as chat templates write them: ``</tool_response>``, ``<|tool|>``, ``[/INST]``."""
 
 
 def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> tuple[int, ...]:
     """Return the ids that end a turn: the template's own after an assistant, then every one that is declared.
 
-    Tokenizer, model and generation configuration may each declare some. An id that is an ordinary word of the
-    vocabulary is left out: configurations of unrelated models are full of default numbers.
+    Tokenizer, model and generation configuration may each declare some. Ids that the tokenizer does not have are
+    left out, as they are never sampled. What a model's configuration declares is left out where it is an ordinary
+    word, because configurations made in code are full of another model's numbers.
 
     Raises:
         UserError: there is none, so that no turn would end.
@@ -30,11 +27,12 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": _MARKER}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     closing: list[int] = tokenizer.encode(text.partition(_MARKER)[2], add_special_tokens=False)
-    special = {tokenizer.convert_tokens_to_ids(token) for token in special_tokens(tokenizer)}
-    added = special | set(tokenizer.added_tokens_decoder)
+    special = special_ids(tokenizer).values()
     own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    declared = [] if model is None else [i for i in _declared(model) if i in added]
-    ends = tuple(dict.fromkeys([*(i for i in closing[:1] if i in special), *own, *declared]))
+    declared = [] if model is None else _declared(model, {*special, *tokenizer.added_tokens_decoder})
+    known = set(tokenizer.get_vocab().values())
+    first = [i for i in closing if i in special][:1]
+    ends = tuple(dict.fromkeys(i for i in (*first, *own, *declared) if i in known))
     if not ends:
         raise UserError(
             "the tokenizer has no token that ends a turn: it needs an eos_token, or a chat template that closes "
@@ -43,10 +41,15 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
     return ends
 
 
-def _declared(model: PreTrainedModel) -> Iterator[int]:
-    for holder in (getattr(model, "generation_config", None), model.config, model.config.get_text_config()):
+def _declared(model: PreTrainedModel, added: Container[int]) -> Iterator[int]:
+    """Yield the ids that a model declares; outside its generation configuration only those in ``added``."""
+    generation: Any = getattr(model, "generation_config", None)
+    written = generation is not None and not generation._from_model_config
+    for holder in (generation, model.config, model.config.get_text_config()):
         ids: Any = getattr(holder, "eos_token_id", None)
-        yield from ids if isinstance(ids, list | tuple) else [] if ids is None else [ids]
+        for i in ids if isinstance(ids, list | tuple) else [] if ids is None else [ids]:
+            if i in added or (holder is generation and written):
+                yield int(i)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -55,18 +58,7 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return sorted({*tokenizer.all_special_tokens, *marked})
 
 
-def structure(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return what the text of environments must not spell: special tokens, and the tags around messages.
-
-    In many templates the tags around a tool's answer are ordinary text, which a tool's answer could close.
-    """
-    found = set(special_tokens(tokenizer))
-    for role in ("system", "user", "tool"):
-        for start in ([], [{"role": "user", "content": "hi"}], [{"role": "system", "content": "hi"}]):
-            turns = [*start, {"role": role, "content": _MARKER}]
-            try:
-                text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            except (TemplateError, ValueError, TypeError):  # the template has no such role, or not in this place
-                continue
-            found |= set(_TAG.findall(text.replace(_MARKER, " ")))
-    return sorted(found)
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the id of every special token by its text; a name without a token of its own has none."""
+    vocabulary = tokenizer.get_vocab()
+    return {text: vocabulary[text] for text in special_tokens(tokenizer) if text in vocabulary}

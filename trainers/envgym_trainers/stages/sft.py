@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import random
 import time
 from collections.abc import Sequence
@@ -57,7 +58,10 @@ def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
     stops = language_model.stop_ids
     for turn in trajectory.turns:
         prompt_ids, fork = conversation.prompt(turn.messages)
-        ids = [*conversation.encode(writer.render(turn.action)), stops[0]]
+        said = "".join(
+            [turn.action.content, *(json.dumps(c.arguments, ensure_ascii=False) for c in turn.action.tool_calls)]
+        )
+        ids = [*conversation.encode(writer.render(turn.action), words=said), stops[0]]
         conversation.sampled(ids, stops)
         turn.tokens = TurnTokens(
             prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
