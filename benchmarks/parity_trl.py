@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS, GROUPS, MEMBERS, PROMPT, COMPLETION = 20, 2, 4, 12, 20
-RATE = 1e-3
+RATE = 1e-4
 LOSSES = ("grpo", "dapo")
 LIMIT = 1e-6
 
@@ -181,6 +181,8 @@ def main() -> None:
     if options.arm:
         train_trl(*place, at_once=8 if options.arm == "trl" else 4)
         return
+    from safetensors.numpy import load_file
+
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         start = str(Path(folder) / "start")
@@ -198,12 +200,16 @@ def main() -> None:
                 rows[f"{loss} {dtype}"] = {
                     "envgym_trl": gap(found["envgym"], found["trl"]),
                     "trl_trl_split": gap(found["trl"], found["trl-split"]),
+                    "moved": gap(found["trl"], load_file(Path(start) / "model.safetensors")),
                 }
     if options.json:
         print(json.dumps(rows))
     else:
         for name, row in rows.items():
-            print(f"{name}: envgym - TRL {row['envgym_trl']:.1e}, TRL - TRL in halves {row['trl_trl_split']:.1e}")
+            print(
+                f"{name}: envgym - TRL {row['envgym_trl']:.1e}, TRL - TRL in halves {row['trl_trl_split']:.1e}, "
+                f"largest move {row['moved']:.1e}"
+            )
     sys.exit(any(row["envgym_trl"] >= LIMIT for name, row in rows.items() if "float64" in name))
 
 

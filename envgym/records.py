@@ -306,7 +306,7 @@ def problem_key(task: Task) -> str:
     Without ``Task.problem`` it comes from the prompt, system messages left out, where case, space and punctuation
     do not count.
     """
-    asked = task.problem or json.dumps([_words(m.content) for m in task.messages if m.role != "system"])
+    asked = task.problem or json.dumps([(m.role, _words(m.content)) for m in task.messages if m.role != "system"])
     return hashlib.sha256(asked.encode()).hexdigest()
 
 

@@ -130,6 +130,7 @@ def _record(scores: EnvScores) -> dict[str, Any]:
         "parts": {name: scores.interval(part).as_dict() for name, part in scores.parts.items()},
         "problems": len(scores.rewards),
         "episodes": scores.episodes,
+        "failed_episodes": scores.failed,
         "ended": scores.ended,
         "turns_mean": scores.turns / max(1, scores.episodes),
         "sampled_tokens": scores.tokens,

@@ -29,6 +29,8 @@ _TAIL = 0.025
 _TAIL_PAIRED = 0.02
 """Smaller than ``_TAIL``, with which Newcombe's interval covers 0.926 of cases near 0 before and near 1 after."""
 _BISECTIONS = 50
+_QUANTILES = (0.0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447)
+"""97.5% quantiles of Student's t with 1 to 6 degrees of freedom, where the expansion does not hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +166,9 @@ def _last(holds: Callable[[float], bool]) -> float:
 
 
 def _student_quantile(freedom: int) -> float:
-    """Return the 97.5% quantile of Student's t: Cornish and Fisher's expansion, within 0.001 from 5 degrees on."""
+    """Return the 97.5% quantile of Student's t: Cornish and Fisher's expansion, within 0.001 from 7 degrees on."""
+    if freedom < len(_QUANTILES):
+        return _QUANTILES[freedom]
     z = NormalDist().inv_cdf(1 - _TAIL)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -133,8 +133,9 @@ class CodeSandbox(ChatEnv):
         return [_say("run_tests", code), _say("submit", code)]
 
     def novice(self, task: Task) -> Sequence[Message]:
-        """Return a submission without a test, and without the last operation of the solution."""
-        return [_say("submit", without_last_operation(read_suite(task.reference).solution))]
+        """Return a submission without the last operation of the solution, in spite of what its test says."""
+        code = without_last_operation(read_suite(task.reference).solution)
+        return [_say("run_tests", code), _say("submit", code)]
 
     # The sandbox's own deadlines end every run long before the tool's, which would break the sandbox.
     @tool(concurrent=False, timeout=_TOOL_SECONDS)

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import itertools
 import random
+import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any, ClassVar, Literal, Self
 
 import pydantic
@@ -46,6 +46,7 @@ FamilyName = Literal[
     "arithmetic", "word_problems", "linear_equations", "fractions", "modular", "sequences", "combinatorics"
 ]
 _ERROR_CHARS = 400
+_FIRST_NUMBER = re.compile(r"\d+")
 _MAX_DRAWS = 1000
 _SYSTEM = Message(role="system", content="Solve the problem. Put the result in <answer></answer>.")
 
@@ -147,13 +148,12 @@ class MathProblems(ChatEnv):
         return script(calls, str(reference["answer"]))
 
     def novice(self, task: Task) -> Sequence[Message]:
-        """Return a guess instead of a calculation: a number near the answer."""
-        answer = str(reference_of(task)["answer"])
-        error = derive_rng("novice", task.id).choice([-10, -2, -1, 1, 2, 10])
-        try:
-            return script([], str(Fraction(answer) + error))
-        except ValueError:  # the answer is no number
-            return script([], str(error))
+        """Return half of the work: the first number of the calculation, as if it were the result."""
+        reference = reference_of(task)
+        half = _FIRST_NUMBER.search(str(reference.get("expression") or task.messages[-1].content))
+        guess = half[0] if half else "0"
+        calls = [call("calculator", expression=guess)] if "calculator" in self.tools else []
+        return script(calls, f"-{guess}" if guess == str(reference["answer"]) else guess)
 
     async def score(self, trajectory: Trajectory) -> Score:
         """Return 1 for the right answer; a wrong one earns at most ``format_weight``."""

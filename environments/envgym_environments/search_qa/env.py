@@ -84,11 +84,11 @@ class SearchQA(ChatEnv):
         return script(searches, "; ".join(golds) if all_of else golds[0])
 
     def novice(self, task: Task) -> Sequence[Message]:
-        """Return one search too few, and the last entity on the way for an answer; a guess without a known way."""
+        """Return the searches, and then one step too few: the last entity looked up, not what is said of it."""
         path = reference_of(task).get("path")
         if not isinstance(path, list) or not path:
             return script([], "nobody")
-        return script([call("search", query=entity) for entity in path[:-1]], str(path[-1]))
+        return script([call("search", query=entity) for entity in path], str(path[-1]))
 
     async def score(self, trajectory: Trajectory) -> Score:
         """Return 1 for a right answer; ``f1_weight`` and ``format_weight`` move shares to other components.

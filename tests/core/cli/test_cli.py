@@ -101,7 +101,7 @@ def test_eval(run: Run) -> None:
         "eval", "--env", f"{SUMS},math_problems", "--policy", "gold", "--limit", "4", "--samples", "2", "--json"
     )
     assert result.code == 0
-    assert result.data.keys() == {"policy", "split", "seed", "environments"}
+    assert result.data.keys() == {"policy", "split", "seed", "temperature", "environments"}
     sums = result.data["environments"]["Adder"]
     assert result.data["environments"].keys() == {"Adder", "math_problems"}
     assert sums["reward"].keys() == sums["accuracy"].keys() == {"mean", "low", "high", "n"}
@@ -110,13 +110,14 @@ def test_eval(run: Run) -> None:
     assert sums["sampled_tokens"] == 0
     text = run("eval", "--env", SUMS, "--policy", "empty", "--limit", "2")
     assert text.out.splitlines() == [
-        "Adder: reward 0.000 [0.000, 0.658]  accuracy 0.000 [0.000, 0.658]  n 2  failed 0  turns 1.0",
-        "  right 0.000 [0.000, 0.658]  n 2",
+        "temperature 1, 1 episode per problem",
+        "Adder: reward 0.000 [0.000, 0.842]  accuracy 0.000 [0.000, 0.842]  n 2  turns 1.0",
+        "  right 0.000 [0.000, 0.842]  n 2",
     ]
     assert "evaluate 2/2 | reward 0.000 | ETA 0:00" in text.err
 
 
-def test_eval_counts_distinct_tasks_in_its_progress(run: Run) -> None:
+def test_eval_counts_distinct_problems_in_its_progress(run: Run) -> None:
     result = run("eval", "--env", SUMS, "--policy", "gold", "--set", "numbers=2", "--set", "size=50", "--json")
     assert result.data["environments"]["Adder"]["episodes"] <= 4
     done, total = re.findall(r"evaluate (\d+)/(\d+)", result.err)[-1]

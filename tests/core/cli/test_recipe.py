@@ -106,7 +106,7 @@ def test_settings_stand_beside_the_name_in_a_table_that_has_no_place_for_them(
     monkeypatch.syspath_prepend(tmp_path)
     tables = json.loads(run("named_stage:Named", "--objective", "grpo", "--json"))
     (table,) = (t for t in tables if t["path"] == "objective")
-    assert [key["name"] for key in table["keys"]][:2] == ["name", "clip_low"]
+    assert [key["name"] for key in table["keys"]][:2] == ["name", "importance_cap"]
     values = tomllib.loads(run("named_stage:Named", "--objective", "grpo", "--toml"))
     assert values["objective"] == {"name": "grpo"}
 

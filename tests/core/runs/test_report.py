@@ -106,13 +106,14 @@ def test_a_finished_run(folder: RunFolder) -> None:
 
 def test_rates_are_reported_apart(folder: RunFolder) -> None:
     row = {"after": INTERVAL, "parts": {"harm": {"before": NONE, "after": INTERVAL}}}
-    folder.write_summary({"environments": {"office": row}})
-    assert "<td>office</td><td>harm</td><td>-</td><td>0.500 [0.250, 0.750]</td>" in page(folder)
+    folder.write_summary({"decodings": {"greedy": 0.0}, "environments": {"office": {"greedy": row}}})
+    assert "<td>office</td><td>greedy</td><td>harm</td><td>-</td><td>0.500 [0.250, 0.750]</td>" in page(folder)
 
 
 def test_a_finished_run_that_measured_no_gain(folder: RunFolder) -> None:
     """A supervised stage measures only after."""
-    folder.write_summary({"environments": {"sums": {"after": INTERVAL}}})
+    row = {"greedy": {"after": INTERVAL}}
+    folder.write_summary({"decodings": {"greedy": 0.0}, "environments": {"sums": row}})
     assert "<td>-</td><td>0.500 [0.250, 0.750]</td><td>-</td>" in page(folder)
 
 
@@ -139,19 +140,37 @@ def test_the_best_and_the_worst_are_shown_and_none_twice(folder: RunFolder) -> N
 
 
 def test_the_table_by_hand() -> None:
+    """Both decodings, what did not complete, what was left out, and what to doubt."""
     assert summary_table(summary()).splitlines() == [
-        "held-out reward  before                after                 gain                  n",
-        "sums             0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
-        "empty            -                     -                     -                     0",
-        "overall          0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "held-out reward  decoding  before                after                 gain                  n  "
+        "not completed",
+        "sums             greedy    0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4  "
+        "before 25% failed: SandboxError, 25% cut: tokens",
+        "empty            greedy    -                     -                     -                     0",
+        "overall          greedy    0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "sums             sampled   0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "empty            sampled   -                     -                     -                     0",
+        "overall          sampled   0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
+        "greedy: temperature 0; sampled: temperature 0.7",
         "left out: code: <b>no sandbox</b>",
+        "warning: sums: something",
     ]
 
 
 def summary() -> dict[str, Any]:
     row = {"before": INTERVAL, "after": INTERVAL, "gain": INTERVAL}
+    ended = {
+        "before": {"completed": 2, "truncated: tokens": 1, "failed: SandboxError": 1},
+        "after": {"completed": 4},
+    }
+    empty = {"before": NONE, "after": NONE, "gain": NONE}
     return {
-        "environments": {"sums": row, "empty": {"before": NONE, "after": NONE, "gain": NONE}},
-        "overall": row,
+        "decodings": {"greedy": 0.0, "sampled": 0.7},
+        "environments": {
+            "sums": {"greedy": {**row, "ended": ended}, "sampled": row},
+            "empty": {"greedy": empty, "sampled": empty},
+        },
+        "overall": {"greedy": row, "sampled": row},
         "left_out": {"code": "<b>no sandbox</b>"},
+        "warnings": ["sums: something"],
     }

@@ -142,6 +142,7 @@ def write_summary(
             "model": recipe.model.path,
             "steps": steps,
             "ended": ended,
+            "best": read_json(best) if (best := folder.checkpoints / "best" / "best.json").is_file() else None,
             "seconds": {"training": round(seconds, 1)},
             "tokens": {
                 "sampled_in_training": int(sum(row.get("sampled_tokens", 0) for row in rows)),

@@ -23,7 +23,7 @@ from envgym_trainers.objectives.base import objectives
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
 from envgym_trainers.stages.groups import GroupSource, StepGroups
-from envgym_trainers.stages.measurement import measure, overall, write_summary
+from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 from envgym_trainers.stages.warnings import no_signal
@@ -132,7 +132,7 @@ class _Run:
                 await self._train(setup, source, learner, stop)
                 if not self._finished:
                     return None
-                after = await measure(setup, self._folder, "after", self._reporter)
+                after = await self._evaluate(setup, "after")
                 return write_summary(
                     self._folder,
                     setup,
@@ -184,11 +184,13 @@ class _Run:
                 "completion_tokens_mean": tokens / max(1, work.completions - earlier.completions),
             }
             self._record(collected, metrics, timing)
-            if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
-                await asyncio.to_thread(self._save, setup, source, learner)
+            # Before the checkpoint: a run that is killed in between measures this step again.
             every = self._recipe.evaluate.every
             if every and self._step % every == 0 and not self._finished:
-                await self._evaluate(setup)
+                await self._evaluate(setup, f"step-{self._step:06d}")
+                self._reporter.begin("step", self._recipe.steps, self._step)
+            if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
+                await asyncio.to_thread(self._save, setup, source, learner)
         self._reporter.end()
         if self._finished and self._step < self._recipe.steps:
             self._reporter.say(f"training ended at step {self._step}: {self._ended}")
@@ -197,13 +199,13 @@ class _Run:
                 f"stopped after step {self._step}; resume with: envgym train --resume {self._folder.path}"
             )
 
-    async def _evaluate(self, setup: TrainingSetup) -> None:
-        """Measure in the middle of training, and keep the weights if they are the best so far."""
-        when = f"step-{self._step:06d}"
+    async def _evaluate(self, setup: TrainingSetup, when: str) -> Scores:
+        """Measure; where the recipe measures in training, keep the weights if they are the best so far."""
         scores = await measure(setup, self._folder, when, self._reporter)
-        if keep_best(self._folder, self._step, overall(scores["greedy"]), setup.language_model):
+        reward = overall(scores["greedy"])
+        if self._recipe.evaluate.every and keep_best(self._folder, self._step, reward, setup.language_model):
             self._reporter.say(f"best so far, kept in {self._folder.checkpoints / 'best'}")
-        self._reporter.begin("step", self._recipe.steps, self._step)
+        return scores
 
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self._folder.append_trajectories(self._step, collected.trajectories)
