@@ -30,7 +30,13 @@ class Letter(ChatEnv):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return [
-            Task(id=f"{split}-{i}", split=split, messages=(Message(role="user", content="?"),)) for i in range(30)
+            Task(
+                id=f"{split}-{i}",
+                problem=f"{split} {i}",
+                split=split,
+                messages=(Message(role="user", content="?"),),
+            )
+            for i in range(30)
         ]
 
     def score(self, trajectory: Trajectory) -> Score:
@@ -44,7 +50,10 @@ class Deaf(Letter):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         tasks = super().tasks(split)
-        return [Task(id=t.id, split=split, messages=t.messages, reference=i) for i, t in enumerate(tasks)]
+        return [
+            Task(id=t.id, problem=t.problem, split=split, messages=t.messages, reference=i)
+            for i, t in enumerate(tasks)
+        ]
 
     def score(self, trajectory: Trajectory) -> Score:
         if not trajectory.task.id.endswith(f"-{trajectory.task.reference}"):

@@ -30,7 +30,10 @@ class Third(ChatEnv):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         message = Message(role="user", content="say")
-        return [Task(id=f"{split}-{i}", split=split, messages=(message,), reference=i) for i in range(20)]
+        return [
+            Task(id=f"{split}-{i}", problem=f"{split} {i}", split=split, messages=(message,), reference=i)
+            for i in range(20)
+        ]
 
     def score(self, trajectory: Trajectory) -> Score:
         first = ord(trajectory.final_text[:1] or "~")

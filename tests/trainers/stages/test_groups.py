@@ -29,8 +29,7 @@ class ScriptedCollector:
         self.played: Counter[str] = Counter()
 
     def tasks(self, label: str, split: Split) -> Sequence[Task]:
-        assert split == "train"
-        return _TASKS
+        return _TASKS if split == "train" else []
 
     async def group(self, label: str, task: Task, size: int, step: int) -> Group:
         script = self.scripts[label]

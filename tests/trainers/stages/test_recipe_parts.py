@@ -34,7 +34,13 @@ class Say(ChatEnv):
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return [
-            Task(id=f"{split}-{i}", split=split, messages=(Message(role="user", content="say"),)) for i in range(8)
+            Task(
+                id=f"{split}-{i}",
+                problem=f"{split} {i}",
+                split=split,
+                messages=(Message(role="user", content="say"),),
+            )
+            for i in range(8)
         ]
 
     @tool

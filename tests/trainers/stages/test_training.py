@@ -30,6 +30,7 @@ class Letter(ChatEnv):
         return [
             Task(
                 id=f"{split}-{i}",
+                problem=f"{split} {i}",
                 split=split,
                 messages=(Message(role="user", content="a" if i % 2 else "?"),),
             )

@@ -143,8 +143,10 @@ class SamplingLoop:
         """Drain the queue, blocking only if there is nothing to run; return false to stop."""
         if self.settled is not None and self._active and self._steps < _ROUND:
             return not self._closing
-        if not self._active and not self._waiting and not self._take(self._inbox.get()):
-            return False
+        # Until there is a request: what else comes, such as a row to free, says nothing of who has asked.
+        while not self._active and not self._waiting:
+            if not self._take(self._inbox.get()):
+                return False
         if self.settled is not None:
             self._settle(self.settled)
         while not self._inbox.empty():
@@ -170,9 +172,7 @@ class SamplingLoop:
     def _settle(self, settled: Settled) -> None:
         """Wait until every episode has asked, so that what is in the queue then depends on no timing."""
         self._steps = 0
-        request = next(iter((*self._active.values(), *self._waiting)), None)
-        if request is None:  # an errand came alone
-            return
+        request = next(iter((*self._active.values(), *self._waiting)))
         waiting: Future[bool] = Future()
 
         def begin() -> None:
