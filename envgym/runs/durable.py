@@ -50,17 +50,23 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a ``UserError`` that says what can be done."""
+    """Turn an error of the operating system into a ``UserError`` that says how to go on with the run, if any."""
     try:
         yield
     except OSError as error:
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(path.parent).free / 2**20
+            free = shutil.disk_usage(_existing(path)).free / 2**20
+            run = next((folder for folder in path.parents if (folder / "recipe.toml").is_file()), None)
+            again = f"continue with envgym train --resume {run}" if run else "try again"
             raise UserError(
                 f"{path} could not be written: {error.strerror or error} ({free:,.1f} MiB free there). What was "
-                "written before is intact: make room, then continue with envgym train --resume FOLDER"
+                f"written before is intact: make room, then {again}"
             ) from error
         raise
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _sync_folder(folder: Path) -> None:
