@@ -10,7 +10,7 @@ from pathlib import Path
 
 from envgym.errors import UserError
 
-__all__ = ["explain_full_disk", "replace_durably", "sync_tree", "write_atomic"]
+__all__ = ["explain_full_disk", "replace_durably", "sync_folder", "sync_tree", "write_atomic"]
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -35,7 +35,7 @@ def write_atomic(path: Path, text: str) -> None:
 def replace_durably(draft: Path, final: Path) -> None:
     """Give a file or folder that is on disk its final name, and put the name on disk, too."""
     draft.replace(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def sync_tree(folder: Path) -> None:
@@ -45,7 +45,7 @@ def sync_tree(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
-        _sync_folder(path)
+        sync_folder(path)
 
 
 @contextlib.contextmanager
@@ -69,7 +69,8 @@ def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put the names of the files in ``folder`` on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -97,7 +97,7 @@ def small_disk(tmp_path: Path) -> Callable[[int], AbstractContextManager[Path]]:
 
     @contextlib.contextmanager
     def full(size: int) -> Iterator[Path]:
-        place = tmp_path / "disk"
+        place = tmp_path / f"disk-{size}"
         place.mkdir()
         if os.geteuid() == 0:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)

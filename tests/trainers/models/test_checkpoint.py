@@ -48,6 +48,20 @@ def test_the_newest_two_are_kept(save: Callable[..., None], tmp_path: Path) -> N
     assert checkpoint.state() == {"step": 1_000_000}
 
 
+def test_a_checkpoint_is_on_disk_before_it_has_its_name(
+    save: Callable[..., None], tmp_path: Path, disk_calls: list[tuple[str, str]]
+) -> None:
+    """Files and folders first, then the name, then the folder that holds the name."""
+    save(1)
+    final = tmp_path / "step-000001"
+    named = disk_calls.index(("rename", str(final)))
+    synced = {path for call, path in disk_calls[:named] if call == "sync"}
+    expected = [final, *final.rglob("*")]
+    assert len(expected) > 6
+    assert {str(path).replace("step-000001", "step-000001.draft") for path in expected} <= synced
+    assert ("sync", str(tmp_path)) in disk_calls[named:]
+
+
 def test_a_draft_left_by_a_kill_is_ignored_and_then_removed(save: Callable[..., None], tmp_path: Path) -> None:
     save(1)
     draft = tmp_path / "step-000002.draft"

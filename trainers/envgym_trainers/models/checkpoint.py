@@ -169,11 +169,14 @@ def _draft_of(final: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Find the operating system's error behind those by which torch and safetensors report a failed write."""
+    """Find the operating system's error behind those by which libraries report a failed write."""
     with explain_full_disk(path):
         try:
             yield
-        except (RuntimeError, SafetensorError) as error:
+        except Exception as error:
+            # torch raises the first, safetensors the second, and tokenizers a bare exception.
+            if not isinstance(error, RuntimeError | SafetensorError) and type(error) is not Exception:
+                raise
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__context__
