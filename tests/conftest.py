@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +57,22 @@ def judge_server() -> Iterator[JudgeServer]:
         finally:
             listener.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Every ``fsync`` with its path, and every rename with its new one, in order."""
+    made: list[tuple[str, str]] = []
+    sync, rename = os.fsync, Path.replace
+
+    def fsync(number: int) -> None:
+        made.append(("sync", str(Path(f"/proc/self/fd/{number}").readlink())))
+        sync(number)
+
+    def replace(path: Path, target: Path) -> Path:
+        made.append(("rename", str(target)))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    return made

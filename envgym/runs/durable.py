@@ -10,7 +10,7 @@ from pathlib import Path
 
 from envgym.errors import UserError
 
-__all__ = ["explain_full_disk", "replace_durably", "sync_tree", "write_atomic"]
+__all__ = ["explain_full_disk", "replace_durably", "sync_folder", "sync_tree", "write_atomic"]
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -35,7 +35,7 @@ def write_atomic(path: Path, text: str) -> None:
 def replace_durably(draft: Path, final: Path) -> None:
     """Give a file or folder that is on disk its final name, and put the name on disk, too."""
     draft.replace(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def sync_tree(folder: Path) -> None:
@@ -45,25 +45,32 @@ def sync_tree(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
-        _sync_folder(path)
+        sync_folder(path)
 
 
 @contextlib.contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a ``UserError`` that says what can be done."""
+    """Turn an error of the operating system into a ``UserError`` that says how to go on with the run, if any."""
     try:
         yield
     except OSError as error:
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(path.parent).free / 2**20
+            free = shutil.disk_usage(_existing(path)).free / 2**20
+            run = next((folder for folder in path.parents if (folder / "recipe.toml").is_file()), None)
+            again = f"continue with envgym train --resume {run}" if run else "try again"
             raise UserError(
                 f"{path} could not be written: {error.strerror or error} ({free:,.1f} MiB free there). What was "
-                "written before is intact: make room, then continue with envgym train --resume FOLDER"
+                f"written before is intact: make room, then {again}"
             ) from error
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names of the files in ``folder`` on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

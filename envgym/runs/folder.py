@@ -21,7 +21,7 @@ import tomli_w
 
 from envgym.errors import DataError, UserError
 from envgym.records import SCHEMA, Trajectory, check_schema, from_json, to_json
-from envgym.runs.durable import explain_full_disk, write_atomic
+from envgym.runs.durable import explain_full_disk, sync_folder, write_atomic
 
 __all__ = ["RunFolder", "read_json", "read_jsonl", "write_atomic"]
 
@@ -61,11 +61,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _append(path: Path, lines: Iterable[str]) -> None:
     """Append whole lines, after removing a partial last line that a crash left."""
+    new = not path.exists()
     with explain_full_disk(path), path.open("ab+") as file:
         file.truncate(_whole_lines(file))
         file.writelines(line.encode() + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        sync_folder(path.parent)
 
 
 def _whole_lines(file: BinaryIO) -> int:
@@ -103,6 +106,7 @@ class RunFolder:
             (path / "trajectories").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
             (path / "evaluations").mkdir(exist_ok=True)
+            sync_folder(path.parent)
         except OSError as error:
             raise UserError(f"no run folder can be made at {path}: {error.strerror}") from None
         folder = cls(path)

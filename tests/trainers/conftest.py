@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -81,3 +86,31 @@ def model_folder(
     folder = tmp_path_factory.mktemp("model")
     make_language_model().save(folder)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Callable[[int], AbstractContextManager[Path]]:
+    """``with small_disk(size) as folder``: a folder that takes no more than ``size`` bytes.
+
+    A file system of that size for root, who alone may mount one; for others a limit to the size of any file.
+    """
+
+    @contextlib.contextmanager
+    def full(size: int) -> Iterator[Path]:
+        place = tmp_path / f"disk-{size}"
+        place.mkdir()
+        if os.geteuid() == 0:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], check=True)
+            try:
+                yield place
+            finally:  # lazily: a test that failed keeps files open
+                subprocess.run(["umount", "--lazy", place], check=True)
+            return
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield place
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return full

@@ -151,6 +151,16 @@ class StageRecipe(Stage.Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     checkpoint_every: int = pydantic.Field(default=10, ge=1, description="steps between checkpoints")
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings by which a checkpoint is known to be this run's; it would not fit others."""
+        model = self.model
+        return {
+            "stage": self.stage,
+            "model.path": model.path,
+            "model.lora_rank": model.lora_rank,
+            "model.new": model.new.model_dump() if model.new else None,
+        }
+
 
 class ReinforcementRecipe(StageRecipe):
     """Reinforcement learning over a mix of environments."""
@@ -178,6 +188,10 @@ class ReinforcementRecipe(StageRecipe):
         if self.model.new is not None:
             raise ValueError("model.new is for supervised stages (stage = 'sft'); name a model with model.path")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings by which a checkpoint is known to be this run's."""
+        return {**super().identity(), "objective.name": self.objective.get("name")}
 
 
 class SupervisedRecipe(StageRecipe):

@@ -77,7 +77,7 @@ def _play(
 
 
 _HARMLESS = st.text(max_size=20).filter(lambda text: "<|" not in text)
-"""Hypothesis knows the constants of the code, special tokens included; those are tested elsewhere."""
+"""Hypothesis knows the constants of the code, special tokens included; those have tests of their own."""
 
 
 @pytest.mark.parametrize("name", _TOKENIZERS)

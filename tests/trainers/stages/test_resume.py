@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import tomli_w
 
-from envgym.cli import main
 from envgym.runs.folder import RunFolder
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.stages.stopping import StopRequest
@@ -29,21 +28,6 @@ _CLOCKED = ("state.json", "manifest.json")
 """Files of a checkpoint that hold the time that training took, or its checksum."""
 _RECORDS = ("checkpoints", "evaluations", "trajectories")
 Cli = Callable[..., int]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """``cli("train", …)``: run the command in this process and return its exit code."""
-
-    def run(*words: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["envgym", *map(str, words)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import contextlib
 import json
 import pickle
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from envgym.errors import DataError, UserError
+from envgym.errors import UserError
 from envgym.records import SCHEMA
 from envgym.runs.durable import explain_full_disk, replace_durably, sync_tree
 from envgym.runs.folder import RunFolder, read_json
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.manifest import fault_of, write_manifest
 
 __all__ = ["Checkpoint", "keep_best", "latest_checkpoint", "restoring", "save_checkpoint"]
 
 _KEPT = 2
 _DRAFT = ".draft"
-_MANIFEST = "manifest.json"
-_NEEDED = ("state.json", "tensors.pt", "model/config.json")
-_BLOCK = 2**20
 _MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError)
 
 
@@ -51,20 +49,33 @@ class Checkpoint:
         tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
         return tensors
 
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another run: what it says of itself in ``state.json`` must not differ.
 
-def latest_checkpoint(folder: Path, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
+        Raises:
+            UserError: it says so; both values are named.
+        """
+        for name, was in self.state().get("identity", {}).items():
+            if identity.get(name) != was:
+                raise UserError(
+                    f"{self.folder} is a checkpoint of a run with {name} = {was!r}, and recipe.toml says "
+                    f"{identity.get(name)!r}: set it back, or begin a new run in another folder"
+                )
+
+
+def latest_checkpoint(folder: Path, say: Callable[[str], None] = warnings.warn) -> Checkpoint | None:
     """Return the newest checkpoint in ``folder`` that is whole, or ``None`` if there is no checkpoint.
 
     Args:
         folder: folder of all checkpoints.
-        say: told of each newer one that is damaged.
+        say: told of each newer one that is damaged; a warning by default.
 
     Raises:
         UserError: all of them are damaged; each is named with what is wrong.
     """
     faults: list[str] = []
     for path in reversed(_complete(folder)):
-        fault = _fault(path)
+        fault = fault_of(path)
         if not fault:
             for damaged in faults:
                 say(f"{damaged}; going back to {path.name}")
@@ -104,10 +115,16 @@ def save_checkpoint(
     """
     final = folder / f"step-{step:06d}"
     with _draft_of(final) as draft:
-        language_model.save(draft / "model")
-        torch.save(tensors, draft / "tensors.pt")
+        with _writing(final / "model"):
+            language_model.save(draft / "model")
+        # Into a file of Python's, whose errors say what happened; torch's own say that a position was unexpected.
+        with _writing(final / "tensors.pt"), (draft / "tensors.pt").open("wb") as file:
+            torch.save(tensors, file)
         (draft / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
-    for old in (*_complete(folder)[:-_KEPT], *folder.glob(f"*{_DRAFT}")):
+    steps = _complete(folder)
+    done = steps.index(final) + 1
+    # Later ones are damaged, or this run went back before them: its future is another.
+    for old in (*steps[: max(0, done - _KEPT)], *steps[done:], *folder.glob(f"*{_DRAFT}")):
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -122,7 +139,8 @@ def keep_best(folder: RunFolder, step: int, reward: float, language_model: Langu
     if known is not None and known["step"] < step and not reward > known["reward"]:
         return False
     with _draft_of(best) as draft:
-        language_model.save(draft)
+        with _writing(best):
+            language_model.save(draft)
         (draft / "best.json").write_text(json.dumps({"schema": SCHEMA, "step": step, "reward": reward}))
     return True
 
@@ -138,13 +156,10 @@ def _draft_of(final: Path) -> Iterator[Path]:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         with explain_full_disk(final):
-            try:
-                draft.mkdir(parents=True)
-                yield draft
-                _write_manifest(draft)
-                sync_tree(draft)
-            except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a failed write
-                raise OSError(str(error)) from error
+            draft.mkdir(parents=True)
+            yield draft
+            write_manifest(draft)
+            sync_tree(draft)
             shutil.rmtree(final, ignore_errors=True)
             replace_durably(draft, final)
     except BaseException:
@@ -152,37 +167,20 @@ def _draft_of(final: Path) -> Iterator[Path]:
         raise
 
 
-def _write_manifest(folder: Path) -> None:
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    sums = {name: {"bytes": path.stat().st_size, "crc32": _crc(path)} for name, path in files.items()}
-    (folder / _MANIFEST).write_text(json.dumps({"schema": SCHEMA, "files": sums}), encoding="utf-8")
-
-
-def _fault(folder: Path) -> str:
-    """Return what is wrong with a checkpoint, or ``""``; one of an older envgym has no manifest."""
-    if not (folder / _MANIFEST).is_file():
-        missing = [name for name in _NEEDED if not (folder / name).is_file()]
-        return f"{missing[0]} is missing" if missing else ""
-    try:
-        for name, expected in read_json(folder / _MANIFEST)["files"].items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
-            if _crc(path) != expected["crc32"]:
-                return f"{name} has changed"
-    except (DataError, OSError, KeyError, TypeError, AttributeError) as error:
-        return f"{error!s:.200}" if isinstance(error, DataError | OSError) else f"{_MANIFEST} is not a manifest"
-    return ""
-
-
-def _crc(path: Path) -> int:
-    total = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            total = zlib.crc32(block, total)
-    return total
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Find the operating system's error behind those by which libraries report a failed write."""
+    with explain_full_disk(path):
+        try:
+            yield
+        except Exception as error:
+            # torch raises the first, safetensors the second, and tokenizers a bare exception.
+            if not isinstance(error, RuntimeError | SafetensorError) and type(error) is not Exception:
+                raise
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            raise (cause or OSError(str(error))) from error
 
 
 def _complete(folder: Path) -> list[Path]:

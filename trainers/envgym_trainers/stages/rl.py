@@ -111,6 +111,8 @@ class _Run:
         recipe = self._recipe
         checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
         config = recipe.model
+        if checkpoint:
+            checkpoint.check(recipe.identity())
         if checkpoint and not config.lora_rank:
             config = config.model_copy(update={"path": str(checkpoint.model)})
         with StopRequest() as stop:
@@ -243,6 +245,7 @@ class _Run:
 
     def _save(self, setup: TrainingSetup, source: GroupSource, learner: Learner) -> None:
         state = {
+            "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
             "mix": source.mix.state(),

@@ -26,7 +26,7 @@ from envgym_trainers.batch import Batch, Outputs, Sample, as_units
 from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
-from envgym_trainers.models.checkpoint import latest_checkpoint, restoring, save_checkpoint
+from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
 from envgym_trainers.models.placement import place
@@ -88,6 +88,8 @@ class _Run:
         self._recipe = recipe
         self._folder = folder
         self._reporter = reporter
+        self._checkpoint: Checkpoint | None = None
+        """The one to go on from."""
 
     async def run(self) -> dict[str, Any] | None:
         """Run to the end, or until asked to stop; continue from the newest checkpoint in the folder.
@@ -99,6 +101,9 @@ class _Run:
             UserError: the recipe cannot be carried out here.
         """
         recipe = self._recipe
+        self._checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
+        if self._checkpoint:
+            self._checkpoint.check(recipe.identity())
         with StopRequest() as stop:
             async with open_environments(recipe, self._reporter) as environments:
                 played = await self._demonstrations(environments)
@@ -173,9 +178,8 @@ class _Run:
 
     def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
         config = self._recipe.model
-        checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
-        if checkpoint and not config.lora_rank:
-            return load_model(config.model_copy(update={"path": str(checkpoint.model)}))
+        if self._checkpoint and not config.lora_rank:
+            return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}))
         if config.new is None:
             return load_model(config)
         writer = tool_formats.make(config.tool_format)
@@ -211,12 +215,11 @@ class _Run:
         per_epoch = -(-len(samples) // recipe.batch_size)
         total = max(1, round(per_epoch * recipe.epochs))
         updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
-        checkpoint = latest_checkpoint(self._folder.checkpoints)
         done = 0
-        if checkpoint:
-            with restoring(checkpoint):
-                done = checkpoint.state()["updates"]
-                updater.restore(checkpoint.tensors())
+        if self._checkpoint:
+            with restoring(self._checkpoint):
+                done = self._checkpoint.state()["updates"]
+                updater.restore(self._checkpoint.tensors())
         self._folder.forget_after(done)
         self._reporter.begin("update", total, done)
         while done < total and not stop.requested:
@@ -229,7 +232,8 @@ class _Run:
             self._folder.append_metrics({"step": done, **metrics})
             self._reporter.advance(f"loss {metrics['loss']:.3f}")
             if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
-                save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), {"updates": done})
+                state = {"identity": recipe.identity(), "updates": done}
+                save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), state)
         self._reporter.end()
         return done if done == total else None
 
