@@ -52,7 +52,7 @@ def render_report(folder: RunFolder) -> Path:
 
 def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
     for label, record in summary["environments"].items():
-        for decoding in summary["decodings"]:
+        for decoding in summary.get("decodings", {}):
             for name, part in record[decoding].get("parts", {}).items():
                 yield label, decoding, name, part
 

@@ -30,7 +30,7 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     records = dict(summary["environments"])
     if "overall" in summary:
         records["overall"] = summary["overall"]
-    for decoding in summary["decodings"]:
+    for decoding in summary.get("decodings", {}):
         for label, record in records.items():
             found = record[decoding]
             cells = [interval_text(found.get(key)) for key in ("before", "after", "gain")]
@@ -45,7 +45,7 @@ def summary_table(summary: dict[str, Any]) -> str:
     rows = table_rows(summary)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary["decodings"].items()]
+    notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary.get("decodings", {}).items()]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
     warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
     return "\n".join([*(line.rstrip() for line in lines), "; ".join(notes), *left_out, *warnings])

@@ -155,7 +155,7 @@ def test_the_page_on_training_trains_on_its_own_environment(folder: Path) -> Non
     run("train", "warehouse.toml", "--out", "runs/warehouse", *overrides(*ONE_STEP))
     summary = json.loads((folder / "runs" / "warehouse" / "summary.json").read_text(encoding="utf-8"))
     assert summary["steps"] == 1
-    assert summary["environments"]["Warehouse"]["gain"]["n"] == 2
+    assert summary["environments"]["Warehouse"]["greedy"]["gain"]["n"] == 2
 
 
 def test_the_printed_objective_trains(folder: Path) -> None:

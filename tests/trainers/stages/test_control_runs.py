@@ -122,7 +122,8 @@ def test_every_control_is_a_run_with_the_recipes_own_budget(
         assert recipe.pop("reward")["control"] == name
         assert recipe == {key: value for key, value in plain.items() if key != "reward"}
         assert len(RunFolder.existing(place).metrics()) == 2
-        assert (place / "before.json").read_bytes() == (out / "before.json").read_bytes()
+        before, own = (folder / "evaluations" / "before.json" for folder in (out, place))
+        assert own.read_bytes() == before.read_bytes()
         assert (place / "report.html").is_file()
     record = _json(out / "controls.json")
     assert list(record["rows"]) == ["trained", *_ALL]
@@ -130,13 +131,13 @@ def test_every_control_is_a_run_with_the_recipes_own_budget(
     for row in record["rows"].values():
         assert list(row["overall"]) == list(row["environments"]["toy"]) == ["greedy", "sampled"]
         place = out / row["run"]
-        greedy = _json(place / "greedy.json")["temperatures"]["0.0"]["toy"]["rewards"]
-        sampled = _json(place / "after.json")["environments"]["toy"]["rewards"]
-        for decoding, rewards in (("greedy", greedy), ("sampled", sampled)):
+        after = _json(place / "evaluations" / "after.json")["decodings"]
+        for decoding, scores in after.items():
+            rewards = scores["toy"]["rewards"]
             assert row["overall"][decoding]["after"]["mean"] == pytest.approx(sum(rewards.values()) / 30)
-    before = {d: record["rows"]["trained"]["overall"][d]["before"]["mean"] for d in ("greedy", "sampled")}
+    known = {d: record["rows"]["trained"]["overall"][d]["before"]["mean"] for d in ("greedy", "sampled")}
     start = record["best_of_start"]["temperatures"]
-    assert before == {"greedy": start["0"]["overall"]["mean"], "sampled": start["1"]["overall"]["mean"]}
+    assert known == {"greedy": start["0"]["overall"]["mean"], "sampled": start["1"]["overall"]["mean"]}
     table = capsys.readouterr().out
     for words in ("trained ", *_ALL, "start at its best", "explained by a control:"):
         assert words in table
@@ -154,9 +155,10 @@ def test_the_start_model_is_measured_at_every_temperature_and_the_best_counts(
     assert cli("train", recipe, "--out", out, "--controls", "random") == 0
     path = out / "controls" / "start.json"
     kept = _json(path)
-    assert list(kept["temperatures"]) == ["0.0", "0.25", "0.5", "0.6", "0.75", "1.0"]
-    rewards = {t: scores["toy"]["rewards"] for t, scores in kept["temperatures"].items()}
-    assert rewards["0.6"] == _json(out / "before.json")["environments"]["toy"]["rewards"]
+    assert list(kept["temperatures"]) == ["0.25", "0.5", "0.75", "1.0"]
+    before = _json(out / "evaluations" / "before.json")["decodings"]
+    measured = {"0.0": before["greedy"], **kept["temperatures"], "0.6": before["sampled"]}
+    rewards = {t: scores["toy"]["rewards"] for t, scores in measured.items()}
     assert len({json.dumps(r) for r in rewards.values()}) > 2, "the temperature changes what is sampled"
     means = {t: sum(r.values()) / len(r) for t, r in rewards.items()}
     start = _json(out / "controls.json")["best_of_start"]

@@ -21,6 +21,7 @@ from envgym.runs.progress import Reporter
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled
 from envgym_trainers.engine.scheduler import Scheduler
+from envgym_trainers.learner.mismatch import EngineMismatch
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
@@ -179,11 +180,17 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
 async def test_a_strangers_engine_with_its_settings(train: Train, settings: dict[str, Any], reward: float) -> None:
     """The run samples from it, tells it of every version, counts by its statistics, and closes it."""
     Parrot.published.clear()
-    rows = (await train(engine={"name": _path(Parrot), **settings})).metrics()
+    # It says nothing true of its log-probs, and would be caught.
+    rows = (await train(engine={"name": _path(Parrot), **settings}, mismatch_limit=1e9)).metrics()
     assert [row["reward/say"] for row in rows] == [reward, reward]
     assert [row["sampled_tokens"] for row in rows] == [4, 4]
     assert [row["completion_tokens_mean"] for row in rows] == [2, 2]
     assert Parrot.published == [1, 2, -1]
+
+
+async def test_an_engine_that_tells_other_log_probs_stops_the_run_at_the_first_step(train: Train) -> None:
+    with pytest.raises(EngineMismatch, match="nats off the trainer's on average"):
+        await train(engine={"name": _path(Parrot)})
 
 
 @pytest.mark.parametrize(("engine", "slots"), [("in_process", 6), ({"slots": 2}, 2)])

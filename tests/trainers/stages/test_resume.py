@@ -21,7 +21,7 @@ from envgym.runs.folder import RunFolder
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.stages.stopping import StopRequest
 
-_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second", "episode_seconds_max")
+_TIMES = ("seconds", "tokens_per_second")
 _MIX = [{"env": "math_problems-v1", "settings": {"max_turns": 2, "families": ["arithmetic"]}}]
 
 _CLOCKED = ("state.json", "manifest.json")
@@ -86,7 +86,9 @@ def _write(path: Path, values: dict[str, Any]) -> Path:
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The metrics of a run without what depends on the clock."""
     rows = RunFolder.existing(folder).metrics()
-    return [{name: value for name, value in row.items() if name not in _TIMES} for row in rows]
+    return [
+        {name: value for name, value in row.items() if not any(time in name for time in _TIMES)} for row in rows
+    ]
 
 
 def _wait_for_steps(folder: Path, steps: int, alive: Callable[[], bool]) -> None:

@@ -20,7 +20,7 @@ from envgym_trainers.engine.loop import SamplingLoop
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import ReinforcementStage
 
-_TIMES = ("seconds", "sampling_seconds", "learning_seconds", "tokens_per_second")
+_TIMES = ("seconds", "tokens_per_second")
 
 
 class Letter(ChatEnv):
@@ -104,15 +104,16 @@ _ALL = pytest.mark.parametrize("objective", [_GRPO, _DAPO, _PPO, _DPO], ids=lamb
 async def test_a_trivial_environment_is_learnt(train: Train, objective: dict[str, Any]) -> None:
     """A random model does it by chance; a trained one, always."""
     overall = (await train(Letter, objective))["overall"]
-    assert overall["before"]["mean"] < 0.65
-    assert overall["after"]["mean"] > 0.9
+    assert overall["sampled"]["before"]["mean"] < 0.65
+    assert overall["sampled"]["after"]["mean"] > 0.9
+    assert overall["greedy"]["after"]["mean"] > 0.9
 
 
 @_ALL
 async def test_random_rewards_teach_nothing(train: Train, objective: dict[str, Any]) -> None:
     """The same run with coin flips for rewards: whatever improved above came from the reward."""
     overall = (await train(Letter, objective, steps=24, reward={"control": "random"}))["overall"]
-    assert overall["after"]["mean"] < 0.7
+    assert overall["sampled"]["after"]["mean"] < 0.7
 
 
 async def test_the_same_seed_gives_the_same_run(train: Train) -> None:
@@ -122,8 +123,8 @@ async def test_the_same_seed_gives_the_same_run(train: Train) -> None:
     assert [row["step"] for row in first] == [1, 2, 3, 4]
     for one, two in zip(first, second, strict=True):
         assert one.keys() == two.keys()
-        for name in one.keys() - set(_TIMES):
-            assert one[name] == pytest.approx(two[name], abs=1e-6), name
+        for name in one:
+            assert one[name] == two[name] or any(time in name for time in _TIMES), name
     assert [row["loss"] for row in first] != [row["loss"] for row in other]
 
 
@@ -133,8 +134,9 @@ async def test_episodes_that_fail_are_counted_and_cost_nothing_else(train: Train
     assert sum(row["episodes_failed"] for row in rows) > 0
     assert all(row["samples"] == row["episodes"] - row["episodes_failed"] for row in rows)
     assert all(math.isfinite(row["loss"]) for row in rows)
-    toy = summary["environments"]["toy"]
-    assert (toy["before"]["n"], toy["failed_episodes"]) == (66, 68)
+    toy = summary["environments"]["toy"]["sampled"]
+    lost = sum(n for ended in toy["ended"].values() for ending, n in ended.items() if ending.startswith("failed"))
+    assert (toy["before"]["n"], lost) == (66, 68)
 
 
 async def test_a_broken_environment_stops_the_run_and_says_why(train: Train) -> None:

@@ -12,8 +12,8 @@ from envgym.evaluate import EnvScores, evaluate, mean_of, paired_gain
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
+from envgym_trainers.stages.doubts import share_warnings, training_warnings
 from envgym_trainers.stages.setup import TrainingSetup
-from envgym_trainers.stages.warnings import share_warnings, training_warnings
 
 __all__ = ["Scores", "measure", "overall", "read_scores", "summarise", "write_summary"]
 

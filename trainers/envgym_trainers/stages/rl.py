@@ -22,11 +22,11 @@ from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
+from envgym_trainers.stages.doubts import no_signal
 from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
-from envgym_trainers.stages.warnings import no_signal
 
 __all__ = ["ReinforcementStage", "make_objective"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from envgym.evaluate import EnvScores
-from envgym_trainers.stages.warnings import no_signal, share_warnings, training_warnings
+from envgym_trainers.stages.doubts import no_signal, share_warnings, training_warnings
 
 
 def test_more_than_a_fifth_of_the_episodes_is_too_many() -> None:
