@@ -17,11 +17,14 @@ from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym_trainers.controls import controlled, mislabel
 from envgym_trainers.objectives import Objective
-from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling, Refill, signal
+from envgym_trainers.objectives.ops.dynamic_sampling import AtCap, DynamicSampling, Refill, signal
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.setup import TrainingSetup
 
 __all__ = ["GroupSource", "StepGroups"]
+
+
+_MAX_SILENT_STEPS = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +100,12 @@ class GroupSource:
         self.carried: dict[str, list[Group]] = {label: [] for label in setup.labels}
         evaluated = (distinct(setup.collector.tasks(n, "held_out"), recipe.evaluate.tasks) for n in setup.labels)
         self._held_out = {problem_key(task) for tasks in evaluated for task in tasks}
+
+    @property
+    def patience(self) -> int:
+        """Number of steps in a row without any group to learn from after which the run ends."""
+        stops = self._settings is not None and self._settings.at_cap is AtCap.STOP
+        return 1 if stops else _MAX_SILENT_STEPS
 
     async def collect(self) -> StepGroups:
         """Play the groups of one step.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,10 @@ class _Run:
         self._step = 0
         self._seconds = 0.0
         self._warned: dict[str, int] = {}
+        self._silent = 0
+        """Steps in a row in which no group of any environment had a signal."""
+        self._spent = ""
+        """Why there is nothing left to learn; ``""`` while there is."""
         self._named: set[str] = set()
         """Functions that were said to block the event loop."""
 
@@ -155,6 +160,8 @@ class _Run:
         budget = self._recipe.max_minutes * 60
         if self._step >= self._recipe.steps:
             return "all steps done"
+        if self._spent:
+            return self._spent
         if budget > 0 and self._seconds >= budget:
             return f"the budget of {self._recipe.max_minutes:g} minutes"
         return ""
@@ -166,6 +173,7 @@ class _Run:
             earlier = setup.engine.statistics()
             collected = await source.collect()
             setup.engine.check()
+            self._note_silence(collected, source.patience)
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             if learner.updater.fault:
@@ -209,6 +217,15 @@ class _Run:
             self._reporter.say(f"best so far, kept in {self._folder.checkpoints / 'best'}")
         return scores
 
+    def _note_silence(self, collected: StepGroups, patience: int) -> None:
+        """Give up after ``patience`` steps in a row without a group to learn from."""
+        self._silent = 0 if collected.groups else self._silent + 1
+        if self._silent >= patience:
+            counts = sum(collected.counters.values(), Counter())
+            fate = "solved" if not counts["all_failed"] else "failed" if not counts["all_solved"] else ""
+            whole = f"every group was {fate}" if fate else "every group was either solved or failed"
+            self._spent = f"no group had a signal in {self._silent} steps in a row: {whole}"
+
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self._folder.append_trajectories(self._step, collected.trajectories)
         row = {"step": self._step, **collected.metrics(), **metrics, **timing}
@@ -248,6 +265,8 @@ class _Run:
             "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
+            "silent": self._silent,
+            "spent": self._spent,
             "mix": source.mix.state(),
             "carried": {label: [to_json(g) for g in groups] for label, groups in source.carried.items()},
         }
@@ -257,6 +276,7 @@ class _Run:
         self, state: dict[str, Any], source: GroupSource, learner: Learner, tensors: dict[str, Any]
     ) -> None:
         self._step, self._seconds = state["step"], state["seconds"]
+        self._silent, self._spent = state.get("silent", 0), state.get("spent", "")
         source.mix.restore(state["mix"])
         source.carried |= {
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()

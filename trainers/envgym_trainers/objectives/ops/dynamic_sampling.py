@@ -40,6 +40,7 @@ class AtCap(enum.StrEnum):
     RAISE = "raise"
     TRAIN = "train"
     PAD = "pad"
+    STOP = "stop"
 
 
 class DynamicSampling(Section):
@@ -48,7 +49,8 @@ class DynamicSampling(Section):
     max_attempts: int = Field(default=10, ge=1)
     """Maximum number of groups generated for one step, in multiples of the groups that the step needs."""
     at_cap: AtCap = AtCap.RAISE
-    """Raise, train on the groups found, or pad with groups of the step that have no signal."""
+    """Raise, train on the groups found, pad with groups of the step that have no signal, or train on the groups
+    found and end the run at the first step that found none."""
     oversample: float = Field(default=1.0, ge=1)
     """Groups begun at once, in multiples of the need. The surplus opens the next step."""
     solved_at: float = 1.0
@@ -183,7 +185,7 @@ class Refill(Generic[GroupT]):
             f"dynamic sampling found {found} of {self._target} groups with a signal among "
             f"{seen.generated} (all solved {seen.all_solved}, all failed {seen.all_failed}, "
             f"missing {seen.missing}); choose tasks nearer the policy's ability, "
-            "raise group size or max_attempts, or set at_cap to 'train' or 'pad'"
+            "raise group size or max_attempts, or set at_cap to 'train', 'pad' or 'stop'"
         )
 
 
