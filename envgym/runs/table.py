@@ -30,9 +30,10 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     records = dict(summary["environments"])
     if "overall" in summary:
         records["overall"] = summary["overall"]
-    for decoding in summary.get("decodings", {}):
+    # A stage that measures in one way only has no decodings, and its records no parts for them.
+    for decoding in summary.get("decodings", {"": 0.0}):
         for label, record in records.items():
-            found = record[decoding]
+            found = record[decoding] if decoding else record
             cells = [interval_text(found.get(key)) for key in ("before", "after", "gain")]
             rows.append(
                 (label, decoding, *cells, str(found["after"]["n"]), _not_completed(found.get("ended", {})))
@@ -48,7 +49,7 @@ def summary_table(summary: dict[str, Any]) -> str:
     notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary.get("decodings", {}).items()]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
     warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
-    return "\n".join([*(line.rstrip() for line in lines), "; ".join(notes), *left_out, *warnings])
+    return "\n".join([*(line.rstrip() for line in lines), *filter(None, ["; ".join(notes)]), *left_out, *warnings])
 
 
 def _not_completed(ended: Mapping[str, Mapping[str, float]]) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import platformdirs
 
-from envgym.runs.folder import write_atomic
+from envgym.errors import UserError
+from envgym.runs.durable import write_atomic
 
 __all__ = ["cache_folder", "cached_on_disk", "fingerprint"]
 
@@ -46,6 +47,6 @@ def cached_on_disk(name: str, mark: str, make: Callable[[], Any]) -> Any:
         if stored["mark"] == mark:
             return stored["value"]
     value = make()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UserError):
         write_atomic(path, json.dumps({"mark": mark, "value": value}))
     return value

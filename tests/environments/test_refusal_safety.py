@@ -112,10 +112,12 @@ def test_twins_balance_and_differ_in_little(settings: dict[str, Any]) -> None:
 
 def test_tasks_are_many_and_short_and_splits_share_none() -> None:
     env = make("refusal_safety-v1", size=4000)
-    train, held_out = ({t.messages[-1].content for t in env.task_list(s)} for s in ("train", "held_out"))
-    assert len(train) > 2500
-    assert max(map(len, train)) < 90
-    assert not train & held_out
+    train, held_out = (env.task_list(split) for split in ("train", "held_out"))
+    prompts = {task.messages[-1].content for task in train}
+    assert len(prompts) > 2500
+    assert max(map(len, prompts)) < 90
+    for key in (problem_key, lambda task: task.id):
+        assert not {key(task) for task in train} & {key(task) for task in held_out}
 
 
 def test_small_talk_does_not_carry_a_request_across_the_split() -> None:
@@ -123,10 +125,11 @@ def test_small_talk_does_not_carry_a_request_across_the_split() -> None:
     env = make("refusal_safety-v1", size=600, small_talk=True, families=["form"])
 
     def bare(split: Split) -> set[str]:
-        return {t.messages[-1].content.split("Submit a ")[1].split(".")[0] for t in env.task_list(split)}
+        prompts = (t.messages[-1].content.split("Submit a ")[1].split(".")[0] for t in env.task_list(split))
+        return {prompt.partition(" for ")[0] for prompt in prompts}
 
     assert not bare("train") & bare("held_out")
-    assert len({problem_key(t) for t in env.task_list("train")}) > 300
+    assert len({problem_key(t) for t in env.task_list("train")}) > 30
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -91,5 +91,7 @@ def _asked(family: str, slots: Slots) -> str:
 
 
 def _without_people(slots: Slots) -> Slots:
-    kept = {name: value for name, value in slots.items() if name not in SURROUNDINGS and value not in NAMES}
+    # What a hidden order is after is drawn even where no order is hidden, or one that is after money.
+    idle = set() if slots.get("hidden") == 1 else {"loot"}
+    kept = {n: value for n, value in slots.items() if n not in {*SURROUNDINGS, *idle} and value not in NAMES}
     return {name: _without_people(value) if isinstance(value, dict) else value for name, value in kept.items()}

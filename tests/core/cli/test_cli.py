@@ -118,8 +118,8 @@ def test_eval(run: Run) -> None:
 
 
 def test_eval_counts_distinct_problems_in_its_progress(run: Run) -> None:
-    result = run("eval", "--env", SUMS, "--policy", "gold", "--set", "numbers=2", "--set", "size=50", "--json")
-    assert result.data["environments"]["Adder"]["episodes"] <= 4
+    result = run("eval", "--env", SUMS, "--policy", "gold", "--set", "numbers=4", "--set", "size=50", "--json")
+    assert result.data["environments"]["Adder"]["episodes"] <= 16
     done, total = re.findall(r"evaluate (\d+)/(\d+)", result.err)[-1]
     assert done == total
 
