@@ -138,7 +138,9 @@ async def test_the_deadline_is_the_parents(monkeypatch: pytest.MonkeyPatch) -> N
     trajectory = await play(env, Sampler("hi", hang=True), deadline=0.4)
     assert 0.3 < env.left <= 0.4
     assert time.monotonic() - started < 5
-    assert trajectory.outcome.cause == "EpisodeTimeout"
+    # Both have one end: which of them notices first is a matter of microseconds.
+    assert trajectory.failed
+    assert trajectory.outcome.cause in ("EpisodeTimeout", "NestedEpisodeError")
     assert trajectory.nested[0].failed
     assert [(h.starts, h.finishes, h.closes) for h in Helper.instances] == [(1, 1, 1)]
     assert len(asyncio.all_tasks()) == 1
