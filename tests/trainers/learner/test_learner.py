@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from envgym.records import Message, Outcome, Score, Task, Trajectory, Turn, TurnTokens
 from envgym.rollout.collector import Group
-from envgym_trainers.batch import Sample, Unit, collate
+from envgym_trainers.batch import Sample, collate
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch
@@ -23,7 +23,6 @@ from envgym_trainers.objectives import Needs
 from envgym_trainers.objectives.grpo import GRPO
 from envgym_trainers.objectives.ops.reduction import Totals, sequence_mean
 from envgym_trainers.recipe import ReinforcementRecipe
-from envgym_trainers.stages.rl import make_objective
 
 _TASK = Task(id="t", split="train", messages=())
 
@@ -63,48 +62,6 @@ def _advantage(sample: Sample) -> float:
     return float(value)
 
 
-@pytest.fixture
-def language_model(make_language_model: Callable[[], LanguageModel]) -> LanguageModel:
-    return make_language_model()
-
-
-@pytest.fixture
-def make_learner(language_model: LanguageModel, model_folder: Any) -> Callable[..., Learner]:
-    """``make_learner({"name": "grpo"}, updates=…)``."""
-
-    def make(objective: dict[str, Any], **values: Any) -> Learner:
-        recipe = ReinforcementRecipe.model_validate(
-            {
-                "mix": [{"env": "e-v1"}],
-                "model": {"path": str(model_folder)},
-                "optimizer": {"learning_rate": 1e-2},
-                "objective": objective,
-                "mismatch_limit": 1e9,  # the log-probs of these trajectories are made up
-                **values,
-            }
-        )
-        return Learner(recipe, make_objective(objective), language_model)
-
-    return make
-
-
-@pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Learner], list[list[Sample]]]:
-    """Record the samples of each update instead of taking it."""
-
-    def run(learner: Learner) -> list[list[Sample]]:
-        seen: list[list[Sample]] = []
-
-        def update(units: Sequence[Unit], loss: object, **settings: object) -> dict[str, float]:
-            seen.append([sample for unit in units for sample in unit])
-            return {"loss": float(len(units))}
-
-        monkeypatch.setattr(learner.updater, "update", update)
-        return seen
-
-    return run
-
-
 def test_failed_episodes_are_in_neither_baseline_nor_loss(make_learner: Any, watch: Any) -> None:
     """Scores 1, 0 and a failure: ±(½)/(√½ + 1e-4), exactly as if the failure had never been."""
     learner = make_learner({"name": "grpo"})
@@ -142,8 +99,8 @@ def test_a_step_without_samples_takes_no_update(make_learner: Any, watch: Any) -
     learner = make_learner({"name": "grpo"})
     seen = watch(learner)
     failed = _trajectory(None, outcome=Outcome.failed(RuntimeError("x")))
-    assert learner.learn([_group(failed, failed)], 1) == {"samples": 0.0}
-    assert learner.learn([], 2) == {"samples": 0.0}
+    assert learner.learn([_group(failed, failed)], 1) == {"samples": 0.0, "not_finite": 0.0}
+    assert learner.learn([], 2) == {"samples": 0.0, "not_finite": 0.0}
     assert seen == []
 
 

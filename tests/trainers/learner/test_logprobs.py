@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from envgym_trainers.batch import Batch, as_units, collate
 from envgym_trainers.learner.logprobs import token_logprobs
-from envgym_trainers.models.head import has_plain_head
+from envgym_trainers.models.head import has_plain_head, logits_head
 
 VOCABULARY = 97
 TEMPERATURE = 0.7
@@ -24,22 +27,45 @@ def batch(make_sample) -> Batch:
     return collate(as_units(make_sample(mask, seed=i) for i, mask in enumerate(masks)), pad_id=0)
 
 
-@pytest.fixture(scope="module")
-def softcapped() -> Gemma2ForCausalLM:
-    """A model that squashes its logits after the output embedding."""
+FAMILIES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
+    "llama": (transformers.LlamaConfig, {}),
+    "qwen2": (transformers.Qwen2Config, {"tie_word_embeddings": True}),
+    "gemma2": (transformers.Gemma2Config, {"head_dim": 8, "final_logit_softcapping": 3.0}),
+    "gemma3": (transformers.Gemma3TextConfig, {"head_dim": 8}),
+    "gemma3_softcapped": (transformers.Gemma3TextConfig, {"head_dim": 8, "final_logit_softcapping": 3.0}),
+    "cohere": (transformers.CohereConfig, {"logit_scale": 0.25}),
+    "granite": (transformers.GraniteConfig, {"logits_scaling": 4.0, "residual_multiplier": 0.5}),
+    "gpt2": (transformers.GPT2Config, {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}),
+    "phi3": (transformers.Phi3Config, {}),
+    "smollm3": (transformers.SmolLM3Config, {}),
+}
+"""Families with heads that differ: tied or not, squashed, scaled up or down."""
+PLAIN = {"llama", "qwen2", "gemma3", "gpt2", "phi3", "smollm3"}
+
+
+def of_family(name: str) -> PreTrainedModel:
+    """Return a random model of two layers in float64, 16 wide."""
     torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        initializer_range=0.5,
-        final_logit_softcapping=3.0,
-    )
-    return Gemma2ForCausalLM(config).double()
+    kind, values = FAMILIES[name]
+    sizes: dict[str, Any] = {"intermediate_size": 32, "num_key_value_heads": 1, "initializer_range": 0.5}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if name == "gpt2":
+        sizes = {"initializer_range": 0.5}
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(kind(**shape, **sizes, **ids, **values))
+    return model.double().eval()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> tuple[str, PreTrainedModel]:
+    """A name of ``FAMILIES`` and a model of it."""
+    return request.param, of_family(request.param)
+
+
+@pytest.fixture(scope="module")
+def softcapped() -> PreTrainedModel:
+    """A model that squashes its logits after the output embedding."""
+    return of_family("gemma2")
 
 
 def by_log_softmax(model, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -74,6 +100,40 @@ def test_equal_to_log_softmax(request, batch, name, chunk):
     )
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, atol=1e-11, rtol=0)
+
+
+class _Rows(TorchDispatchMode):
+    """Notes the largest number of rows of a tensor whose last dimension is the vocabulary."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor) and tensor.ndim > 1 and tensor.shape[-1] == VOCABULARY:
+                self.largest = max(self.largest, tensor.numel() // VOCABULARY)
+        return result
+
+
+def test_every_family_is_scored_in_chunks(family, make_sample):
+    """Values and gradients are those of all logits, of which no operation, forward or backward, makes more than a
+    chunk; the 16 rows of a transposed output embedding of 16 columns are allowed for."""
+    name, model = family
+    batch = collate(as_units(make_sample([0, 0] + [1] * n, seed=n) for n in (20, 9, 31)), pad_id=0)
+    assert has_plain_head(model) == (name in PLAIN)
+    assert logits_head(model) is not None
+    with _Rows() as rows:
+        logprobs, entropy = token_logprobs(model, batch, TEMPERATURE, chunk=8)
+        found = gradients(model, logprobs.square().sum())
+    assert 8 <= rows.largest <= 16
+    with _Rows() as rows:
+        expected, expected_entropy = by_log_softmax(model, batch)
+    assert rows.largest >= 60
+    torch.testing.assert_close(logprobs, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-10, rtol=0)
+    tolerance = 1e-4 if name == "cohere" else 1e-9  # Cohere's norms round to float32, in both directions
+    for ours, theirs in zip(found, gradients(model, expected.square().sum()), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
 def saved_widths(compute) -> set[int]:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from envgym_trainers.batch import Batch, Outputs, Sample, as_units
-from envgym_trainers.learner.updater import NotFinite, Updater
+from envgym_trainers.learner.faults import NotFinite
+from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals

@@ -11,7 +11,7 @@ import torch
 
 from envgym.records import Task, Trajectory
 from envgym_trainers.batch import Batch, Outputs, Sample
-from envgym_trainers.objectives.base import Member
+from envgym_trainers.objectives.base import Member, Needs
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.objectives.ppo import PPO, gae
 
@@ -61,11 +61,17 @@ def test_credit_flows_through_a_rewritten_history(make_sample: MakeSample) -> No
 
 
 def test_the_penalty_towards_the_reference_is_part_of_the_reward(make_sample: MakeSample) -> None:
-    sample = make_sample([0, 1, 1], values=torch.zeros(3))
-    sample = dataclasses.replace(sample, reference_logprobs=sample.logprobs - torch.tensor([0.0, 1.0, -2.0]))
+    """By the trainer's own log-probs on both sides; what the engine reported, or did not, is not asked."""
+    old = torch.tensor([0.0, -2.0, -3.0])
+    sample = make_sample([0, 1, 1], values=torch.zeros(3), old_logprobs=old)
+    sample = dataclasses.replace(
+        sample,
+        logprobs=torch.tensor([math.nan, -9.0, math.nan]),
+        reference_logprobs=old - torch.tensor([0.0, 1.0, -2.0]),
+    )
     objective = PPO(gamma=1.0, gae_lambda=1.0, kl_coefficient=0.1)
-    assert objective.needs().auxiliary == {"critic", "reference"}
-    assert PPO().needs().auxiliary == {"critic"}
+    assert objective.needs() == Needs(auxiliary=frozenset({"critic", "reference"}), old_logprobs=True)
+    assert PPO().needs() == Needs(auxiliary=frozenset({"critic"}))
     assert _credit(objective, _member(1.0, sample), "advantages") == [[0.0, 1.1, 1.2]]
 
 

@@ -45,6 +45,13 @@ class Auxiliary:
         del schedule
         return {}
 
+    def sound(self) -> bool:
+        """Return true if the gradients of the loss are finite; an update is taken as a whole or not at all."""
+        return True
+
+    def discard(self) -> None:
+        """Clear the gradients of an update that is not taken."""
+
     def state(self) -> dict[str, Any]:
         """Return the state for the checkpoint; empty for a model that does not change."""
         return {}
@@ -86,6 +93,15 @@ class AuxiliaryModels:
             for metric, value in model.step(schedule).items()
         }
 
+    def unsound(self) -> list[str]:
+        """Return the names of the models whose gradients are not finite."""
+        return [name for name, model in self._models.items() if not model.sound()]
+
+    def discard(self) -> None:
+        """Clear every model's gradients."""
+        for model in self._models.values():
+            model.discard()
+
     def state(self) -> dict[str, Any]:
         """Return the state of every model."""
         return {name: model.state() for name, model in self._models.items()}
@@ -102,6 +118,8 @@ def annotate_tokens(
 ) -> list[Sample]:
     """Fill a per-token column of ``samples``, in order, from forward passes in micro-batches.
 
+    A sample that comes out not finite is run again alone, so that it is so by its own tokens only.
+
     Args:
         samples: any number.
         column: field of ``Sample``.
@@ -114,5 +132,9 @@ def annotate_tokens(
         rows = run(collate(pack, pad_id))
         for (sample,), row in zip(pack, rows, strict=True):
             found[id(sample)] = row[: len(sample)].cpu()
+    for sample in samples:
+        # Shared prefixes and masked attention (0 · NaN) spread it to the other samples of a micro-batch.
+        if not bool(found[id(sample)][sample.mask].isfinite().all()):
+            found[id(sample)] = run(collate([(sample,)], pad_id))[0].cpu()
     filled: list[dict[str, Any]] = [{column: found[id(sample)]} for sample in samples]
     return [replace(sample, **values) for sample, values in zip(samples, filled, strict=True)]

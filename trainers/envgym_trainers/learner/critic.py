@@ -62,6 +62,14 @@ class Critic(Auxiliary):
         """Take an optimizer step on the gradients of the loss."""
         return {"grad_norm": self._optimizer.step(self._rate * schedule)}
 
+    def sound(self) -> bool:
+        """Return true if the gradients of the loss are finite."""
+        return self._optimizer.sound()
+
+    def discard(self) -> None:
+        """Clear the gradients of an update that is not taken."""
+        self._optimizer.discard()
+
     def state(self) -> dict[str, Any]:
         """Return the weights and the optimizer's state."""
         return {

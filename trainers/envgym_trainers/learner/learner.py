@@ -18,6 +18,7 @@ from envgym_trainers.batch import Batch, Sample, Unit
 from envgym_trainers.controls import RewardSettings, controlled
 from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels, annotate_tokens
 from envgym_trainers.learner.critic import Critic
+from envgym_trainers.learner.faults import broken_column, some
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.reference import ReferenceModel
 from envgym_trainers.learner.reward_model import RewardModel
@@ -34,6 +35,7 @@ __all__ = ["Learner"]
 class _Cohort:
     """The trajectories of one role in one group, which share a baseline, with the samples of each."""
 
+    name: str
     trajectories: Sequence[Trajectory]
     samples: Sequence[Sequence[Sample]]
 
@@ -70,40 +72,59 @@ class Learner:
             total_updates=recipe.steps * recipe.updates * recipe.epochs,
             auxiliary=self._auxiliary,
         )
+        self.faults: list[str] = []
+        """What was not finite in the last step: a line for the trajectories that were left out, and one for each
+        update that was skipped."""
+        self._left_out: list[str] = []
 
     def learn(self, groups: Sequence[Group], step: int) -> dict[str, float]:
         """Take the updates of one step.
 
         Returns:
-            metrics, averaged over the updates (the largest of a ``_max``); only ``samples`` = 0 if no group
-            carried a signal.
+            metrics: means over the updates that were taken (the largest of a ``_max``); ``skipped``, the number
+            of the others; ``not_finite``, the trajectories that were left out. Of these only ``samples`` = 0 and
+            ``not_finite`` if no group carried a signal.
 
         Raises:
+            ValueError: a group has no trajectories.
             EngineMismatch: the engine's log-probs are not the trainer's.
-            NotFinite: one update after another came to numbers that are not finite.
+            NotFinite: one update after another came to numbers that are not finite, or a weight did.
         """
+        for group in groups:
+            if not group.trajectories:
+                raise ValueError(f"the group of task {group.task.id!r} of {group.env!r} has no trajectories")
         torch.set_num_threads(self._threads)
+        self.faults, self._left_out = [], []
         units = [unit for cohort in self._cohorts(groups) for unit in self._units(cohort)]
         units = self._objective.prepare(units)
+        counts = {"not_finite": float(len(self._left_out))}
+        if self._left_out:
+            self.faults.append(f"left out, not finite: {some(self._left_out)}")
         if not units:
-            return {"samples": 0.0}
+            if self._left_out:
+                self.updater.note(some(self._left_out))
+            return {"samples": 0.0, **counts}
         rng = random.Random(derive_seed("minibatches", self._recipe.seed, step))
         count = min(self._recipe.updates, len(units))
         rows: list[dict[str, float]] = []
         for _ in range(self._recipe.epochs):
             rng.shuffle(units)
             rows += [self._update(units[i::count], step - 1) for i in range(count)]
-        mean = {
-            name: max(row[name] for row in rows) if name.endswith("_max") else fmean(row[name] for row in rows)
-            for name in rows[0]
-        }
         versions = [sample.version for unit in units for sample in unit]
-        return {**mean, "samples": float(len(versions)), "staleness_max": float(step - 1 - min(versions))}
+        return {
+            **_merged(rows),
+            **counts,
+            "samples": float(len(versions)),
+            "staleness_max": float(step - 1 - min(versions)),
+        }
 
     def _update(self, units: Sequence[Unit], version: int) -> dict[str, float]:
-        return self.updater.update(
+        row = self.updater.update(
             units, self._objective.loss, version=version, mismatch_limit=self._recipe.mismatch_limit
         )
+        if self.updater.fault:
+            self.faults.append(f"an update was skipped, not finite: {self.updater.fault}")
+        return row
 
     def _cohorts(self, groups: Sequence[Group]) -> Iterator[_Cohort]:
         """Yield the cohorts of ``groups``. All samples are annotated together, in full micro-batches."""
@@ -114,9 +135,9 @@ class Learner:
         ]
         made = [[self._samples(t, name) for t in trajectories] for name, trajectories in named]
         annotated = iter(self._annotated([s for cohort in made for own in cohort for s in own]))
-        for (_, trajectories), cohort in zip(named, made, strict=True):
+        for (name, trajectories), cohort in zip(named, made, strict=True):
             samples = [[next(annotated) for _ in own] for own in cohort]
-            yield _Cohort(trajectories=trajectories, samples=samples)
+            yield _Cohort(name=name.rstrip("/"), trajectories=trajectories, samples=samples)
 
     def _samples(self, trajectory: Trajectory, name: str) -> list[Sample]:
         truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED
@@ -129,12 +150,10 @@ class Learner:
         return [replace(sample, turn_rewards=None) for sample in samples]
 
     def _annotated(self, samples: list[Sample]) -> list[Sample]:
-        """Fill the columns of the auxiliary models and, with several updates per step, of the old policy.
-
-        With one update in all the old policy is the current one, and needs no forward pass of its own.
-        """
+        """Fill the columns of the auxiliary models and, where several updates or the objective need it, of the old
+        policy."""
         samples = self._auxiliary.annotate(samples)
-        if self._recipe.updates * self._recipe.epochs == 1:
+        if self._recipe.updates * self._recipe.epochs == 1 and not self._needs.old_logprobs:
             return samples
 
         def run(batch: Batch) -> Tensor:
@@ -150,11 +169,9 @@ class Learner:
         )
 
     def _units(self, cohort: _Cohort) -> list[Unit]:
-        scores = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
-        if self._true_reward:  # a reward model must not put back what a control took away
-            scores = self._auxiliary.rescore(cohort.samples, scores)
         lengths = torch.tensor([t.sampled_tokens for t in cohort.trajectories])
-        rewards = self._objective.shape(torch.tensor(scores, dtype=torch.float64), lengths)
+        scores = torch.tensor(self._scores(cohort), dtype=torch.float64)
+        rewards = self._objective.shape(scores, lengths)
         return self._objective.units(
             [
                 Member(trajectory=trajectory, reward=reward, samples=() if math.isnan(reward) else tuple(samples))
@@ -163,3 +180,49 @@ class Learner:
                 )
             ]
         )
+
+    def _scores(self, cohort: _Cohort) -> list[float]:
+        """Return the scores, NaN where missing, as a member is of whom anything is not finite; it is named."""
+        scores = given = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
+        if self._true_reward:  # a reward model must not put back what a control took away
+            scores = self._auxiliary.rescore(cohort.samples, given)
+        sound: list[float] = []
+        for trajectory, before, score, samples in zip(
+            cohort.trajectories, given, scores, cohort.samples, strict=True
+        ):
+            fault = self._fault(trajectory, before, score, samples)
+            if fault:
+                self._left_out.append(f"{cohort.name} ({fault})")
+            sound.append(math.nan if fault else score)
+        return sound
+
+    def _fault(self, trajectory: Trajectory, given: float, score: float, samples: Sequence[Sample]) -> str:
+        """Return what is not finite of a member; ``""`` if nothing is, or if it is missing anyway.
+
+        Args:
+            trajectory: the member.
+            given: its reward.
+            score: the same after the reward model.
+            samples: its samples, annotated.
+        """
+        silent = self._recipe.reward.control != "none" and math.isnan(given)  # the control has no reward for it
+        if trajectory.failed or trajectory.score is None or silent:
+            return ""
+        if not _fits(score):
+            return "score of the reward model" if _fits(given) else "reward"
+        return broken_column(samples)
+
+
+def _fits(value: float) -> bool:
+    """Return true for a finite number that still is one in float32, as batches are."""
+    return abs(value) <= torch.finfo(torch.float32).max
+
+
+def _merged(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Merge the metrics of a step's updates; figures of those that were skipped would spoil the means."""
+    taken = [row for row in rows if not row.get("skipped")] or rows
+    merged = {
+        name: max(row[name] for row in taken) if name.endswith("_max") else fmean(row[name] for row in taken)
+        for name in taken[0]
+    }
+    return {**merged, "skipped": float(sum(row.get("skipped", 0.0) for row in rows))}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
+from envgym_trainers.learner.faults import NotFinite
 from envgym_trainers.recipe import OptimizerConfig
 
 __all__ = ["MasterAdamW"]
@@ -54,6 +55,9 @@ class MasterAdamW:
 
         Returns:
             the gradient norm before clipping. If it is not finite, the step is skipped.
+
+        Raises:
+            NotFinite: the step made weights that are not finite.
         """
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter:
@@ -65,8 +69,17 @@ class MasterAdamW:
                 group["lr"] = rate
             self._adamw.step()
             self._write_back()
+            if not _all_finite(self.parameters):
+                raise NotFinite(
+                    f"a step at learning rate {rate:g} made weights that are not finite; nothing was saved since "
+                    "the last checkpoint: lower the learning rate or the weight decay, and resume from there"
+                )
         self.discard()
         return norm
+
+    def sound(self) -> bool:
+        """Return true if all gradients are finite."""
+        return _all_finite([t.grad for t in (*self.parameters, *self._masters) if t.grad is not None])
 
     def _not_finite(self) -> list[int]:
         grads = [(i, master.grad) for i, master in enumerate(self._masters)]
@@ -96,6 +109,11 @@ class MasterAdamW:
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
+
+
+def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    # One wait for the device, not one for each tensor.
+    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _move_gradient(master: torch.Tensor, parameter: torch.Tensor) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from envgym.errors import EnvgymError
 from envgym_trainers.batch import Batch, Outputs, Unit, collate, micro_batches
 from envgym_trainers.learner.auxiliary import AuxiliaryModels
+from envgym_trainers.learner.faults import NotFinite, some
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
@@ -20,14 +20,10 @@ from envgym_trainers.objectives import Metrics, merge_metrics
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
 
-__all__ = ["Loss", "NotFinite", "Updater"]
+__all__ = ["Loss", "Updater"]
 
 _MAX_SKIPPED = 10
 """Updates in a row that may be skipped before the run stops."""
-
-
-class NotFinite(EnvgymError):
-    """The loss or the gradients are infinite or not a number, again and again."""
 
 
 Loss = Callable[[Batch, Outputs, Totals], tuple[torch.Tensor, Metrics]]
@@ -91,11 +87,12 @@ class Updater:
 
         Returns:
             the objective's metrics, those of the mismatch with the engine, ``loss``, ``grad_norm`` and
-            ``learning_rate``. A gradient that is not finite is not applied: ``skipped`` is 1.
+            ``learning_rate``. An update with a loss or a gradient that is not finite is taken of no model:
+            ``skipped`` is 1.
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.
-            NotFinite: too many updates in a row were skipped.
+            NotFinite: too many updates in a row were skipped, or the step made weights that are not finite.
         """
         totals = Totals.of(units)
         device = self._language_model.model.device
@@ -117,33 +114,58 @@ class Updater:
             total += value
             parts.append(metrics)
         if mismatch.mean > mismatch_limit:
-            self._optimizer.discard()
+            self._discard()
             raise EngineMismatch(mismatch.explain(mismatch_limit))
         rate = self.learning_rate
-        norm = self._optimizer.step(rate)
-        trained = self._auxiliary.step(self._schedule)
+        norm, fault = 0.0, self._fault_before(groups)
+        if not fault:
+            norm = self._optimizer.step(rate)
+            fault = self._fault_of_gradient(norm)
+        trained: dict[str, float] = {}
+        if fault:
+            self._discard()
+        else:
+            trained = self._auxiliary.step(self._schedule)
         self.updates += 1
-        finite = math.isfinite(norm)
-        self._skipped = 0 if finite else self._skipped + 1
-        self.fault = "" if finite else self._explain(groups)
-        if self._skipped >= _MAX_SKIPPED:
-            raise NotFinite(f"{self._skipped} updates in a row were not finite and were skipped: {self.fault}")
+        self.note(fault)
         return {
             **merge_metrics(parts),
             **mismatch.metrics(),
             **trained,
             "loss": total,
-            "grad_norm": norm if finite else 0.0,
+            "grad_norm": 0.0 if fault else norm,
             "learning_rate": rate,
-            "skipped": float(not finite),
+            "skipped": float(bool(fault)),
         }
 
-    def _explain(self, groups: set[str]) -> str:
-        """Name the groups whose loss was not finite, or else the parameters whose gradient was not."""
+    def note(self, fault: str) -> None:
+        """Count an update that was skipped because of ``fault``, or, with ``""``, one that was taken.
+
+        Raises:
+            NotFinite: too many in a row were skipped.
+        """
+        self.fault = fault
+        self._skipped = self._skipped + 1 if fault else 0
+        if self._skipped >= _MAX_SKIPPED:
+            raise NotFinite(f"{self._skipped} updates in a row were not finite and were skipped: {fault}")
+
+    def _discard(self) -> None:
+        self._optimizer.discard()
+        self._auxiliary.discard()
+
+    def _fault_before(self, groups: set[str]) -> str:
+        """Name the groups whose loss was not finite, or else the auxiliary models whose gradients are not."""
         if groups:
-            return f"the loss of {_some(sorted(groups))}"
+            return f"the loss of {some(sorted(groups))}"
+        unsound = self._auxiliary.unsound()
+        return f"the gradient of the {some(unsound)}" if unsound else ""
+
+    def _fault_of_gradient(self, norm: float) -> str:
+        """Name the parameters whose gradient was not finite, if the ``norm`` of all gradients was not."""
+        if math.isfinite(norm):
+            return ""
         trained = [n for n, p in self._language_model.model.named_parameters() if p.requires_grad]
-        return f"the gradient of {_some([trained[i] for i in self._optimizer.not_finite])}"
+        return f"the gradient of {some([trained[i] for i in self._optimizer.not_finite])}"
 
     def state(self) -> dict[str, Any]:
         """Return the tensors and numbers that ``restore`` takes.
@@ -155,6 +177,7 @@ class Updater:
         partly = len(self._optimizer.parameters) < len(named)
         return {
             "updates": self.updates,
+            "skipped": self._skipped,
             "optimizer": self._optimizer.state(),
             "adapters": {n: p.detach() for n, p in named.items() if p.requires_grad} if partly else {},
             "auxiliary": self._auxiliary.state(),
@@ -163,14 +186,10 @@ class Updater:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from ``state()`` of an earlier process, with a model loaded from the same checkpoint."""
         self.updates = state["updates"]
+        self._skipped = state.get("skipped", 0)
         named = dict(self._language_model.model.named_parameters())
         with torch.no_grad():
             for name, value in state["adapters"].items():
                 named[name].copy_(value)
         self._optimizer.restore(state["optimizer"])
         self._auxiliary.restore(state["auxiliary"])
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

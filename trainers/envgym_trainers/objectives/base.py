@@ -44,6 +44,9 @@ class Needs:
 
     auxiliary: frozenset[AuxiliaryName] = frozenset()
     """Models beside the policy that the loop must provide."""
+    old_logprobs: bool = False
+    """Fill ``old_logprobs`` even with one update a step, for which no forward pass is made otherwise: the old
+    policy is the current one."""
     dynamic_sampling: DynamicSampling | None = None
     """Fill the batch with groups that have a signal, under these settings."""
     filter_truncated: bool = False

@@ -1,6 +1,6 @@
 """PPO: proximal policy optimization with a critic, arXiv 1707.06347; advantages by GAE, arXiv 1506.02438.
 
-    r_t = reward placed at token t − κ·(b_t − f_t)
+    r_t = reward placed at token t − κ·(o_t − f_t)
     δ_t = r_t + γ·V(s_{t+1}) − V(s_t)              V after the last token is 0
     A_t = δ_t + γλ·A_{t+1},   R_t = A_t + V(s_t)
     L   = 1/N Σ_t m·[ −min(rA, clip(r, 1−ε_low, 1+ε_high)·A)·w + c·½·max((v−R)², (v_clip−R)²) ],   r = exp(ℓ − o)
@@ -59,9 +59,10 @@ class PPO(Objective):
     config: Config
 
     def needs(self) -> Needs:
-        """Require a critic, and a reference model if ``kl_coefficient`` is above 0."""
-        names: set[AuxiliaryName] = {"critic"}
-        return Needs(auxiliary=frozenset(names | {"reference"} if self.config.kl_coefficient > 0 else names))
+        """Require a critic; if ``kl_coefficient`` is above 0, also a reference model and the old log-probs."""
+        penalised = self.config.kl_coefficient > 0
+        names: set[AuxiliaryName] = {"critic", "reference"} if penalised else {"critic"}
+        return Needs(auxiliary=frozenset(names), old_logprobs=penalised)
 
     def units(self, members: Sequence[Member]) -> list[Unit]:
         """Give every sampled token its own advantage and return; each sample is a unit."""
@@ -110,11 +111,15 @@ class PPO(Objective):
         ]
 
     def _rewards(self, sample: Sample) -> Tensor:
-        """Return the rewards of turns minus the penalty towards the reference. [T] float64"""
+        """Return the rewards of turns minus the penalty towards the reference. [T] float64
+
+        Both sides of the penalty are the trainer's: the engine may compute otherwise, or report nothing.
+        """
         rewards = sample.spread(0.0).double() if sample.turn_rewards is None else sample.turn_rewards.double()
         if self.config.kl_coefficient > 0:
             reference = _required(sample.reference_logprobs, "reference_logprobs")
-            rewards = rewards - self.config.kl_coefficient * (sample.logprobs - reference)
+            old = _required(sample.old_logprobs, "old_logprobs")
+            rewards = rewards - self.config.kl_coefficient * (old - reference)
         return rewards
 
 

@@ -17,6 +17,10 @@ _TOO_MANY = 0.2
 
 def training_warnings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield what the metrics of a run warn of: episodes that did not complete, and steps that taught nothing."""
+    for name, what in (("not_finite", "trajectories were left out"), ("skipped", "updates were skipped")):
+        count = int(sum(row.get(name) or 0 for row in rows))
+        if count:
+            yield f"{count} {what}, not finite"
     for label in _labels(rows):
         ended: Counter[str] = Counter()
         for row in rows:

@@ -176,8 +176,8 @@ class _Run:
             self._note_silence(collected, source.patience)
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
-            if learner.updater.fault:
-                self._reporter.say(f"warning: an update was skipped, not finite: {learner.updater.fault}")
+            for fault in learner.faults:
+                self._reporter.say(f"warning: step {self._step + 1}: {fault}")
             self._step += 1
             await setup.engine.update_weights(setup.language_model, self._step)
             now = time.monotonic()
