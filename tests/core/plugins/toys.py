@@ -160,10 +160,16 @@ def numbered(split: Split, count: int, text: str) -> list[Task]:
 
 
 class Letter(ChatEnv):
-    """Answer with a letter. One token decides."""
+    """Answer with a letter. One token decides; a beginner is unsure."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
         return numbered(split, 200, "?")
+
+    def gold(self, task: Task) -> Sequence[Message]:
+        return [Message(role="assistant", content="a")]
+
+    def novice(self, task: Task) -> Sequence[Message]:
+        return [Message(role="assistant", content="?")]
 
     def score(self, trajectory: Trajectory) -> Score:
         first = trajectory.final_text[:1]
