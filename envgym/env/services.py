@@ -61,7 +61,7 @@ class Services:
         """
         try:
             # In a thread: choosing a backend imports it and asks whether it works, and every episode would wait.
-            backend = self._backend or await asyncio.to_thread(self.backend)
+            backend = self._backend if self._backend is not None else await asyncio.to_thread(self.backend)
             return await backend.open(limits)
         except OSError as error:
             raise SandboxError(f"the sandbox backend failed: {error}") from error
