@@ -40,7 +40,7 @@ class DrGRPO(GRPO):
             outputs.logprobs,
             clip_low=self.config.clip_low,
             clip_high=self.config.clip_high,
-            importance_cap=self.config.importance_cap,
+            importance=self.config,
         )
         return torch.where(batch.mask, losses, 0.0).sum() / (totals.sequences * LENGTH), {}
 
@@ -106,18 +106,19 @@ def theirs(
     """Loss and gradient by TRL."""
     logprobs = values.clone().requires_grad_()
     tokens = batch.mask.sum()
+    settings = objective.config
     trainer = SimpleNamespace(
         aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None,
-        importance_sampling_level="token", beta=getattr(objective, "beta", 0.0), loss_type=loss_type,
-        epsilon_low=objective.clip_low, epsilon_high=objective.clip_high,
-        use_vllm=objective.importance_cap is not None, vllm_importance_sampling_correction=True,
+        importance_sampling_level="token", beta=getattr(settings, "beta", 0.0), loss_type=loss_type,
+        epsilon_low=settings.clip_low, epsilon_high=settings.clip_high,
+        use_vllm=settings.importance_cap is not None, vllm_importance_sampling_correction=True,
         model=SimpleNamespace(training=True), current_gradient_accumulation_steps=parts,
         max_completion_length=LENGTH, _entropy_bonus_enabled=False, _metrics={"train": defaultdict(list)},
         accelerator=SimpleNamespace(
             num_processes=1, reduce=lambda x, reduction: x, gather=lambda x: x, gather_for_metrics=lambda x: x
         ),
         args=SimpleNamespace(
-            use_bias_correction_kl=getattr(objective, "unbiased_kl", False),
+            use_bias_correction_kl=getattr(settings, "unbiased_kl", False),
             delta=None, steps_per_generation=parts,
         ),
     )  # fmt: skip
@@ -136,10 +137,10 @@ def theirs(
             "advantages": part.advantages[:, 0], "old_per_token_logps": part.old_logprobs,
             "ref_per_token_logps": part.reference_logprobs, "num_items_in_batch": tokens,
         }  # fmt: skip
-        if objective.importance_cap is not None:
+        if settings.importance_cap is not None:
             old = leaf.detach() if part.old_logprobs is None else part.old_logprobs
             gap = (old - part.behaviour_logprobs) * part.mask
-            inputs["importance_sampling_ratio"] = gap.exp().clamp(max=objective.importance_cap)
+            inputs["importance_sampling_ratio"] = gap.exp().clamp(max=settings.importance_cap)
         loss = loss + GRPOTrainer._compute_loss(trainer, None, inputs)
     loss.backward()
     assert logprobs.grad is not None

@@ -236,7 +236,7 @@ class Trajectory:
     @property
     def ending(self) -> str:
         """Outcome and cause, for counting: ``completed``, ``truncated: tokens``, ``failed: SandboxError``."""
-        kind, cause = self.outcome.kind, self.outcome.reason.partition(":")[0]
+        kind, cause = self.outcome.kind, self.outcome.cause
         return f"{kind}: {cause}" if cause else str(kind)
 
     @property

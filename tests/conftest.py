@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from envgym.sandbox.interface import Backend
+from envgym.sandbox.selection import sandboxes
+
 # Tests run in parallel processes: one that starts another must not take every core for its matrix products.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -27,6 +30,22 @@ class JudgeServer:
     status: int = 200
     seen: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests."""
+
+
+@pytest.fixture(scope="session")
+def usable_backend() -> Callable[[str], type[Backend]]:
+    """``usable_backend("docker")``: its class; skip where it does not work, and fail where CI promises it."""
+
+    def load(name: str) -> type[Backend]:
+        kind: type[Backend] = sandboxes.load(name)
+        reason = kind.unavailable()
+        if reason is not None:
+            if os.environ.get(f"ENVGYM_REQUIRE_{name.upper()}") == "1":
+                pytest.fail(f"{name} is required here: {reason}")
+            pytest.skip(reason)
+        return kind
+
+    return load
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from envgym.errors import UserError
 
 if TYPE_CHECKING:
     from envgym.evaluate import EnvScores
+    from envgym.policies.scripted import Player
     from envgym.records import Split, Trajectory
     from envgym.rollout.collector import Collector
     from envgym.rollout.mix import MixEntry
@@ -47,7 +48,7 @@ def eval_command(
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
     seed: Annotated[int, typer.Option(help="seeds environments and sampling", min=0)] = 0,
-    temperature: Annotated[float, typer.Option(help="of sampling; 0 is greedy", min=0)] = 1.0,
+    temperature: Annotated[float, typer.Option(help="of a policy that samples; 0 is greedy", min=0)] = 1.0,
     max_tokens: Annotated[int, typer.Option(help="sampled tokens per turn", min=1)] = 96,
     context: Annotated[int, typer.Option(help="tokens of a whole conversation", min=16)] = 512,
     concurrency: Annotated[int, typer.Option(help="episodes in flight", min=1)] = 64,
@@ -72,24 +73,26 @@ def eval_command(
         "concurrency": concurrency,
     }
 
-    async def work() -> dict[str, EnvScores]:
+    async def work() -> tuple[dict[str, EnvScores], float | None]:
         async with Services(sandbox, judge=judge) as services:
             player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                return await _watched(collector, labels, split=checked, limit=limit, samples=samples)
+                scores = await _watched(collector, labels, split=checked, limit=limit, samples=samples)
+                return scores, _temperature_of(player)
             finally:
                 await collector.close()
                 await player.close()
 
-    scores = asyncio.run(work())
+    scores, used = asyncio.run(work())
     records = {label: _record(s) for label, s in scores.items()}
     if as_json:
-        about = {"policy": policy, "split": split, "seed": seed, "temperature": temperature}
+        about = {"policy": policy, "split": split, "seed": seed, "temperature": used}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        print(f"temperature {temperature:g}, {samples} episode{'s' if samples > 1 else ''} per problem")
+        sampled = "" if used is None else f"temperature {used:g}, "
+        print(f"{sampled}{samples} episode{'s' if samples > 1 else ''} per problem")
         for label, record in records.items():
             print("\n".join(_lines(label, record, limit)))
     if not all(s.rewards for s in scores.values()):
@@ -104,21 +107,30 @@ def _entries(env: list[str], settings: list[str] | None) -> list[MixEntry]:
     return entries
 
 
+def _temperature_of(player: Player) -> float | None:
+    """Return the temperature that a policy samples at, whoever set it; ``None`` where it has no such setting."""
+    from envgym.policies.interface import Policy
+
+    found = getattr(player.config, "temperature", None) if isinstance(player, Policy) else None
+    return float(found) if isinstance(found, int | float) else None
+
+
 async def _watched(
     collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
 ) -> dict[str, EnvScores]:
     """Evaluate, and show progress as episodes end."""
     from envgym.evaluate import distinct, evaluate
     from envgym.runs.progress import Reporter
+    from envgym.runs.tally import Tally
 
-    earned: list[float] = []
+    tally = Tally()
     with Reporter() as reporter:
         total = samples * sum(len(distinct(collector.tasks(label, split), limit)) for label in labels)
         reporter.begin("evaluate", total)
 
         def note(trajectory: Trajectory) -> None:
-            earned.extend([] if trajectory.failed else [trajectory.reward])
-            reporter.advance(f"reward {sum(earned) / len(earned):.3f}" if earned else "")
+            tally.add(trajectory)
+            reporter.advance(str(tally))
 
         return await evaluate(collector, labels, split=split, limit=limit, samples=samples, on_episode=note)
 

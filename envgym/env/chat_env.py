@@ -1,12 +1,7 @@
 """``ChatEnv``: a Gymnasium environment over chat messages.
 
-Three levels of authoring, each a superset of the one before:
-
-1. single turn: implement ``tasks`` and ``score``;
-2. tools: mark methods with ``@tool``; calls are answered, a message without a call ends the episode;
-3. full control: override ``respond``.
-
-An author may use any private name. The machinery's own are mangled, and its methods refuse to be overridden.
+``envgym.env.author_hooks`` has the methods that an author writes. The machinery is here: an author may use any
+private name, because its own are mangled, and its methods refuse to be overridden.
 """
 
 from __future__ import annotations
@@ -14,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import inspect
 import random
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import gymnasium
 import pydantic
 
+from envgym.env.author_hooks import AuthorHooks, Reply
 from envgym.env.declarations import check_declaration
 from envgym.env.episode_services import EpisodeHost, EpisodeServices
-from envgym.env.episode_state import EpisodeState, StepResult
+from envgym.env.episode_state import EpisodeState, ResetResult, StepResult
 from envgym.env.run_sync import run_sync
 from envgym.env.scoring import checked_group, checked_score
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
-from envgym.env.tools import Tool, collect_tools, run_calls
+from envgym.env.tools import Tool
 from envgym.errors import DataError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
@@ -38,18 +33,7 @@ from envgym.tasks.procedural import check_split
 __all__ = ["ChatEnv", "Reply"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An environment's answer to an action."""
-
-    messages: tuple[Message, ...] = ()
-    done: bool = False
-    reward: float = 0.0
-    """Per-turn reward; the trajectory's score comes on top at the end."""
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
+class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
     """Draws tasks, offers tools, answers actions and scores trajectories.
 
     ``areset`` and ``astep`` are the implementation; ``reset`` and ``step`` drive them.
@@ -106,77 +90,6 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         self.__running = False
         self.__reserved = False
 
-    # -- what an author writes ------------------------------------------------------------------------------
-
-    def tasks(self, split: Split) -> Sequence[Task]:
-        """Return the tasks of a split. Called once per split; may be lazy."""
-        raise NotImplementedError(f"{type(self).__name__} must define tasks(split)")
-
-    def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
-        """Score a finished trajectory, from its messages, task, artifacts and nested episodes alone.
-
-        Stored trajectories are scored again; work that needs the live episode belongs in ``conclude``.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define score(trajectory)")
-
-    def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
-        """Score the trajectories of one task against each other: ranks, or a judge's preferences.
-
-        Called in training, once a group's episodes are over; by default each keeps its score. Evaluation and
-        re-scoring never call it: a rank within one policy's group says nothing about another policy.
-
-        Args:
-            trajectories: the ones that did not fail, in no particular order. No episode is under way, so
-                ``self.services`` offers the judge and sandboxes, but plays no role.
-
-        Returns:
-            one score for each, in the order given.
-        """
-        return [trajectory.score for trajectory in trajectories if trajectory.score is not None]
-
-    def gold(self, task: Task) -> Sequence[Message]:
-        """Return the actions of a scripted expert, which score the maximum: proof that the task can be solved."""
-        raise NotImplementedError(f"{type(self).__name__} must define gold(task)")
-
-    def novice(self, task: Task) -> Sequence[Message]:
-        """Return the actions of a scripted beginner with a bad habit, which costs it most of the tasks.
-
-        Imitating beginners and experts makes a model that can do the task and mostly does not: a start that lacks
-        judgement, as pretrained models do. Optional.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define novice(task)")
-
-    async def start(self, task: Task) -> None:
-        """Prepare an episode of ``task``. The base class has nothing to prepare."""
-
-    async def finish(self) -> None:
-        """Free the resources of ``start``; called once per episode, however it ended, even if ``start`` failed."""
-
-    async def respond(self, action: Message) -> Reply:
-        """Answer an action. By default: run its tool calls; a message without one is the final answer."""
-        if not action.tool_calls:
-            return Reply(done=True)
-        messages, metrics = await run_calls(self.tools, action.tool_calls)
-        return Reply(messages=messages, metrics=metrics)
-
-    async def conclude(self) -> None:
-        """Do work that the score depends on, such as nested episodes; called once the episode is over."""
-
-    def make_tools(self) -> dict[str, Tool]:
-        """Return the tools on offer under ``self.config``: by default, every method that ``@tool`` marked."""
-        return collect_tools(self)
-
-    def share(self, other: Self) -> None:
-        """Reuse costly state, besides the tasks, of another instance with the same settings."""
-
-    async def aclose(self) -> None:
-        """End any episode and free what the environment owns; an override calls this one. Safe to call twice."""
-        await self.end_episode()
-        if self.__owns_services:
-            await self.__shared.close()
-
-    # -- the machinery --------------------------------------------------------------------------------------
-
     @property
     def trajectory(self) -> Trajectory:
         """The record of the episode under way, or of the last one; its ``artifacts`` are the author's to fill.
@@ -227,9 +140,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         self.__tasks = other.__tasks
         self.share(other)
 
-    async def areset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    async def areset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Begin an episode.
 
         Args:
@@ -293,6 +204,12 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
         """
         return await self.__conclude(Outcome.truncated(reason), None)
 
+    async def aclose(self) -> None:
+        """End any episode and free what the environment owns; an override calls this one. Safe to call twice."""
+        await self.end_episode()
+        if self.__owns_services:
+            await self.__shared.close()
+
     async def end_episode(self) -> None:
         """Free the resources of the running episode, however it ended. Safe to call twice."""
         self.__running = False
@@ -300,9 +217,7 @@ class ChatEnv(Plugin, gymnasium.Env[Observation, Message]):
             self.__unfinished = False
             await self.finish()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Begin an episode: ``areset`` for synchronous callers."""
         return run_sync(self.areset(seed=seed, options=options))
 

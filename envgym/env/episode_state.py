@@ -7,8 +7,9 @@ from typing import Any
 
 from envgym.records import Message, Observation, Outcome, Score, Trajectory, Turn, TurnTokens
 
-__all__ = ["EpisodeState", "StepResult"]
+__all__ = ["EpisodeState", "ResetResult", "StepResult"]
 
+ResetResult = tuple[Observation, dict[str, Any]]
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 

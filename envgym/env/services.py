@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +38,7 @@ class Services:
         self.sandbox_name = sandbox
         self._settings = dict(sandbox_settings or {})
         self._backend: Backend | None = None
+        self._choosing = threading.Lock()
         url, _, model = judge.partition("#")
         self._judge = Judge(url, model=model) if judge else None
 
@@ -45,9 +48,10 @@ class Services:
         Raises:
             UserError: no such backend, or none that this machine can run.
         """
-        if self._backend is None:
-            self._backend = select_backend(self.sandbox_name, self._settings)
-        return self._backend
+        with self._choosing:
+            if self._backend is None:
+                self._backend = select_backend(self.sandbox_name, self._settings)
+            return self._backend
 
     async def open_sandbox(self, limits: Limits) -> Sandbox:
         """Open a sandbox; the caller closes it.
@@ -56,7 +60,9 @@ class Services:
             SandboxError: none could be started.
         """
         try:
-            return await self.backend().open(limits)
+            # In a thread: choosing a backend imports it and asks whether it works, and every episode would wait.
+            backend = self._backend if self._backend is not None else await asyncio.to_thread(self.backend)
+            return await backend.open(limits)
         except OSError as error:
             raise SandboxError(f"the sandbox backend failed: {error}") from error
 

@@ -11,7 +11,7 @@ import jinja2
 
 from envgym.runs.controls import comparison, controls_rows, verdict_lines
 from envgym.runs.folder import RunFolder, write_atomic
-from envgym.runs.table import interval_text, table_rows
+from envgym.runs.table import best_text, interval_text, table_rows
 
 __all__ = ["render_report"]
 
@@ -35,6 +35,7 @@ def render_report(folder: RunFolder) -> Path:
         name=folder.path.name,
         summary=summary,
         measured=table_rows(summary) if summary else [],
+        best=best_text(summary) if summary else "",
         parts=list(_parts(summary)) if summary else [],
         controls=controls_rows(compared) if compared else [],
         verdict=verdict_lines(compared) if compared else [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["endings_text", "interval_text", "summary_table", "table_rows"]
+__all__ = ["best_text", "endings_text", "interval_text", "rewards_text", "summary_table", "table_rows"]
 
 
 def interval_text(interval: dict[str, Any] | None) -> str:
@@ -20,6 +20,22 @@ def endings_text(ended: Mapping[str, float]) -> str:
     total = sum(ended.values())
     said = {ending: ending.replace("truncated", "cut", 1) for ending in ended if ending != "completed"}
     return ", ".join(f"{ended[ending] / total:.0%} {words}" for ending, words in sorted(said.items()))
+
+
+def rewards_text(rewards: Mapping[str, float | None], ended: Mapping[str, Mapping[str, float]]) -> str:
+    """Return mean rewards with the endings behind each, e.g. ``sums 0.50 (12% cut: tokens) code -``."""
+    said = {label: endings_text(ended.get(label, {})) for label in rewards}
+    means = {label: "-" if mean is None else f"{mean:.2f}" for label, mean in rewards.items()}
+    return " ".join(f"{label} {means[label]}{f' ({said[label]})' if said[label] else ''}" for label in rewards)
+
+
+def best_text(summary: Mapping[str, Any]) -> str:
+    """Return where the best weights of a run are, e.g. ``best: step 10, greedy 0.840, checkpoints/best``.
+
+    ``""`` for a run that kept none: it did not measure while it trained.
+    """
+    best = summary.get("best")
+    return f"best: step {best['step']}, greedy {best['reward']:.3f}, checkpoints/best" if best else ""
 
 
 def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -49,7 +65,8 @@ def summary_table(summary: dict[str, Any]) -> str:
     notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary.get("decodings", {}).items()]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
     warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
-    return "\n".join([*(line.rstrip() for line in lines), *filter(None, ["; ".join(notes)]), *left_out, *warnings])
+    below = filter(None, ["; ".join(notes), best_text(summary)])
+    return "\n".join([*(line.rstrip() for line in lines), *below, *left_out, *warnings])
 
 
 def _not_completed(ended: Mapping[str, Mapping[str, float]]) -> str:

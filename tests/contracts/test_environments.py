@@ -26,5 +26,7 @@ class TestEveryEnvironment(EnvironmentContract):
 @pytest.mark.parametrize("env_id", list_envs())
 def test_gymnasium_makes_it_and_its_checker_passes(env_id: str) -> None:
     made = gymnasium.make(f"envgym/{env_id}")
+    assert made.spec is not None
+    assert made.spec.id == f"envgym/{env_id}"
     check_env(made.unwrapped, skip_render_check=True)
     made.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ import pytest
 from envgym.env.services import Services
 from envgym.records import Split, Task
 from envgym.sandbox.interface import Backend, Limits
-from envgym.sandbox.selection import sandboxes
 from envgym_environments.code_sandbox.boxes import Boxes
 from envgym_environments.code_sandbox.sources import load_tasks
 from envgym_environments.code_sandbox.suites import AssertTests, read_suite
@@ -51,13 +50,8 @@ def data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def boxes() -> AsyncIterator[Boxes]:
-    kind: type[Backend] = sandboxes.load("docker")
-    reason = kind.unavailable()
-    if reason is not None:
-        if os.environ.get("ENVGYM_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"Docker is required here: {reason}")
-        pytest.skip(reason)
+async def boxes(usable_backend: Callable[[str], type[Backend]]) -> AsyncIterator[Boxes]:
+    usable_backend("docker")
     limits = Limits(wall_seconds=60.0, total_seconds=1200.0)
     async with Services("docker") as services, Boxes(services, limits, 20.0, {}) as opened:
         yield opened

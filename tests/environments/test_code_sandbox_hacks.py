@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,7 +13,6 @@ from envgym.env.run_sync import run_sync
 from envgym.env.services import Services
 from envgym.records import Message, Task, ToolCall, Trajectory
 from envgym.sandbox.interface import Backend
-from envgym.sandbox.selection import sandboxes
 from envgym.verifiers.code_tests.tagged_json import encode
 from envgym_environments.code_sandbox.suites import (
     AssertTests,
@@ -151,13 +149,8 @@ Submit = Callable[[str, str], Trajectory]
 
 
 @pytest.fixture(scope="module")
-def env() -> Iterator[ChatEnv]:
-    kind: type[Backend] = sandboxes.load("docker")
-    reason = kind.unavailable()
-    if reason is not None:
-        if os.environ.get("ENVGYM_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"Docker is required here: {reason}")
-        pytest.skip(reason)
+def env(usable_backend: Callable[[str], type[Backend]]) -> Iterator[ChatEnv]:
+    usable_backend("docker")
     services = Services("docker")
     yield make("code_sandbox-v1", services=services, call_seconds=2.0, wall_seconds=6.0, run_python=True)
     run_sync(services.close())

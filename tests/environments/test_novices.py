@@ -1,8 +1,6 @@
-"""Beginners lose most tasks of every environment, and nothing is as bad as to fail."""
+"""Beginners lose at least half of the tasks of every environment, and none of their episodes fails."""
 
 from __future__ import annotations
-
-import ast
 
 import pytest
 
@@ -17,7 +15,7 @@ _NAMES = ("math_problems", "code_sandbox", "search_qa", "refusal_safety", "proof
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_novice_plays_to_the_end_and_rarely_wins(name: str) -> None:
+def test_a_novice_plays_to_the_end_and_loses_half_or_more(name: str) -> None:
     services = Services()
     env = environments.make(f"{name}-v1", {"size": 20}, services=services)
     novice = make_player("novice")
@@ -28,7 +26,7 @@ def test_a_novice_plays_to_the_end_and_rarely_wins(name: str) -> None:
     env.close()
     run_sync(services.close())
     assert [t.outcome.reason for t in played if t.failed] == []
-    assert sum(t.score.accuracy for t in played if t.score) <= 5
+    assert sum(t.score.accuracy for t in played if t.score) <= 4
 
 
 @pytest.mark.parametrize(
@@ -44,4 +42,3 @@ def test_a_novice_plays_to_the_end_and_rarely_wins(name: str) -> None:
 )
 def test_the_last_operation_is_what_is_forgotten(solution: str, expected: str) -> None:
     assert without_last_operation(solution) == expected
-    ast.parse(expected)

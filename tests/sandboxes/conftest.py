@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from envgym.sandbox.interface import Backend, Limits, Sandbox
-from envgym.sandbox.selection import sandboxes
+from envgym.testing.sandboxes import SandboxContract
 
-LIMITS = Limits(
-    wall_seconds=10.0,
-    total_seconds=60.0,
-    memory_bytes=128 * 2**20,
-    disk_bytes=8 * 2**20,
-    output_bytes=64 * 2**10,
-    processes=32,
-    open_files=64,
-)
+LIMITS = SandboxContract.limits
 ISOLATED = [pytest.param("docker", marks=pytest.mark.docker), "bubblewrap"]
-
-
-def make_backend(name: str) -> Backend:
-    """Make a backend, or skip with the reason why it does not work here; fail where CI promises it."""
-    kind: type[Backend] = sandboxes.load(name)
-    reason = kind.unavailable()
-    if reason is not None:
-        if os.environ.get(f"ENVGYM_REQUIRE_{name.upper()}") == "1":
-            pytest.fail(f"{name} is required here: {reason}")
-        pytest.skip(reason)
-    return kind()
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +23,13 @@ def limits() -> Limits:
 
 
 @pytest.fixture(scope="session")
-def shared_backend() -> Iterator[Callable[[str], Backend]]:
+def shared_backend(usable_backend: Callable[[str], type[Backend]]) -> Iterator[Callable[[str], Backend]]:
     """Make each backend once, by name, for all the tests of a worker process."""
     made: dict[str, Backend] = {}
 
     def get(name: str) -> Backend:
         if name not in made:
-            made[name] = make_backend(name)
+            made[name] = usable_backend(name)()
         return made[name]
 
     yield get
@@ -82,13 +62,15 @@ async def sandbox(backend: Backend, limits: Limits) -> AsyncIterator[Sandbox]:
 
 
 @pytest.fixture
-async def docker_sandbox_and_container(limits: Limits) -> AsyncIterator[tuple[Sandbox, Any]]:
+async def docker_sandbox_and_container(
+    limits: Limits, usable_backend: Callable[[str], type[Backend]]
+) -> AsyncIterator[tuple[Sandbox, Any]]:
     """A sandbox of a backend of its own, and its container as the Docker client sees it."""
     import docker
 
     from envgym_sandboxes.docker.sweep import labels
 
-    own = make_backend("docker")
+    own = usable_backend("docker")()
     client = docker.from_env()
     try:
         patient = dataclasses.replace(limits, total_seconds=600.0)

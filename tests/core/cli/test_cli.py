@@ -110,11 +110,18 @@ def test_eval(run: Run) -> None:
     assert sums["sampled_tokens"] == 0
     text = run("eval", "--env", SUMS, "--policy", "empty", "--limit", "2")
     assert text.out.splitlines() == [
-        "temperature 1, 1 episode per problem",
+        "1 episode per problem",
         "Adder: reward 0.000 [0.000, 0.842]  accuracy 0.000 [0.000, 0.842]  n 2  turns 1.0",
         "  right 0.000 [0.000, 0.842]  n 2",
     ]
-    assert "evaluate 2/2 | reward 0.000 | ETA 0:00" in text.err
+    assert "evaluate 2/2 | Adder 0.00 | ETA 0:00" in text.err
+
+
+@pytest.mark.parametrize("policy", ["gold", "empty"])
+def test_eval_tells_no_temperature_of_a_policy_that_has_none(run: Run, policy: str) -> None:
+    arguments = ("eval", "--env", SUMS, "--policy", policy, "--limit", "1", "--temperature", "0.5")
+    assert run(*arguments, "--json").data["temperature"] is None
+    assert "temperature" not in run(*arguments).out
 
 
 def test_eval_counts_distinct_problems_in_its_progress(run: Run) -> None:
@@ -129,6 +136,7 @@ def test_eval_without_a_score_exits_with_1(run: Run) -> None:
     assert result.code == 1
     assert result.data["environments"]["Adder"]["reward"] == {"mean": None, "low": None, "high": None, "n": 0}
     assert result.data["environments"]["Adder"]["failed_episodes"] == 2
+    assert "evaluate 2/2 | Adder - (100% failed: SandboxError) | ETA" in result.err
     too_many = run("eval", "--env", SUMS, "--policy", "gold", "--limit", "16", "--set", "trouble=sandbox")
     assert too_many.code == 1
     assert too_many.out == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 import pytest
 from commands import Run
@@ -13,12 +13,8 @@ from envgym.sandbox.selection import sandboxes, select_backend
 
 
 @pytest.fixture
-def docker() -> None:
-    kind: type[Backend] = sandboxes.load("docker")
-    if reason := kind.unavailable():
-        if os.environ.get("ENVGYM_REQUIRE_DOCKER") == "1":
-            pytest.fail(f"Docker is required here: {reason}")
-        pytest.skip(reason)
+def docker(usable_backend: Callable[[str], type[Backend]]) -> None:
+    usable_backend("docker")
 
 
 @pytest.mark.docker

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 from toys import FullDisk
 
 from envgym.env.services import Services
 from envgym.errors import SandboxError, UnknownNameError, UserError
 from envgym.sandbox.interface import Limits
+
+
+class Slow(FullDisk):
+    """Knows whether it works once the event loop has said so."""
+
+    asked = 0
+    answer = threading.Event()
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        cls.asked += 1
+        return None if cls.answer.wait(10) else "the event loop waits for this call"
+
+
+async def test_choosing_a_backend_keeps_no_episode_waiting() -> None:
+    """And several episodes that need it at once choose it once."""
+    async with Services(f"{__name__}:Slow") as services:
+        opening = [asyncio.create_task(services.open_sandbox(Limits())) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        Slow.answer.set()
+        for error in await asyncio.gather(*opening, return_exceptions=True):
+            assert isinstance(error, SandboxError)
+            assert "disk full" in str(error)
+    assert Slow.asked == 1
 
 
 def test_an_unknown_sandbox_is_refused_before_it_is_needed() -> None:

@@ -146,6 +146,37 @@ class Adder(ChatEnv):
         raise OSError("disk on fire")
 
 
+def numbered(split: Split, count: int, text: str) -> list[Task]:
+    """Tasks of different problems with the same prompt."""
+    return [
+        Task(
+            id=f"{split}-{i}",
+            problem=f"{split} {i}",
+            split=split,
+            messages=(Message(role="user", content=text),),
+        )
+        for i in range(count)
+    ]
+
+
+class Letter(ChatEnv):
+    """Answer with a letter. One token decides; a beginner is unsure."""
+
+    def tasks(self, split: Split) -> Sequence[Task]:
+        return numbered(split, 200, "?")
+
+    def gold(self, task: Task) -> Sequence[Message]:
+        return [Message(role="assistant", content="a")]
+
+    def novice(self, task: Task) -> Sequence[Message]:
+        return [Message(role="assistant", content="?")]
+
+    def score(self, trajectory: Trajectory) -> Score:
+        first = trajectory.final_text[:1]
+        right = float(first.isascii() and first.isalpha())
+        return Score(value=right, accuracy=right)
+
+
 class ManyTools(ChatEnv):
     """Every kind of tool."""
 

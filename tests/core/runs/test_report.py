@@ -99,7 +99,7 @@ def test_a_finished_run(folder: RunFolder) -> None:
     folder.append_metrics({"step": 1, "reward/sums": 1.0})
     folder.write_summary(summary())
     html = page(folder)
-    for words in ("0.500 [0.250, 0.750]", "overall", "Left out: code", "&lt;b&gt;no sandbox"):
+    for words in ("0.500 [0.250, 0.750]", "overall", "Left out: code", "&lt;b&gt;no sandbox", "Best: step 10"):
         assert words in html
     assert "has not finished" not in html
 
@@ -152,6 +152,7 @@ def test_the_table_by_hand() -> None:
         "empty            sampled   -                     -                     -                     0",
         "overall          sampled   0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  0.500 [0.250, 0.750]  4",
         "greedy: temperature 0; sampled: temperature 0.7",
+        "best: step 10, greedy 0.840, checkpoints/best",
         "left out: code: <b>no sandbox</b>",
         "warning: sums: something",
     ]
@@ -171,6 +172,7 @@ def summary() -> dict[str, Any]:
             "empty": {"greedy": empty, "sampled": empty},
         },
         "overall": {"greedy": row, "sampled": row},
+        "best": {"step": 10, "reward": 0.84},
         "left_out": {"code": "<b>no sandbox</b>"},
         "warnings": ["sums: something"],
     }

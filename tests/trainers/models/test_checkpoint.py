@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from envgym.errors import UserError
+from envgym.runs.folder import RunFolder, read_json
 from envgym_trainers.batch import Sample, as_units
 from envgym_trainers.learner.updater import Updater
-from envgym_trainers.models.checkpoint import latest_checkpoint, restoring, save_checkpoint
+from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import OptimizerConfig
@@ -60,6 +62,35 @@ def test_a_checkpoint_is_on_disk_before_it_has_its_name(
     assert len(expected) > 6
     assert {str(path).replace("step-000001", "step-000001.draft") for path in expected} <= synced
     assert ("sync", str(tmp_path)) in disk_calls[named:]
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ([(2, 0.5), (4, 0.7), (6, 0.6)], (4, 0.7)),
+        ([(2, 0.5), (4, 0.5)], (2, 0.5)),
+        ([(2, math.nan), (4, 0.5), (6, math.nan)], (4, 0.5)),
+        ([(2, 0.5), (4, 0.7), (4, 0.6)], (4, 0.6)),
+    ],
+    ids=["highest", "first of equals", "nothing measured", "the same step again"],
+)
+def test_the_best_weights_are_kept(
+    make_language_model: Callable[[], LanguageModel],
+    tmp_path: Path,
+    steps: list[tuple[int, float]],
+    kept: tuple[int, float],
+) -> None:
+    """The highest reward wins, the earlier of equals; a step that a resumed run takes again replaces itself."""
+    folder = RunFolder(tmp_path)
+    language_model = make_language_model()
+    parameter = next(language_model.model.parameters())
+    for step, reward in steps:
+        torch.nn.init.constant_(parameter, float(step))
+        keep_best(folder, step, reward, language_model)
+    best = folder.checkpoints / "best"
+    assert read_json(best / "best.json") == dict(zip(("step", "reward"), kept, strict=True))
+    loaded = load_model(ModelConfig(path=str(best), context=32))
+    assert next(loaded.model.parameters()).unique().tolist() == [kept[0]]
 
 
 def test_a_draft_left_by_a_kill_is_ignored_and_then_removed(save: Callable[..., None], tmp_path: Path) -> None:

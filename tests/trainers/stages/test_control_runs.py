@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 import tomllib
@@ -15,34 +14,14 @@ from typing import Any
 
 import pytest
 import tomli_w
+from toys import Letter
 
-from envgym.cli import main
 from envgym.env.chat_env import ChatEnv
 from envgym.errors import SandboxError
-from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.records import Score, Split, Task, Trajectory
 from envgym.runs.folder import RunFolder
 
 _ALL = ["entropy", "length", "random", "format", "wrong_label"]
-
-
-class Letter(ChatEnv):
-    """Answer with a letter."""
-
-    def tasks(self, split: Split) -> Sequence[Task]:
-        return [
-            Task(
-                id=f"{split}-{i}",
-                problem=f"{split} {i}",
-                split=split,
-                messages=(Message(role="user", content="?"),),
-            )
-            for i in range(30)
-        ]
-
-    def score(self, trajectory: Trajectory) -> Score:
-        first = trajectory.final_text[:1]
-        right = float(first.isascii() and first.isalpha())
-        return Score(value=right, accuracy=right)
 
 
 class Deaf(Letter):
@@ -65,28 +44,13 @@ Cli = Callable[..., int]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """``cli("train", …)``: run the command in this process and return its exit code."""
-
-    def run(*words: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["envgym", *map(str, words)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
-
-
-@pytest.fixture
 def write(model_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """``write(steps=…)``: a recipe of two short steps."""
 
     def recipe(environment: type[ChatEnv] = Letter, **values: Any) -> Path:
         path = tmp_path / "recipe.toml"
         whole = {
-            "mix": [{"env": f"{__name__}:{environment.__name__}", "name": "toy"}],
+            "mix": [{"env": f"{environment.__module__}:{environment.__name__}", "name": "toy"}],
             "model": {"path": str(model_folder), "context": 32},
             "sampling": {"max_tokens": 1},
             "optimizer": {"learning_rate": 1e-2},

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pydantic
 import pytest
 import torch
+from toys import numbered
 
 from envgym.chat.tool_formats import HermesFormat
 from envgym.config import validate_settings
@@ -34,15 +35,7 @@ class Say(ChatEnv):
     """Say a or b; the tool hears it."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        return [
-            Task(
-                id=f"{split}-{i}",
-                problem=f"{split} {i}",
-                split=split,
-                messages=(Message(role="user", content="say"),),
-            )
-            for i in range(8)
-        ]
+        return numbered(split, 8, "say")
 
     @tool
     def hear(self, text: str) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import Letter
 
 from envgym.env.chat_env import ChatEnv
 from envgym.errors import PolicyError, RecipeError, SandboxError
-from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.records import Score, Task, Trajectory
 from envgym.rollout.collector import TooManyFailures
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
@@ -21,26 +22,6 @@ from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import ReinforcementStage
 
 _TIMES = ("seconds", "tokens_per_second")
-
-
-class Letter(ChatEnv):
-    """Whatever is shown, answer with a letter. One token decides."""
-
-    def tasks(self, split: Split) -> Sequence[Task]:
-        return [
-            Task(
-                id=f"{split}-{i}",
-                problem=f"{split} {i}",
-                split=split,
-                messages=(Message(role="user", content="a" if i % 2 else "?"),),
-            )
-            for i in range(200)
-        ]
-
-    def score(self, trajectory: Trajectory) -> Score:
-        first = trajectory.final_text[:1]
-        right = first.isascii() and first.isalpha()
-        return Score(value=float(right), accuracy=float(right))
 
 
 class Flaky(Letter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pickle
 import shutil
 import warnings
@@ -129,14 +130,16 @@ def save_checkpoint(
 
 
 def keep_best(folder: RunFolder, step: int, reward: float, language_model: LanguageModel) -> bool:
-    """Keep the weights of ``step`` in ``checkpoints/best`` if no evaluation before had a higher reward.
+    """Keep the weights of ``step`` in ``checkpoints/best`` if no evaluation before had as high a reward.
+
+    A reward of NaN, where nothing was measured, is no reason to keep them.
 
     Returns:
         true if they were kept.
     """
     best = folder.checkpoints / "best"
     known = read_json(best / "best.json") if (best / "best.json").is_file() else None
-    if known is not None and known["step"] < step and not reward > known["reward"]:
+    if math.isnan(reward) or (known is not None and known["step"] < step and not reward > known["reward"]):
         return False
     with _draft_of(best) as draft:
         with _writing(best):

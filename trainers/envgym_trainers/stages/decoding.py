@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate
-from envgym.records import SCHEMA
+from envgym.records import SCHEMA, Trajectory
 from envgym.runs.folder import read_json, write_atomic
 from envgym.runs.progress import Reporter
+from envgym.runs.tally import Tally
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import StageRecipe
@@ -70,6 +71,12 @@ async def _scores(setup: TrainingSetup, temperature: float, reporter: Reporter) 
         max_tokens=recipe.sampling.max_tokens,
     )
     reporter.begin(f"evaluate at {temperature:g}", settings.tasks * settings.samples * len(setup.labels))
+    tally = Tally()
+
+    def note(trajectory: Trajectory) -> None:
+        tally.add(trajectory)
+        reporter.advance(str(tally))
+
     scores = await evaluate(
         setup.collector,
         setup.labels,
@@ -77,7 +84,7 @@ async def _scores(setup: TrainingSetup, temperature: float, reporter: Reporter) 
         limit=settings.tasks,
         samples=settings.samples,
         policy=policy,
-        on_episode=lambda _: reporter.advance(),
+        on_episode=note,
     )
     reporter.end()
     setup.engine.check()

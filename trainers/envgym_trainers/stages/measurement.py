@@ -12,6 +12,7 @@ from envgym.evaluate import EnvScores, evaluate, mean_of, paired_gain
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
+from envgym.runs.tally import Tally
 from envgym_trainers.stages.doubts import share_warnings, training_warnings
 from envgym_trainers.stages.setup import TrainingSetup
 
@@ -41,13 +42,11 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     reporter.begin(f"evaluate {when}", settings.tasks * sum(samples.values()) * len(setup.labels))
     scores: dict[str, dict[str, EnvScores]] = {}
     for decoding, policy in setup.decodings.items():
-        running: dict[str, list[float]] = {}
+        tally = Tally()
 
-        def note(trajectory: Trajectory, decoding: str = decoding, running: Any = running) -> None:
-            if not trajectory.failed:
-                running.setdefault(trajectory.env, []).append(trajectory.reward)
-            means = " ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(running.items()))
-            reporter.advance(f"{decoding}: {means}")
+        def note(trajectory: Trajectory, decoding: str = decoding, tally: Tally = tally) -> None:
+            tally.add(trajectory)
+            reporter.advance(f"{decoding}: {tally}")
 
         scores[decoding] = await evaluate(
             setup.collector,

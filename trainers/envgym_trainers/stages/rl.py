@@ -15,7 +15,7 @@ from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.stage import Stage
-from envgym.runs.table import endings_text
+from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.load import load_model
@@ -230,11 +230,7 @@ class _Run:
         self._folder.append_trajectories(self._step, collected.trajectories)
         row = {"step": self._step, **collected.metrics(), **metrics, **timing}
         self._folder.append_metrics(row)
-        cut = {label: endings_text(ended) for label, ended in collected.endings().items()}
-        rewards = " ".join(
-            f"{label} {value:.2f}{f' ({cut[label]})' if cut.get(label) else ''}"
-            for label, value in collected.mean_rewards().items()
-        )
+        rewards = rewards_text(collected.mean_rewards(), collected.endings())
         self._warn(row, list(collected.counters))
         for who, seconds in collected.blockers.items():
             function = who.partition(" (")[0]
