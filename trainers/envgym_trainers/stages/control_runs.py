@@ -162,12 +162,13 @@ class ControlRuns:
         return tries
 
     def _controlled(self, name: str, share: float) -> ReinforcementRecipe:
-        """Return the recipe under a control, with the steps that the run took where its minutes ended it."""
+        """Return the recipe under a control, with the steps that the run took where its budget ended it."""
         recipe = self._recipe
         optimizer = recipe.optimizer
         rate = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate * share})
         summary = self._folder.summary() or {}
-        changes = {"steps": summary["steps"], "max_minutes": 0.0} if recipe.max_minutes else {}
+        budget = recipe.max_minutes or recipe.max_sampled_tokens
+        changes = {"steps": summary["steps"], "max_minutes": 0.0, "max_sampled_tokens": 0} if budget else {}
         reward = RewardSettings.model_validate({"control": name})
         return recipe.model_copy(update={"reward": reward, "optimizer": rate, **changes})
 
