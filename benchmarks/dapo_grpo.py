@@ -67,6 +67,20 @@ def curve(folder: RunFolder) -> Curve:
     return Curve(steps=np.array(steps, dtype=float), tokens=tokens[steps], **rewards)
 
 
+def entropy(folder: RunFolder, steps: Sequence[int]) -> float:
+    """Return the mean of -log p over sampled tokens, every environment counting the same, in nats.
+
+    An unbiased estimate of the policy's entropy at temperature 1. The trainer's own metric is over the groups that
+    it trains on, and dynamic sampling chooses them.
+    """
+    found: dict[str, list[float]] = {}
+    for step in steps:
+        for trajectory in folder.trajectories(step):
+            for turn in trajectory.turns:
+                found.setdefault(trajectory.env, []).extend(turn.tokens.logprobs if turn.tokens else ())
+    return -float(np.mean([np.mean(logprobs) for logprobs in found.values() if logprobs]))
+
+
 def figures(folder: RunFolder, budget: float, targets: Sequence[float]) -> dict[str, float | None]:
     """Return what one run has to show at the budget of tokens."""
     rows = folder.metrics()
@@ -88,8 +102,8 @@ def figures(folder: RunFolder, budget: float, targets: Sequence[float]) -> dict[
         "sampled tokens": float(min(budget, spent[-1])),
         "steps": float(len(rows)),
         "tokens per step": float(np.mean([row["sampled_tokens"] for row in rows])),
-        "entropy, first step": rows[0].get("entropy"),
-        "entropy, last steps": _mean(rows[-LAST:], "entropy"),
+        "entropy, first step": entropy(folder, [1]),
+        "entropy, last steps": entropy(folder, [row["step"] for row in rows[-LAST:]]),
         "informative groups, share": groups["kept"] / groups["generated"],
         "informative groups": groups["kept"],
     }
@@ -99,12 +113,6 @@ def _groups(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(
         sum(v for row in rows for key, v in row.items() if key.startswith("groups/") and key.endswith(f"/{name}"))
     )
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Return the mean of a metric over the steps that have it; a step without a group to learn from has none."""
-    values = [row[name] for row in rows if row.get(name) is not None]
-    return float(np.mean(values)) if values else None
 
 
 def compare(runs: Mapping[str, Sequence[Mapping[str, float | None]]]) -> dict[str, dict[str, Any]]:
