@@ -90,58 +90,34 @@ def train_envgym(start: str, out: str, loss: str, dtype: str) -> None:
 
 def train_trl(start: str, out: str, loss: str, dtype: str, at_once: int) -> None:
     """Take the steps with TRL's own training loop; only its sampling is replaced."""
+    import _trl
     import torch
-    from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import GRPOConfig, GRPOTrainer
+
+    def given(step: int) -> _trl.Samples:
+        ids, lengths, advantages = data(step)
+        exact = torch.tensor(advantages, dtype=getattr(torch, dtype))
+        return _trl.Samples(ids=torch.tensor(ids), prompt=PROMPT, lengths=lengths, advantages=exact)
 
     count = GROUPS * MEMBERS
-
-    class Given(GRPOTrainer):  # type: ignore[misc]
-        """Trains on samples that are given instead of sampled."""
-
-        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-            rows, lengths, advantages = data(self.state.global_step)
-            ids = torch.tensor(rows)
-            mask = (torch.arange(COMPLETION) < torch.tensor(lengths)[:, None]).long()
-            return {
-                "prompt_ids": ids[:, :PROMPT],
-                "prompt_mask": torch.ones(count, PROMPT, dtype=torch.long),
-                "completion_ids": ids[:, PROMPT:],
-                "completion_mask": mask,
-                "advantages": torch.tensor(advantages, dtype=getattr(torch, dtype)),
-                "num_items_in_batch": mask.sum(),
-            }
-
     model = AutoModelForCausalLM.from_pretrained(start, dtype=getattr(torch, dtype))
-    with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=count // at_once,
-            num_generations=MEMBERS,
-            max_completion_length=COMPLETION,
-            max_steps=STEPS,
-            loss_type=loss,
-            learning_rate=RATE,
-            lr_scheduler_type="constant",
-            adam_beta2=0.95,
-            weight_decay=0.0,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-        )
-        Given(
-            model=model,
-            processing_class=AutoTokenizer.from_pretrained(start),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=config,
-            train_dataset=Dataset.from_dict({"prompt": ["2 + 2 ="] * count}),
-        ).train()
+    _trl.train(
+        model,
+        given,
+        count,
+        tokenizer=AutoTokenizer.from_pretrained(start),
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=count // at_once,
+        num_generations=MEMBERS,
+        max_completion_length=COMPLETION,
+        max_steps=STEPS,
+        loss_type=loss,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        gradient_checkpointing=False,
+    )
     model.save_pretrained(out)
 
 

@@ -11,40 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""97.5% quantiles of Student's t, by the number of seeds."""
+from _seeds import over_seeds, train
 
 
 def run(recipe: str, seed: int, out: Path, controls: str) -> dict[str, Any]:
     """Run one seed with its controls, or go on with it, and return ``controls.json``."""
-    found = out / "controls.json"
-    if not found.is_file():
-        if (out / "recipe.toml").is_file():
-            words = ["--resume", str(out), "--controls", controls]
-        else:
-            settings = ["--set", f"seed={seed}", "--set", "threads=1"]
-            words = [recipe, "--controls", controls, "--out", str(out), *settings]
-        code = "from envgym.cli import main; main()"
-        with (out.parent / f"{out.name}.log").open("ab") as log:
-            subprocess.run([sys.executable, "-c", code, "train", *words], check=True, stdout=log, stderr=log)
-    record: dict[str, Any] = json.loads(found.read_text())
+    settings, options = [f"seed={seed}", "threads=1"], ["--controls", controls]
+    train(recipe, out, settings, ends_with="controls.json", options=options)
+    record: dict[str, Any] = json.loads((out / "controls.json").read_text())
     return record
-
-
-def over_seeds(values: Sequence[float]) -> str:
-    """Return mean and interval over seeds as text."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:+.3f}"
-    half = T_QUANTILE[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
 
 def claims(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -127,67 +127,44 @@ def run_envgym(model: str, arm: str) -> None:
 
 def run_trl(model: str, arm: str) -> None:
     """Run TRL's own training loop for two steps; only its sampling is replaced."""
+    import _trl
     import torch
-    from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
 
     torch.set_num_threads(THREADS)
     count = GROUPS * MEMBERS
     at_once = count if arm == "trl" else 8
-    step = Step()
+    measured = Step()
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Measures the second step."""
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 1:
-                step.begin()
+                measured.begin()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == 2:
-                step.end()
+                measured.end()
 
-    class Given(GRPOTrainer):  # type: ignore[misc]
-        """Trains on samples that are given instead of sampled."""
+    def given(step: int) -> _trl.Samples:
+        prompt, completion = (PROMPT, COMPLETION) if step else (WARM_UP, WARM_UP)
+        ids = torch.tensor(rows(prompt, completion))
+        lengths = [completion] * count
+        return _trl.Samples(ids=ids, prompt=prompt, lengths=lengths, advantages=torch.tensor(advantages()))
 
-        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-            first = self.state.global_step == 0
-            prompt, completion = (WARM_UP, WARM_UP) if first else (PROMPT, COMPLETION)
-            ids = torch.tensor(rows(prompt, completion))
-            return {
-                "prompt_ids": ids[:, :prompt],
-                "prompt_mask": torch.ones(count, prompt, dtype=torch.long),
-                "completion_ids": ids[:, prompt:],
-                "completion_mask": torch.ones(count, completion, dtype=torch.long),
-                "advantages": torch.tensor(advantages()),
-                "num_items_in_batch": torch.tensor(count * completion),
-            }
-
-    with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder,
-            per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=count // at_once,
-            num_generations=MEMBERS,
-            max_completion_length=COMPLETION,
-            max_steps=2,
-            bf16=False,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            model_init_kwargs={"dtype": "float32"},
-        )
-        data = Dataset.from_dict({"prompt": ["2 + 2 ="] * count})
-        Given(
-            model=model,
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=config,
-            train_dataset=data,
-            callbacks=[Clock()],
-        ).train()
+    _trl.train(
+        model,
+        given,
+        count,
+        callbacks=[Clock()],
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=count // at_once,
+        num_generations=MEMBERS,
+        max_completion_length=COMPLETION,
+        max_steps=2,
+        model_init_kwargs={"dtype": "float32"},
+    )
 
 
 def measure(arm: str, model: str, python: str) -> dict[str, float]:

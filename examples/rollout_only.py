@@ -14,7 +14,7 @@ import gymnasium
 
 import envgym  # noqa: F401 - registers the environments with Gymnasium
 from envgym.env.services import Services
-from envgym.evaluate import Interval, evaluate, mean_interval
+from envgym.evaluate import Interval, evaluate
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.policies.scripted import RandomPolicy
 from envgym.records import Message, Observation, ToolCall, ToolSpec
@@ -65,7 +65,7 @@ async def score(policy: Policy) -> Interval:
         collector = Collector([entry], policy, services, seed=0, concurrency=16)
         scores = await evaluate(collector, [entry.label], split="held_out", limit=_TASKS)
         await collector.close()
-    return mean_interval(list(scores[entry.label].rewards.values()))
+    return scores[entry.label].interval()
 
 
 def main() -> None:

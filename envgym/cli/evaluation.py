@@ -138,8 +138,8 @@ async def _watched(
 def _record(scores: EnvScores) -> dict[str, Any]:
     return {
         "reward": scores.interval().as_dict(),
-        "accuracy": scores.interval(scores.accuracies).as_dict(),
-        "parts": {name: scores.interval(part).as_dict() for name, part in scores.parts.items()},
+        "accuracy": scores.accuracy().as_dict(),
+        "parts": {name: scores.part(name).as_dict() for name in scores.parts},
         "problems": len(scores.rewards),
         "episodes": scores.episodes,
         "failed_episodes": scores.failed,

@@ -2,8 +2,8 @@
 
 Chosen by coverage in simulation (``benchmarks/interval_coverage.py``), near 0 and 1 and in small samples too:
 
-- the mean of binary scores: Clopper and Pearson 1934, exact;
-- the gain of binary scores, paired by problem: Newcombe 1998, method 10, over exact single limits;
+- the mean of scores that are all at an end of the range: Clopper and Pearson 1934, exact;
+- the gain of such scores, paired by problem: Newcombe 1998, method 10, over exact single limits;
 - any other mean or paired gain: Student's interval after one imagined problem at either end of the range, as
   Agresti and Caffo 2000 and Bonett and Price 2012 do for shares;
 - means over environments: the intervals of the parts, combined (MOVER; Donner and Zou 2012).
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -63,11 +64,10 @@ def mean_interval(values: Sequence[float], span: Span = (0.0, 1.0)) -> Interval:
     """
     if not values:
         return _NOTHING
-    if _binary(values):
-        successes = round(sum(values))
-        low, high = _exact(successes, len(values), _TAIL)
-        return Interval(mean=successes / len(values), low=low, high=high, n=len(values))
-    return _student(values, min(span[0], *values), max(span[1], *values))
+    low, high = _widened(span, values)
+    if _at_ends(values, low, high):
+        return _scaled(_share(values, high), low, high - low)
+    return _student(values, low, high)
 
 
 def paired_gain(before: Sequence[float], after: Sequence[float], span: Span = (0.0, 1.0)) -> Interval:
@@ -84,9 +84,10 @@ def paired_gain(before: Sequence[float], after: Sequence[float], span: Span = (0
     gains = [b - a for a, b in zip(before, after, strict=True)]
     if not gains:
         return _NOTHING
-    if _binary(before) and _binary(after):
-        return _newcombe(before, after)
-    width = max(span[1], *before, *after) - min(span[0], *before, *after)
+    low, high = _widened(_widened(span, before), after)
+    width = high - low
+    if _at_ends(before, low, high) and _at_ends(after, low, high):
+        return _scaled(_newcombe([b == high for b in before], [a == high for a in after]), 0.0, width)
     return _student(gains, -width, width)
 
 
@@ -101,8 +102,24 @@ def mean_of(parts: Sequence[Interval]) -> Interval:
     return Interval(mean=mean, low=mean - below, high=mean + above, n=sum(part.n for part in present))
 
 
-def _binary(values: Sequence[float]) -> bool:
-    return all(value in (0.0, 1.0) for value in values)
+def _widened(span: Span, values: Sequence[float]) -> Span:
+    return min(span[0], *values), max(span[1], *values)
+
+
+def _at_ends(values: Sequence[float], low: float, high: float) -> bool:
+    """Whether a mean is a share in disguise; scores of 0 and 1 are not where -1 is possible, too."""
+    return low < high and all(value in (low, high) for value in values)
+
+
+def _scaled(interval: Interval, start: float, width: float) -> Interval:
+    mean, low, high = (start + width * limit for limit in (interval.mean, interval.low, interval.high))
+    return Interval(mean=mean, low=low, high=high, n=interval.n)
+
+
+def _share(values: Sequence[float], high: float) -> Interval:
+    successes, n = sum(value == high for value in values), len(values)
+    lower, upper = _exact(successes, n, _TAIL)
+    return Interval(mean=successes / n, low=lower, high=upper, n=n)
 
 
 def _student(values: Sequence[float], low: float, high: float) -> Interval:
@@ -119,10 +136,10 @@ def _student(values: Sequence[float], low: float, high: float) -> Interval:
     )
 
 
-def _newcombe(before: Sequence[float], after: Sequence[float]) -> Interval:
+def _newcombe(before: Sequence[bool], after: Sequence[bool]) -> Interval:
     n = len(before)
-    both = sum(a * b for a, b in zip(before, after, strict=True))
-    old, new = round(sum(before)), round(sum(after))
+    both = sum(map(operator.and_, before, after))
+    old, new = sum(before), sum(after)
     product = old * (n - old) * new * (n - new)
     # The correlation of the pairs, drawn towards 0 where it is positive: Newcombe's continuity correction.
     excess = both * n - old * new

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean as mean
 
-from envgym.evaluate.intervals import Interval, mean_interval
+from envgym.evaluate.intervals import Interval, mean_interval, paired_gain
 from envgym.policies.scripted import Player
 from envgym.records import OutcomeKind, Split, Task, Trajectory, problem_key
 from envgym.rollout.collector import Collector
@@ -42,9 +42,22 @@ class EnvScores:
         """Number of episodes that are missing data."""
         return sum(n for ending, n in self.ended.items() if ending.startswith(OutcomeKind.FAILED))
 
-    def interval(self, values: Mapping[str, float] | None = None) -> Interval:
-        """Return the mean reward, or that of other values by task, with its interval."""
-        return mean_interval(list((self.rewards if values is None else values).values()), self.span)
+    def interval(self) -> Interval:
+        """Return the mean reward with its interval."""
+        return mean_interval(list(self.rewards.values()), self.span)
+
+    def accuracy(self) -> Interval:
+        """Return the mean unshaped success with its interval."""
+        return mean_interval(list(self.accuracies.values()))
+
+    def part(self, name: str) -> Interval:
+        """Return the mean of a component or metric with its interval; NaN where no task defines it."""
+        return mean_interval(list(self.parts.get(name, {}).values()))
+
+    def gain_over(self, old: EnvScores) -> Interval:
+        """Return the mean reward less that of ``old``, paired by the tasks that both have, with its interval."""
+        both = sorted(old.rewards.keys() & self.rewards.keys())
+        return paired_gain([old.rewards[i] for i in both], [self.rewards[i] for i in both], self.span)
 
 
 async def evaluate(

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from envgym.evaluate.intervals import Interval, mean_interval, mean_of, paired_gain
+from envgym.evaluate.intervals import Interval, mean_of
+from envgym.evaluate.run import EnvScores
 
-__all__ = ["Contender", "Explained", "Rewards", "advantage", "judge", "level"]
+__all__ = ["Contender", "Explained", "advantage", "judge", "level"]
 
-Rewards = Mapping[str, Mapping[str, float]]
-"""Held-out reward by environment and task id."""
+Scores = Mapping[str, EnvScores]
+"""Held-out scores by environment."""
 
 _MOST = 0.5
 _LITTLE = 0.2
@@ -33,10 +34,10 @@ class Explained(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """A run's held-out rewards before and after, by the way of decoding."""
+    """A run's held-out scores before and after, by the way of decoding."""
 
-    before: Mapping[str, Rewards]
-    after: Mapping[str, Rewards]
+    before: Mapping[str, Scores]
+    after: Mapping[str, Scores]
 
     def gain(self, decoding: str) -> Interval:
         """Return the overall gain, paired by task."""
@@ -60,18 +61,18 @@ class Contender:
         }
 
 
-def advantage(old: Rewards, new: Rewards) -> Interval:
-    """Return the mean over environments of ``new - old``, paired by the tasks that both have."""
-    return mean_of([_paired(old[label], tasks) for label, tasks in new.items()])
+def advantage(old: Scores, new: Scores) -> Interval:
+    """Return the mean over environments of the reward of ``new`` less that of ``old``, paired by task."""
+    return mean_of([scores.gain_over(old[label]) for label, scores in new.items()])
 
 
-def level(rewards: Rewards) -> dict[str, Any]:
+def level(scores: Scores) -> dict[str, Any]:
     """Return the interval of the mean reward as JSON values: ``overall``, ``environments``."""
-    environments = {label: mean_interval(list(tasks.values())).as_dict() for label, tasks in rewards.items()}
-    return {"overall": _mean(rewards).as_dict(), "environments": environments}
+    environments = {label: found.interval().as_dict() for label, found in scores.items()}
+    return {"overall": _mean(scores).as_dict(), "environments": environments}
 
 
-def judge(trained: Contender, controls: Mapping[str, Contender], start: Rewards) -> dict[str, Any]:
+def judge(trained: Contender, controls: Mapping[str, Contender], start: Scores) -> dict[str, Any]:
     """Compare a trained policy with its rivals, for each way of decoding.
 
     Args:
@@ -126,18 +127,13 @@ def _answer(
     return (Explained.IN_PART if share > _LITTLE else Explained.NO), words
 
 
-def _mean(rewards: Rewards) -> Interval:
-    return mean_of([mean_interval(list(tasks.values())) for tasks in rewards.values()])
+def _mean(scores: Scores) -> Interval:
+    return mean_of([found.interval() for found in scores.values()])
 
 
-def _of_environment(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Any]:
+def _of_environment(before: EnvScores, after: EnvScores) -> dict[str, Any]:
     return {
-        "before": mean_interval(list(before.values())).as_dict(),
-        "after": mean_interval(list(after.values())).as_dict(),
-        "gain": _paired(before, after).as_dict(),
+        "before": before.interval().as_dict(),
+        "after": after.interval().as_dict(),
+        "gain": after.gain_over(before).as_dict(),
     }
-
-
-def _paired(old: Mapping[str, float], new: Mapping[str, float]) -> Interval:
-    both = sorted(old.keys() & new.keys())
-    return paired_gain([old[i] for i in both], [new[i] for i in both])

@@ -169,6 +169,9 @@ class ReinforcementRecipe(StageRecipe):
     max_minutes: float = pydantic.Field(
         default=0.0, ge=0, description="minutes after which training ends cleanly; 0 is no limit"
     )
+    max_sampled_tokens: int = pydantic.Field(
+        default=0, ge=0, description="tokens sampled in training after which it ends cleanly; 0 is no limit"
+    )
     groups: int = pydantic.Field(default=8, ge=1, description="groups per step, over the whole mix")
     group_size: int = pydantic.Field(default=8, ge=2, description="trajectories per group")
     updates: int = pydantic.Field(default=1, ge=1, description="optimizer updates per pass over a step's batch")

@@ -52,6 +52,34 @@ def test_means_cover_near_the_ends_too(share: float) -> None:
     assert _coverage(averaged) > 0.93
 
 
+@pytest.mark.parametrize(("n", "share"), [(20, 0.9), (100, 0.98), (100, 0.02)])
+@pytest.mark.parametrize("between", [0.0, 0.3, 0.7])
+def test_means_and_gains_of_signed_scores_cover(n: int, share: float, between: float) -> None:
+    """Scores of 1 alone are no share of 0 and 1 where -1 is possible: the interval has room for it."""
+    weights = [(1 - share) * (1 - between), (1 - share) * between, share]
+    truth = weights[2] - weights[0]
+
+    def level(rng: np.random.Generator) -> tuple[Interval, float]:
+        return mean_interval(rng.choice([-1.0, 0.0, 1.0], n, p=weights).tolist(), (-1.0, 1.0)), truth
+
+    def gain(rng: np.random.Generator) -> tuple[Interval, float]:
+        return paired_gain(rng.choice([-1.0, 0.0, 1.0], n, p=weights).tolist(), [1.0] * n, (-1.0, 1.0)), 1 - truth
+
+    assert _coverage(level) > 0.93
+    assert _coverage(gain) > 0.93
+
+
+@QUICK
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=20), st.sampled_from([-1.0, 0.0, 2.0]))
+def test_a_share_has_its_interval_wherever_the_ends_are(values: list[float], low: float) -> None:
+    share, span = mean_interval(values), (low, low + 2)
+    moved = [low + 2 * value for value in values]
+    mean, gain = mean_interval(moved, span), paired_gain(moved, moved[::-1], span)
+    assert (mean.low, mean.high) == (pytest.approx(low + 2 * share.low), pytest.approx(low + 2 * share.high))
+    expected = paired_gain(values, values[::-1])
+    assert (gain.low, gain.high) == (pytest.approx(2 * expected.low), pytest.approx(2 * expected.high))
+
+
 @pytest.mark.parametrize(("old", "new"), [(0.02, 0.95), (0.5, 0.6), (0.98, 0.99)])
 def test_paired_gains_cover(old: float, new: float) -> None:
     """Half of the problems are as hard after as before, the rest are drawn anew."""

@@ -73,6 +73,15 @@ async def test_missing_data_is_left_out_and_counted() -> None:
     assert list(scores.rewards.values()) == [1.0] * 3
 
 
+def test_rewards_have_the_environments_range_and_rates_have_their_own() -> None:
+    """Where a reward may be -1, ten of 1 leave room for it; ten successes are a share all the same."""
+    ones = {f"t{i}": 1.0 for i in range(10)}
+    scores = EnvScores(rewards=ones, accuracies=ones, parts={"right": ones}, span=(-1.0, 1.0))
+    assert scores.interval().low == pytest.approx(2 * 0.6915 - 1, abs=1e-4)
+    assert scores.accuracy().low == scores.part("right").low == pytest.approx(0.6915, abs=1e-4)
+    assert scores.part("left").n == 0
+
+
 async def test_environments_are_scored_apart() -> None:
     collector = collector_of(Expert(), labels=("a", "b"))
     scores = await evaluate(collector, ["a", "b"], split="train", limit=3)

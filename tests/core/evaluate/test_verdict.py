@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envgym.evaluate.verdict import Contender, advantage, judge
+from envgym.evaluate import EnvScores
+from envgym.evaluate.verdict import Contender, advantage, judge, level
 
 _N = 40
 
 
-def rewards(solved: int, n: int = _N) -> dict[str, dict[str, float]]:
+def scores(rewards: Mapping[str, float], span: tuple[float, float] = (0.0, 1.0)) -> dict[str, EnvScores]:
+    """Scores of one environment."""
+    return {"e": EnvScores(rewards=dict(rewards), span=span)}
+
+
+def rewards(solved: int, n: int = _N) -> dict[str, EnvScores]:
     """One environment of which the first ``solved`` tasks are solved."""
-    return {"e": {f"t{i:03d}": float(i < solved) for i in range(n)}}
+    return scores({f"t{i:03d}": float(i < solved) for i in range(n)})
 
 
 def run(before: int, after: int) -> Contender:
@@ -84,13 +91,22 @@ def test_one_explained_gain_is_enough() -> None:
     assert found["explained"] == "yes"
 
 
+def test_an_environments_range_widens_its_intervals() -> None:
+    """Twenty problems that all scored 1 say less where -1 is possible: the reward, and the gain as well."""
+    full = {f"t{i:03d}": 1.0 for i in range(20)}
+    narrow, wide = scores(full), scores(full, (-1.0, 1.0))
+    for found in (level(wide)["overall"], level(wide)["environments"]["e"]):
+        assert found["low"] == pytest.approx(2 * level(narrow)["overall"]["low"] - 1)
+    assert advantage(wide, wide).low == pytest.approx(2 * advantage(narrow, narrow).low)
+
+
 def test_tasks_that_one_side_lost_are_left_out() -> None:
-    old = {"e": {"a": 0.0, "b": 1.0}}
-    assert advantage(old, {"e": {"b": 0.5, "c": 1.0}}).mean == -0.5
+    old = scores({"a": 0.0, "b": 1.0})
+    assert advantage(old, scores({"b": 0.5, "c": 1.0})).mean == -0.5
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_the_advantage_of_one_is_the_others_disadvantage(pairs: list[tuple[float, float]]) -> None:
-    old = {"e": {str(i): a for i, (a, _) in enumerate(pairs)}}
-    new = {"e": {str(i): b for i, (_, b) in enumerate(pairs)}}
+    old = scores({str(i): a for i, (a, _) in enumerate(pairs)})
+    new = scores({str(i): b for i, (_, b) in enumerate(pairs)})
     assert advantage(old, new).mean == pytest.approx(-advantage(new, old).mean)

@@ -137,15 +137,16 @@ def test_the_start_model_is_measured_at_every_temperature_and_the_best_counts(
     assert _json(path)["temperatures"]["0.5"]["toy"]["rewards"] == rewards["0.5"]
 
 
-def test_a_control_takes_the_steps_that_the_minutes_left(
-    cli: Cli, write: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("budget", [{"max_minutes": 1e-5}, {"max_sampled_tokens": 1}], ids=str)
+def test_a_control_takes_the_steps_that_the_budget_left(
+    cli: Cli, write: Callable[..., Path], tmp_path: Path, budget: dict[str, Any]
 ) -> None:
-    """A control that is slower than the run must not get fewer steps."""
+    """A control that is slower than the run, or writes more, must not get fewer steps."""
     out = tmp_path / "out"
-    assert cli("train", write(steps=50, max_minutes=1e-5), "--out", out, "--controls", "random") == 0
+    assert cli("train", write(steps=50, **budget), "--out", out, "--controls", "random") == 0
     assert len(RunFolder.existing(out).metrics()) == 1
     recipe = tomllib.loads((out / "controls" / "random" / "recipe.toml").read_text())
-    assert (recipe["steps"], recipe["max_minutes"]) == (1, 0)
+    assert (recipe["steps"], recipe["max_minutes"], recipe["max_sampled_tokens"]) == (1, 0, 0)
     assert len(RunFolder.existing(out / "controls" / "random").metrics()) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,43 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     steps = sorted(path.name for path in (killed / "trajectories").iterdir())
     assert steps == [f"step-{step:06d}.jsonl" for step in range(1, 17)]
     _check_bytes(killed, whole)
+
+
+def test_a_budget_of_tokens_counts_those_sampled_before_a_resume(
+    cli: Cli, reinforcement: Path, tmp_path: Path
+) -> None:
+    """Training ends after the first step that reaches it, and after the same one when steps are made again."""
+    place = tmp_path / "run"
+    budget = ["--set", "max_sampled_tokens=200", "--set", "checkpoint_every=1"]
+    assert cli("train", reinforcement, *budget, "--out", place) == 0
+    rows = _rows(place)
+    tokens = [row["sampled_tokens"] for row in rows]
+    assert sum(tokens[:-1]) < 200 <= sum(tokens)
+    assert 2 < len(rows) < 16
+    assert json.loads((place / "summary.json").read_text())["ended"] == "the budget of 200 sampled tokens"
+    for step in (len(rows), len(rows) - 1):
+        shutil.rmtree(place / "checkpoints" / f"step-{step:06d}")
+    (place / "summary.json").unlink()
+    assert cli("train", "--resume", place) == 0
+    _check_same(_rows(place), rows)
+
+
+def test_measuring_in_training_changes_nothing_of_it(cli: Cli, reinforcement: Path, tmp_path: Path) -> None:
+    """The same trajectories and weights, byte for byte, with an evaluation after every step and with none."""
+    plain, measured = tmp_path / "plain", tmp_path / "measured"
+    short = ["--set", "steps=4", "--set", "evaluate.samples=3"]
+    assert cli("train", reinforcement, *short, "--out", plain) == 0
+    assert cli("train", reinforcement, *short, "--set", "evaluate.every=1", "--out", measured) == 0
+    assert [path.stem for path in sorted((measured / "evaluations").iterdir())] == [
+        "after",
+        "before",
+        *(f"step-{step:06d}" for step in (1, 2, 3)),
+    ]
+    _check_same(_rows(measured), _rows(plain))
+    shutil.rmtree(measured / "checkpoints" / "best")
+    for path in (measured / "evaluations").glob("step-*.json"):
+        path.unlink()
+    _check_bytes(measured, plain)
 
 
 @pytest.fixture

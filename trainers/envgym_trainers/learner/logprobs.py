@@ -2,8 +2,8 @@
 
 The logits of a batch, [B, T, V], are by far the largest tensor of a training step. Two facts avoid them: only
 positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the backward
-pass from its hidden states. So the backbone runs once over the batch, the head runs over chunks of the gathered
-positions, and autograd keeps no tensor with a dimension V.
+pass from its hidden states; a few are kept instead, which saves time. So the backbone runs once over the batch, the head runs over chunks of the gathered
+positions, and what is kept with a dimension V has a bound.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ["token_logprobs"]
+
+_KEPT_BYTES = 256 << 20
+"""Memory for logits of a linear head that are kept for the backward pass."""
 
 
 def token_logprobs(
@@ -89,10 +92,15 @@ class _Score(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.head, ctx.temperature, ctx.chunk, ctx.parameters = head, temperature, chunk, parameters
         ctx.save_for_backward(hidden, targets)
-        pieces = [
-            _score(_logits(head(rows), temperature), ids)
-            for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
-        ]
+        ctx.kept = []
+        room = _KEPT_BYTES if isinstance(head, nn.Linear) and any(ctx.needs_input_grad) else 0
+        pieces = []
+        for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            rows, raw = _run(head, states)
+            pieces.append(_score(_logits(raw.detach(), temperature), ids))
+            room -= raw.nbytes
+            if room >= 0:
+                ctx.kept.append((rows, raw))
         logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -104,11 +112,10 @@ class _Score(torch.autograd.Function):
         trained = [parameter for parameter in ctx.parameters if parameter.requires_grad]
         of_hidden = torch.empty_like(hidden)
         sums: list[Tensor] = [torch.zeros_like(parameter) for parameter in trained]
-        for piece in torch.arange(len(hidden), device=hidden.device).split(ctx.chunk):
-            part = slice(int(piece[0]), int(piece[-1]) + 1)
-            rows = hidden[part].detach().requires_grad_()
-            with torch.enable_grad():
-                raw = ctx.head(rows)
+        kept, ctx.kept = ctx.kept[::-1], []
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, min(start + ctx.chunk, len(hidden)))
+            rows, raw = kept.pop() if kept else _run(ctx.head, hidden[part])
             change = _logits(raw.detach(), ctx.temperature).softmax(-1)
             change[torch.arange(len(rows), device=rows.device), targets[part]] -= 1
             change.mul_(-gradient[part, None] / ctx.temperature)
@@ -119,6 +126,13 @@ class _Score(torch.autograd.Function):
         own = iter(sums)
         of_parameters = (next(own) if parameter.requires_grad else None for parameter in ctx.parameters)
         return (None, None, None, None, of_hidden, *of_parameters)
+
+
+def _run(head: nn.Module, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a copy of ``states`` and the head's output on it, with gradient between them alone."""
+    with torch.enable_grad():
+        rows = states.detach().requires_grad_()
+        return rows, head(rows)
 
 
 def _logits(raw: Tensor, temperature: float) -> Tensor:

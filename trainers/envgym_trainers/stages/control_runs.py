@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from envgym.errors import EnvgymError, RecipeError, UserError
 from envgym.evaluate import EnvScores
-from envgym.evaluate.verdict import Contender, Rewards, judge, level
+from envgym.evaluate.verdict import Contender, judge, level
 from envgym.records import SCHEMA
 from envgym.runs.folder import RunFolder, write_atomic
 from envgym.runs.progress import Reporter
@@ -97,7 +97,7 @@ class ControlRuns:
         self._folder = folder
         self._run = run
         self._reporter = reporter
-        self._start: dict[float, Rewards] = {}
+        self._start: dict[float, Mapping[str, EnvScores]] = {}
 
     async def compare(self, names: Sequence[str]) -> dict[str, Any] | None:
         """Run the controls, write ``controls.json`` and return it, or return ``None`` if it was stopped.
@@ -119,7 +119,7 @@ class ControlRuns:
         start = await scores_at(wanted, recipe, recipe.model, path, self._reporter)
         if start is None:
             return None
-        self._start = {t: _rewards(scores) for t, scores in sorted({**known, **start}.items())}
+        self._start = dict(sorted({**known, **start}.items()))
         trained = self._measured(self._folder, recipe)
         tries: dict[str, list[_Try]] = {}
         not_run: dict[str, str] = {}
@@ -162,12 +162,13 @@ class ControlRuns:
         return tries
 
     def _controlled(self, name: str, share: float) -> ReinforcementRecipe:
-        """Return the recipe under a control, with the steps that the run took where its minutes ended it."""
+        """Return the recipe under a control, with the steps that the run took where its budget ended it."""
         recipe = self._recipe
         optimizer = recipe.optimizer
         rate = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate * share})
         summary = self._folder.summary() or {}
-        changes = {"steps": summary["steps"], "max_minutes": 0.0} if recipe.max_minutes else {}
+        budget = recipe.max_minutes or recipe.max_sampled_tokens
+        changes = {"steps": summary["steps"], "max_minutes": 0.0, "max_sampled_tokens": 0} if budget else {}
         reward = RewardSettings.model_validate({"control": name})
         return recipe.model_copy(update={"reward": reward, "optimizer": rate, **changes})
 
@@ -184,16 +185,13 @@ class ControlRuns:
     def _measured(self, folder: RunFolder, recipe: ReinforcementRecipe) -> _Try:
         """Return a finished run with its rewards."""
         before, after = (read_scores(folder.evaluation(when)) for when in ("before", "after"))
-        contender = Contender(
-            before={decoding: _rewards(scores) for decoding, scores in before.items()},
-            after={decoding: _rewards(scores) for decoding, scores in after.items()},
-        )
+        contender = Contender(before=before, after=after)
         place = str(folder.path.relative_to(self._folder.path))
         return _Try(run=place, learning_rate=recipe.optimizer.learning_rate, contender=contender)
 
     def _record(self, trained: _Try, tries: dict[str, list[_Try]]) -> dict[str, Any]:
         best = {name: max(found, key=lambda one: sum(one.gains)) for name, found in tries.items()}
-        overall = {t: level(rewards) for t, rewards in self._start.items()}
+        overall = {t: level(scores) for t, scores in self._start.items()}
         best_temperature = max(overall, key=lambda t: overall[t]["overall"]["mean"] or 0.0)
         controls = {
             name: {**chosen.as_dict(), "tries": [one.as_dict() for one in tries[name]]}
@@ -216,7 +214,3 @@ class ControlRuns:
 def _first(error: BaseException) -> str:
     """Return the message of the first error in a group, at any depth."""
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else str(error)
-
-
-def _rewards(scores: Mapping[str, EnvScores]) -> Rewards:
-    return {label: s.rewards for label, s in scores.items()}

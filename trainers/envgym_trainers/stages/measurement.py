@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from envgym.evaluate import EnvScores, evaluate, mean_of, paired_gain
+from envgym.evaluate import EnvScores, evaluate, mean_of
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.folder import RunFolder, read_json, write_atomic
 from envgym.runs.progress import Reporter
@@ -89,7 +89,7 @@ def summarise(before: Scores | None, after: Scores) -> dict[str, Any]:
         for label, new in found.items():
             old = before[decoding][label] if before else None
             measured = {"before": old.interval() if old else None, "after": new.interval()}
-            measured["gain"] = _gain(old, new) if old else None
+            measured["gain"] = new.gain_over(old) if old else None
             for name, interval in measured.items():
                 if interval is not None:
                     intervals.setdefault(name, []).append(interval)
@@ -101,20 +101,12 @@ def summarise(before: Scores | None, after: Scores) -> dict[str, Any]:
     return {"environments": environments, "overall": whole}
 
 
-def _gain(old: EnvScores, new: EnvScores) -> Any:
-    both = sorted(old.rewards.keys() & new.rewards.keys())
-    return paired_gain([old.rewards[i] for i in both], [new.rewards[i] for i in both], new.span)
-
-
 def _details(old: EnvScores | None, new: EnvScores) -> dict[str, Any]:
     sides = {"after": new} if old is None else {"before": old, "after": new}
     names = dict.fromkeys(name for side in sides.values() for name in side.parts)
     return {
-        "accuracy": {when: side.interval(side.accuracies).as_dict() for when, side in sides.items()},
-        "parts": {
-            name: {when: side.interval(side.parts.get(name, {})).as_dict() for when, side in sides.items()}
-            for name in names
-        },
+        "accuracy": {when: side.accuracy().as_dict() for when, side in sides.items()},
+        "parts": {name: {when: side.part(name).as_dict() for when, side in sides.items()} for name in names},
         "ended": {when: side.ended for when, side in sides.items()},
     }
 

@@ -94,6 +94,7 @@ class _Run:
         self._reporter = reporter
         self._step = 0
         self._seconds = 0.0
+        self._sampled_tokens = 0
         self._warned: dict[str, int] = {}
         self._silent = 0
         """Steps in a row in which no group of any environment had a signal."""
@@ -133,6 +134,7 @@ class _Run:
                         self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
+                self._sampled_tokens = sum(row.get("sampled_tokens", 0) for row in self._folder.metrics())
                 for warning in setup.warnings:
                     self._reporter.say(f"warning: {warning}")
                 before = await measure(setup, self._folder, "before", self._reporter)
@@ -164,6 +166,8 @@ class _Run:
             return self._spent
         if budget > 0 and self._seconds >= budget:
             return f"the budget of {self._recipe.max_minutes:g} minutes"
+        if 0 < self._recipe.max_sampled_tokens <= self._sampled_tokens:
+            return f"the budget of {self._recipe.max_sampled_tokens:,} sampled tokens"
         return ""
 
     async def _train(self, setup: TrainingSetup, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
@@ -184,6 +188,7 @@ class _Run:
             self._seconds += now - started
             work = setup.engine.statistics()
             tokens = work.sampled_tokens - earlier.sampled_tokens
+            self._sampled_tokens += tokens
             timing = {
                 "seconds": now - started,
                 "sampling_seconds": sampled - started,
