@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from envgym_trainers.batch import Batch, as_units, collate
+from envgym_trainers.learner import logprobs as module
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.head import has_plain_head, logits_head
 
@@ -82,10 +83,16 @@ def gradients(model, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(model.parameters())))
 
 
+LOGITS = VOCABULARY * 8
+"""Bytes of the float64 logits of one position."""
+
+
+@pytest.mark.parametrize("kept", [0, 2 * LOGITS, 512 * LOGITS])
 @pytest.mark.parametrize("chunk", [1, 2, 512])
 @pytest.mark.parametrize("name", ["tiny_llama", "softcapped"])
-def test_equal_to_log_softmax(request, batch, name, chunk):
-    """Values, entropy and the gradient of every parameter, for a plain head and for one that softcaps."""
+def test_equal_to_log_softmax(request, monkeypatch, batch, name, chunk, kept):
+    """Values, entropy and the gradient of every parameter, for any head, and however much of it is run twice."""
+    monkeypatch.setattr(module, "_KEPT_BYTES", kept)
     model = request.getfixturevalue(name)
     weights = torch.randn(batch.ids.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logprobs, entropy = token_logprobs(model, batch, TEMPERATURE, chunk=chunk)
@@ -150,11 +157,27 @@ def saved_widths(compute) -> set[int]:
     return widths
 
 
-def test_nothing_saved_ends_in_the_vocabulary(tiny_llama, batch):
+def test_nothing_saved_ends_in_the_vocabulary(monkeypatch, tiny_llama, batch):
     """Logits are recomputed, not kept; the definition keeps them, which shows that the hook sees."""
     has_plain_head(tiny_llama)
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
     assert VOCABULARY not in saved_widths(lambda: token_logprobs(tiny_llama, batch, TEMPERATURE))
     assert VOCABULARY in saved_widths(lambda: by_log_softmax(tiny_llama, batch))
+
+
+@pytest.mark.parametrize(("kept", "twice"), [(0, [4, 2]), (4 * LOGITS, [2]), (6 * LOGITS, [])])
+def test_kept_logits_have_a_bound(monkeypatch, tiny_llama, batch, kept, twice):
+    """As many chunks as fit are kept for the backward pass; the head runs again for the others."""
+    has_plain_head(tiny_llama)
+    monkeypatch.setattr(module, "_KEPT_BYTES", kept)
+    logprobs, _ = token_logprobs(tiny_llama, batch, TEMPERATURE, chunk=4)
+    rows: list[int] = []
+    hook = tiny_llama.lm_head.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    try:
+        gradients(tiny_llama, logprobs.sum())
+    finally:
+        hook.remove()
+    assert rows == twice
 
 
 def test_only_sampled_positions_reach_the_head(tiny_llama, batch):

@@ -96,7 +96,7 @@ class _Score(torch.autograd.Function):
         room = _KEPT_BYTES if isinstance(head, nn.Linear) and any(ctx.needs_input_grad) else 0
         pieces = []
         for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            rows, raw = _run(head, states)
+            rows, raw = _run(head, states) if room > 0 else (states, head(states))
             pieces.append(_score(_logits(raw.detach(), temperature), ids))
             room -= raw.nbytes
             if room >= 0:
