@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 from envgym.records import Message, Outcome, Score, Task, Trajectory, Turn, TurnTokens
@@ -383,3 +384,41 @@ def test_survivors_are_credited_as_if_the_failed_had_never_been(
         found.append(sorted((tuple(s.ids.tolist()), tuple(s.advantages.tolist())) for s in seen[0]))
     assert found[0] == found[1]
     assert any(any(advantages) for _, advantages in found[0])
+
+
+class _Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_gradient_checkpointing_keeps_less_and_computes_again(
+    make_learner: Any, language_model: LanguageModel
+) -> None:
+    """Off keeps most, selective less and makes no product twice, full makes some twice; the gradient is one."""
+    start = {name: value.clone() for name, value in language_model.model.state_dict().items()}
+    group = _group(_trajectory(1.0), _trajectory(0.0, ids=(30, 31)))
+    make_learner({"name": "grpo"}).learn([group], 1)  # what is asked of a model once is asked here
+    kept: dict[str, int] = {}
+    products: dict[str, int] = {}
+    norms: dict[str, float] = {}
+    for how in ("off", "selective", "full"):
+        language_model.model.load_state_dict(start)
+        learner = make_learner({"name": "grpo"}, optimizer={"gradient_checkpointing": how})
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), _Products() as counter:
+            norms[how] = learner.learn([group], 1)["grad_norm"]
+        kept[how], products[how] = sum(sizes), counter.count
+    assert kept["off"] > kept["selective"] >= kept["full"]
+    assert products["off"] == products["selective"] < products["full"]
+    assert norms["selective"] == pytest.approx(norms["off"], rel=1e-4)
+    assert norms["full"] == pytest.approx(norms["off"], rel=1e-4)
