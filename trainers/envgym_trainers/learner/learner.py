@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from envgym.records import OutcomeKind, Trajectory
+from envgym.records import Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
 from envgym_trainers.batch import Batch, Sample, Unit
@@ -26,6 +26,7 @@ from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import AuxiliaryName, Member, Objective
 from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.truncation import masked
 
 __all__ = ["Learner"]
 
@@ -75,8 +76,8 @@ class Learner:
         """Take the updates of one step.
 
         Returns:
-            metrics, averaged over the updates (the largest of a ``_max``); only ``samples`` = 0 if no group
-            carried a signal.
+            metrics, averaged over the updates (the largest of a ``_max``); only ``samples`` and
+            ``samples_with_signal``, both 0, if there was nothing to train on.
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's.
@@ -86,7 +87,7 @@ class Learner:
         units = [unit for cohort in self._cohorts(groups) for unit in self._units(cohort)]
         units = self._objective.prepare(units)
         if not units:
-            return {"samples": 0.0}
+            return {"samples": 0.0, "samples_with_signal": 0.0}
         rng = random.Random(derive_seed("minibatches", self._recipe.seed, step))
         count = min(self._recipe.updates, len(units))
         rows: list[dict[str, float]] = []
@@ -98,7 +99,12 @@ class Learner:
             for name in rows[0]
         }
         versions = [sample.version for unit in units for sample in unit]
-        return {**mean, "samples": float(len(versions)), "staleness_max": float(step - 1 - min(versions))}
+        return {
+            **mean,
+            "samples": float(len(versions)),
+            "samples_with_signal": float(sum(s.has_signal for unit in units for s in unit)),
+            "staleness_max": float(step - 1 - min(versions)),
+        }
 
     def _update(self, units: Sequence[Unit], version: int) -> dict[str, float]:
         return self.updater.update(
@@ -119,8 +125,7 @@ class Learner:
             yield _Cohort(trajectories=trajectories, samples=samples)
 
     def _samples(self, trajectory: Trajectory, name: str) -> list[Sample]:
-        truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED
-        if trajectory.failed or (truncated and self._needs.filter_truncated):
+        if trajectory.failed or masked(self._recipe.truncated, trajectory):
             return []
         samples = samples_of(trajectory, name)
         if self._true_reward:
@@ -150,7 +155,8 @@ class Learner:
         )
 
     def _units(self, cohort: _Cohort) -> list[Unit]:
-        scores = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
+        recipe = self._recipe
+        scores = [controlled(recipe.reward, recipe.truncated, t)[0] for t in cohort.trajectories]
         if self._true_reward:  # a reward model must not put back what a control took away
             scores = self._auxiliary.rescore(cohort.samples, scores)
         lengths = torch.tensor([t.sampled_tokens for t in cohort.trajectories])
