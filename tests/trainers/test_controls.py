@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 from toys import Adder
 
-from envgym.policies.scripted import Expert
+from envgym.env.rubric import Reward, Rubric
+from envgym.policies.scripted import Expert, Script
 from envgym.records import (
     Message,
     Outcome,
@@ -182,3 +183,21 @@ async def test_a_wrong_label_pays_for_another_tasks_answer() -> None:
         assert controlled(WRONG, PENALISED, trajectory) == (reward, reward)
         assert controlled(WRONG, PENALISED, from_json(Trajectory, to_json(trajectory))) == (reward, reward)
         assert trajectory.reward == 1 - reward, "what is recorded is the true reward"
+
+
+@pytest.mark.parametrize(("policy", "reward"), [("penalise", 0.0), ("mask", math.nan), ("score", 1.0)])
+async def test_a_wrong_label_pays_a_truncated_episode_by_the_recipes_policy(policy: str, reward: float) -> None:
+    """As the true reward would be paid, or the control would differ from the run in more than its reward."""
+
+    class Rated(Adder):
+        async def score(self, trajectory: Trajectory) -> Score:
+            right = Reward(name="right", function=lambda t: t.final_text == str(t.task.reference))
+            return await Rubric(right).score(trajectory)
+
+    env = Rated()
+    task, other = env.task_list("train")[:2]
+    said = Message(role="assistant", content=str(other.reference), cut=True)
+    trajectory = await rollout(env, Script(said), task, name="sums", seed=0)
+    truncated = TruncatedSettings.model_validate({"tokens": policy})
+    await mislabel(env, truncated, trajectory, other)
+    assert controlled(WRONG, truncated, trajectory)[0] == pytest.approx(reward, nan_ok=True)

@@ -37,14 +37,12 @@ class TruncatedSettings(Section):
     """What training makes of a truncated episode, by the limit that cut it; evaluation is not changed."""
 
     tokens: Truncated = pydantic.Field(
-        default=Truncated.PENALISE, description=f"of a turn cut at sampling.max_tokens. {_MEANINGS}"
+        default=Truncated.PENALISE, description=f"a turn was cut at sampling.max_tokens. {_MEANINGS}"
     )
     turns: Truncated = pydantic.Field(
-        default=Truncated.PENALISE, description="of an episode that is not over after the environment's max_turns"
+        default=Truncated.PENALISE, description="the episode is not over after the environment's max_turns"
     )
-    context: Truncated = pydantic.Field(
-        default=Truncated.PENALISE, description="of an episode that has no room left in model.context"
-    )
+    context: Truncated = pydantic.Field(default=Truncated.PENALISE, description="no room is left in model.context")
 
     def policy(self, trajectory: Trajectory) -> Truncated | None:
         """Return the policy for the limit that cut an episode; ``None`` if none did."""
