@@ -202,6 +202,9 @@ class Score:
     """Unshaped success in [0, 1]; reported by evaluation and used by dynamic sampling."""
     components: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    as_it_stands: Score | None = None
+    """For a truncated episode: its score had it ended there of itself, with the same components. ``None`` where
+    that is this score, and where the environment does not score what is not finished."""
 
 
 @dataclass(slots=True, kw_only=True)

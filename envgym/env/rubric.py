@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat
 
 from envgym.errors import VerifierError
@@ -35,7 +35,8 @@ class Rubric:
     Args:
         rewards: the components; names must differ.
         floor: the score of a failed gate and of a truncated episode under ``truncated="floor"``.
-        truncated: ``"floor"`` gives a truncated episode the floor; ``"score"`` scores it as it stands.
+        truncated: ``"floor"`` gives a truncated episode the floor, and keeps what it would be worth else as
+            ``Score.as_it_stands``, which a recipe may train on; ``"score"`` scores it as it stands.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class Rubric:
             components[reward.name] = float(value)
         scored = [r for r in self.rewards if not r.gate]
         closed = any(components[r.name] == 0 for r in self.rewards if r.gate)
-        cut = trajectory.outcome.kind is OutcomeKind.TRUNCATED and self.truncated == "floor"
-        if closed or cut:
-            return Score(value=self.floor, accuracy=0.0, components=components)
+        floor = Score(value=self.floor, accuracy=0.0, components=components)
+        if closed:
+            return floor
         total = sum(r.weight * components[r.name] for r in scored)
-        return Score(value=total, accuracy=components[scored[0].name], components=components)
+        accuracy = components[scored[0].name]
+        if trajectory.outcome.kind is OutcomeKind.TRUNCATED and self.truncated == "floor":
+            return replace(floor, as_it_stands=Score(value=total, accuracy=accuracy))
+        return Score(value=total, accuracy=accuracy, components=components)

@@ -22,8 +22,9 @@ def checked_score(given: Any, trajectory: Trajectory, source: str = "score()") -
     """
     if not isinstance(given, Score):
         raise EnvironmentFailure(f"{source} must return a Score, got {type(given).__name__}")
-    if not math.isfinite(given.value + given.accuracy + sum(turn.reward for turn in trajectory.turns)):
-        raise VerifierError(f"a reward that is not a number: {given.value}, accuracy {given.accuracy}")
+    for score in (given, given.as_it_stands or given):
+        if not math.isfinite(score.value + score.accuracy + sum(turn.reward for turn in trajectory.turns)):
+            raise VerifierError(f"a reward that is not a number: {score.value}, accuracy {score.accuracy}")
     return given
 
 

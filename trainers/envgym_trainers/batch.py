@@ -92,6 +92,11 @@ class Sample:
         return int(self.mask.sum())
 
     @property
+    def has_signal(self) -> bool:
+        """Whether there is something to learn: an advantage other than 0, or an objective that sets none."""
+        return self.advantages is None or bool(self.advantages[self.mask].any())
+
+    @property
     def share(self) -> float:
         """Part of its trajectory that this sample is, by sampled tokens; those of a trajectory add up to 1."""
         return self.model_tokens / (self.trajectory_tokens or self.model_tokens)

@@ -17,6 +17,7 @@ from envgym.config import Section
 from envgym.env.chat_env import ChatEnv
 from envgym.records import OutcomeKind, Score, Task, Trajectory
 from envgym.seeding import derive_rng
+from envgym_trainers.truncation import TruncatedSettings, score_in_training
 
 __all__ = ["RewardSettings", "controlled", "mislabel"]
 
@@ -49,16 +50,20 @@ class RewardSettings(Section):
         return self
 
 
-def controlled(settings: RewardSettings, trajectory: Trajectory) -> tuple[float, float]:
-    """Return reward and unshaped success of a trajectory under a control; both are NaN where it is missing data.
+def controlled(
+    settings: RewardSettings, truncated: TruncatedSettings, trajectory: Trajectory
+) -> tuple[float, float]:
+    """Return reward and unshaped success of a trajectory under a control; both are NaN where it takes no part.
+
+    That is where it is missing data, or was truncated and is masked.
 
     Coins and noise are seeded by the trajectory. Noise is applied last, to successes (accuracy 1) and failures. A
     nested episode has no score under another task's reference, so under ``wrong_label`` it is missing, as is one
     that ``mislabel`` could not score; so is an episode in which the policy sampled nothing under ``entropy`` and
     ``length``.
     """
-    score = trajectory.score
-    if trajectory.failed or score is None:
+    score = score_in_training(truncated, trajectory)
+    if score is None:
         return float("nan"), float("nan")
     reward, success = _reward(settings, trajectory, score)
     share = settings.false_negatives if success == 1 else settings.false_positives
@@ -85,18 +90,20 @@ def _reward(settings: RewardSettings, trajectory: Trajectory, score: Score) -> t
             kept: Any = trajectory.artifacts.get(_LABEL, (math.nan, math.nan))
             return float(kept[0]), float(kept[1])
         case "none":
-            return trajectory.reward, score.accuracy
+            return score.value + sum(turn.reward for turn in trajectory.turns), score.accuracy
 
 
-async def mislabel(env: ChatEnv, trajectory: Trajectory, other: Task) -> None:
-    """Store with the trajectory its score under the reference of ``other``.
+async def mislabel(env: ChatEnv, truncated: TruncatedSettings, trajectory: Trajectory, other: Task) -> None:
+    """Store with the trajectory its score in training under the reference of ``other``, if it takes part.
 
     Raises:
         EpisodeError: the verifier failed.
     """
     task = dataclasses.replace(trajectory.task, reference=other.reference)
-    score = await env.rescore(dataclasses.replace(trajectory, task=task))
-    trajectory.artifacts[_LABEL] = [score.value, score.accuracy]
+    relabelled = dataclasses.replace(trajectory, task=task)
+    score = score_in_training(truncated, dataclasses.replace(relabelled, score=await env.rescore(relabelled)))
+    if score is not None:
+        trajectory.artifacts[_LABEL] = [score.value, score.accuracy]
 
 
 def _certainty(trajectory: Trajectory) -> float:

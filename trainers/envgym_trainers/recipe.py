@@ -13,6 +13,7 @@ from envgym_trainers.controls import RewardSettings
 from envgym_trainers.engine.interface import EngineChoice
 from envgym_trainers.models.load import ModelConfig
 from envgym_trainers.models.recompute import Checkpointing
+from envgym_trainers.truncation import TruncatedSettings
 
 __all__ = [
     "AuxiliaryConfig",
@@ -185,6 +186,7 @@ class ReinforcementRecipe(StageRecipe):
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )
     reward: RewardSettings = RewardSettings()
+    truncated: TruncatedSettings = TruncatedSettings()
 
     @pydantic.model_validator(mode="after")
     def _needs_a_model(self) -> Self:

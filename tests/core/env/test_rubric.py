@@ -50,6 +50,14 @@ async def test_a_truncated_episode_is_worth_what_the_rubric_says(
     rubric = Rubric(reward("right", 1.0), floor=-1.0, truncated=policy)
     score = await rubric.score(played(Outcome.truncated("turns")))
     assert (score.value, score.accuracy) == (value, accuracy)
+    whole = score.as_it_stands or score
+    assert (whole.value, whole.accuracy) == (1.0, 1.0), "what it is worth as it stands is told either way"
+
+
+async def test_a_closed_gate_is_closed_for_a_truncated_episode_as_well() -> None:
+    rubric = Rubric(reward("g", 0, gate=True), reward("right", 1.0), floor=-1.0)
+    score = await rubric.score(played(Outcome.truncated("tokens")))
+    assert (score.value, score.as_it_stands) == (-1.0, None)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "1", [1.0]])

@@ -100,8 +100,9 @@ def test_a_step_without_samples_takes_no_update(make_learner: Any, watch: Any) -
     learner = make_learner({"name": "grpo"})
     seen = watch(learner)
     failed = _trajectory(None, outcome=Outcome.failed(RuntimeError("x")))
-    assert learner.learn([_group(failed, failed)], 1) == {"samples": 0.0, "not_finite": 0.0}
-    assert learner.learn([], 2) == {"samples": 0.0, "not_finite": 0.0}
+    nothing = {"samples": 0.0, "samples_with_signal": 0.0, "not_finite": 0.0}
+    assert learner.learn([_group(failed, failed)], 1) == nothing
+    assert learner.learn([], 2) == nothing
     assert seen == []
 
 
@@ -138,15 +139,18 @@ def test_the_random_control_never_reads_the_score(make_learner: Any, watch: Any)
     assert any(first)
 
 
-def test_truncated_members_leave_the_loss_but_not_the_baseline_where_asked(make_learner: Any, watch: Any) -> None:
-    cut = _trajectory(0.0, outcome=Outcome.truncated("tokens"))
-    for filtered, count in ((True, 1), (False, 2)):
-        objective = {"name": "dapo", "filter_truncated": filtered, "overlong": None}
-        learner = make_learner(objective)
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dpo", "ppo"])
+def test_a_masked_member_is_as_if_it_had_never_been(objective: str, make_learner: Any, watch: Any) -> None:
+    """Neither trained on nor in the baseline: the others' units are bit-equal to those of the group without it."""
+    others = [_trajectory(1.0), _trajectory(0.25, ids=(30, 31), seed=1)]
+    cut = _trajectory(0.0, ids=(40,), seed=2, outcome=Outcome.truncated("tokens"))
+    found = []
+    for members, truncated in (([*others, cut], "mask"), (others, "mask"), ([*others, cut], "penalise")):
+        learner = make_learner({"name": objective}, truncated={"tokens": truncated})
         seen = watch(learner)
-        learner.learn([_group(_trajectory(1.0), cut)], 1)
-        assert len(seen[0]) == count
-        assert max(map(_advantage, seen[0])) > 0.5
+        learner.learn([_group(*members)], 1)
+        found.append(sorted((tuple(s.ids.tolist()), tuple(s.advantages.tolist())) for s in seen[0]))
+    assert found[0] == found[1] != found[2]
 
 
 def test_updates_share_the_samples_out_and_staleness_is_told(make_learner: Any, watch: Any) -> None:

@@ -43,10 +43,8 @@ def test_length_separates_what_accuracy_does_not():
 
 
 def test_needs_are_declared():
-    """Dynamic sampling is on and overlong filtering off by default; no reference model."""
+    """Dynamic sampling is on by default; no reference model."""
     needs = DAPO().needs()
     assert needs.dynamic_sampling == DynamicSampling()
-    assert not needs.filter_truncated
     assert not needs.auxiliary
-    assert DAPO(dynamic_sampling=None, filter_truncated=True).needs().filter_truncated
     assert DAPO(dynamic_sampling=None).needs().dynamic_sampling is None

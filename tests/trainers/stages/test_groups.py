@@ -118,11 +118,11 @@ async def test_what_was_left_over_is_trained_on_first(make_source: MakeSource) -
 
 
 async def test_spent_attempts_say_so_or_train_on_what_there_is(make_source: MakeSource) -> None:
-    source, _ = make_source({"a": [_SOLVED]}, {"max_attempts": 2})
+    source, _ = make_source({"a": [_SOLVED]}, {"max_attempts": 2, "at_cap": "raise"})
     with pytest.raises(ExceptionGroup) as caught:
         await source.collect()
     assert caught.group_contains(UserError, match="found 0 of 4 groups with a signal among 8")
-    source, _ = make_source({"a": [_SOLVED, _SPREAD, _SOLVED]}, {"max_attempts": 2, "at_cap": "train"})
+    source, _ = make_source({"a": [_SOLVED, _SPREAD, _SOLVED]}, {"max_attempts": 2})
     assert len((await source.collect()).groups) == 1
 
 

@@ -13,7 +13,7 @@ from toys import Letter
 
 from envgym.env.chat_env import ChatEnv
 from envgym.errors import PolicyError, RecipeError, SandboxError
-from envgym.records import Score, Task, Trajectory
+from envgym.records import Task
 from envgym.rollout.collector import TooManyFailures
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
@@ -118,24 +118,6 @@ async def test_episodes_that_fail_are_counted_and_cost_nothing_else(train: Train
     toy = summary["environments"]["toy"]["sampled"]
     lost = sum(n for ended in toy["ended"].values() for ending, n in ended.items() if ending.startswith("failed"))
     assert (toy["before"]["n"], lost) == (66, 68)
-
-
-class Given(Letter):
-    """Gives the reward away."""
-
-    def score(self, trajectory: Trajectory) -> Score:
-        return Score(value=1.0, accuracy=1.0)
-
-
-@pytest.mark.parametrize(("at_cap", "steps"), [("stop", 1), ("train", 10)])
-async def test_a_run_with_nothing_left_to_learn_ends_well(train: Train, at_cap: str, steps: int) -> None:
-    """At once where it was asked to stop, after ten steps in a row elsewhere: saved, measured, and said why."""
-    sampling = {"max_attempts": 1, "at_cap": at_cap}
-    objective = {"name": "dapo", "overlong": False, "dynamic_sampling": sampling}
-    summary = await train(Given, objective, steps=12)
-    assert summary["steps"] == steps
-    assert summary["ended"] == f"no group had a signal in {steps} steps in a row: every group was solved"
-    assert summary["environments"]["toy"]["greedy"]["after"]["mean"] == 1.0
 
 
 async def test_a_broken_environment_stops_the_run_and_says_why(train: Train) -> None:

@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from envgym.records import OutcomeKind, Trajectory
+from envgym.records import Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
 from envgym_trainers.batch import Batch, Sample, Unit
@@ -27,6 +27,7 @@ from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import AuxiliaryName, Member, Objective
 from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.truncation import masked
 
 __all__ = ["Learner"]
 
@@ -82,8 +83,8 @@ class Learner:
 
         Returns:
             metrics: means over the updates that were taken (the largest of a ``_max``); ``skipped``, the number
-            of the others; ``not_finite``, the trajectories that were left out. Of these only ``samples`` = 0 and
-            ``not_finite`` if no group carried a signal.
+            of the others; ``not_finite``, the trajectories that were left out. Of these only ``samples``,
+            ``samples_with_signal``, both 0, and ``not_finite`` if there was nothing to train on.
 
         Raises:
             ValueError: a group has no trajectories.
@@ -103,7 +104,7 @@ class Learner:
         if not units:
             if self._left_out:
                 self.updater.note(some(self._left_out))
-            return {"samples": 0.0, **counts}
+            return {"samples": 0.0, "samples_with_signal": 0.0, **counts}
         rng = random.Random(derive_seed("minibatches", self._recipe.seed, step))
         count = min(self._recipe.updates, len(units))
         rows: list[dict[str, float]] = []
@@ -115,6 +116,7 @@ class Learner:
             **_merged(rows),
             **counts,
             "samples": float(len(versions)),
+            "samples_with_signal": float(sum(s.has_signal for unit in units for s in unit)),
             "staleness_max": float(step - 1 - min(versions)),
         }
 
@@ -140,8 +142,7 @@ class Learner:
             yield _Cohort(name=name.rstrip("/"), trajectories=trajectories, samples=samples)
 
     def _samples(self, trajectory: Trajectory, name: str) -> list[Sample]:
-        truncated = trajectory.outcome.kind is OutcomeKind.TRUNCATED
-        if trajectory.failed or (truncated and self._needs.filter_truncated):
+        if trajectory.failed or masked(self._recipe.truncated, trajectory):
             return []
         samples = samples_of(trajectory, name)
         if self._true_reward:
@@ -183,7 +184,8 @@ class Learner:
 
     def _scores(self, cohort: _Cohort) -> list[float]:
         """Return the scores, NaN where missing, as a member is of whom anything is not finite; it is named."""
-        scores = given = [controlled(self._recipe.reward, t)[0] for t in cohort.trajectories]
+        recipe = self._recipe
+        scores = given = [controlled(recipe.reward, recipe.truncated, t)[0] for t in cohort.trajectories]
         if self._true_reward:  # a reward model must not put back what a control took away
             scores = self._auxiliary.rescore(cohort.samples, given)
         sound: list[float] = []
@@ -206,7 +208,8 @@ class Learner:
             samples: its samples, annotated.
         """
         silent = self._recipe.reward.control != "none" and math.isnan(given)  # the control has no reward for it
-        if trajectory.failed or trajectory.score is None or silent:
+        out = trajectory.failed or trajectory.score is None or masked(self._recipe.truncated, trajectory)
+        if out or silent:
             return ""
         if not _fits(score):
             return "score of the reward model" if _fits(given) else "reward"

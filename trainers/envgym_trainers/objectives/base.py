@@ -49,8 +49,6 @@ class Needs:
     policy is the current one."""
     dynamic_sampling: DynamicSampling | None = None
     """Fill the batch with groups that have a signal, under these settings."""
-    filter_truncated: bool = False
-    """Leave truncated members out of the batch; their rewards stay in the group's baseline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +57,10 @@ class Member:
 
     trajectory: Trajectory
     reward: float
-    """Reward as ``shape`` returned it; NaN if missing."""
+    """Reward as ``shape`` returned it; NaN if missing, or truncated and masked."""
     samples: tuple[Sample, ...]
     """Its token sequences in the order of the turns, with the columns of the auxiliary models filled. Empty if the
-    member is not trained on: it is missing, sampled no token, or was truncated and is filtered out."""
+    member is not trained on: its reward is NaN, or it sampled no token."""
 
 
 class Objective(Plugin, abc.ABC):

@@ -10,7 +10,8 @@ and dynamic sampling on the unshaped score.
 Deviations from the paper: y counts sampled tokens only, not tool output; surplus groups are carried over
 to the next step; ε = 1e-4 under the standard deviation, and an equal group gets exactly 0; ℓ − o is held
 within ±20; w, off by default, corrects for the engine's own probabilities. Scores between 0 and 1 map
-linearly onto the paper's ±1.
+linearly onto the paper's ±1. Overlong filtering, the paper's alternative to the punishment, is the recipe's
+``truncated.tokens = "mask"``, for every objective.
 """
 
 from __future__ import annotations
@@ -44,14 +45,12 @@ class DAPO(Objective):
         """Fill the batch with groups that have a signal; None, in a recipe false, trains on all."""
         overlong: SoftOverlong | None = SoftOverlong()
         """Length penalty; set ``max_tokens`` to the episode's limit. None, in a recipe false, for no penalty."""
-        filter_truncated: bool = False
-        """Overlong filtering: leave truncated members out of training. The paper's alternative to the penalty."""
 
     config: Config
 
     def needs(self) -> Needs:
-        """Require dynamic sampling and the filter of truncated members, as configured."""
-        return Needs(dynamic_sampling=self.config.dynamic_sampling, filter_truncated=self.config.filter_truncated)
+        """Require dynamic sampling, as configured."""
+        return Needs(dynamic_sampling=self.config.dynamic_sampling)
 
     def shape(self, scores: Tensor, model_tokens: Tensor) -> Tensor:
         """Map scores 0…1 to −1…1 and add the overlong penalty. [G]"""

@@ -17,14 +17,12 @@ from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym_trainers.controls import controlled, mislabel
 from envgym_trainers.objectives import Objective
-from envgym_trainers.objectives.ops.dynamic_sampling import AtCap, DynamicSampling, Refill, signal
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling, Refill, signal
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.setup import TrainingSetup
+from envgym_trainers.truncation import masked
 
 __all__ = ["GroupSource", "StepGroups"]
-
-
-_MAX_SILENT_STEPS = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +35,8 @@ class StepGroups:
     """Every group played in this step."""
     counters: dict[str, Counter[str]] = field(default_factory=dict)
     """Per environment: groups generated, kept, all_solved, all_failed, missing, surplus."""
+    masked: Counter[str] = field(default_factory=Counter)
+    """Trajectories that a limit cut and the recipe keeps out of training, by that limit; roles count too."""
     blockers: dict[str, float] = field(default_factory=dict)
     """Seconds for which the event loop was blocked, by the function that did it, with file and line."""
 
@@ -78,6 +78,7 @@ class StepGroups:
         row["episodes_truncated"] = float(sum(t.outcome.kind is OutcomeKind.TRUNCATED for t in played))
         endings = Counter(f"{t.outcome.kind.value}/{t.outcome.cause}" for t in played if t.outcome.cause)
         row |= {f"episodes_{ending}": float(n) for ending, n in sorted(endings.items())}
+        row |= {f"episodes_masked/{limit}": float(n) for limit, n in sorted(self.masked.items())}
         row["loop_stalled_seconds"] = sum(self.blockers.values())
         row["turns_mean"] = sum(len(t.turns) for t in played) / max(1, len(played))
         for name in ("tool_calls", "tool_errors", "tool_malformed"):
@@ -101,12 +102,6 @@ class GroupSource:
         evaluated = (distinct(setup.collector.tasks(n, "held_out"), recipe.evaluate.tasks) for n in setup.labels)
         self._held_out = {problem_key(task) for tasks in evaluated for task in tasks}
 
-    @property
-    def patience(self) -> int:
-        """Number of steps in a row without any group to learn from after which the run ends."""
-        stops = self._settings is not None and self._settings.at_cap is AtCap.STOP
-        return 1 if stops else _MAX_SILENT_STEPS
-
     async def collect(self) -> StepGroups:
         """Play the groups of one step.
 
@@ -127,6 +122,8 @@ class GroupSource:
         # Environments are filled in any order; records are the same whichever was first.
         place = {label: i for i, label in enumerate(quotas)}
         result.generated.sort(key=lambda group: place[group.env])
+        everyone = (t for group in result.generated for played in group.by_role().values() for t in played)
+        result.masked.update(t.outcome.cause for t in everyone if masked(self._recipe.truncated, t))
         seconds = {who: total - earlier.get(who, 0.0) for who, total in clock.culprits.items()}
         result.blockers = {who: value for who, value in seconds.items() if value > 0}
         return result
@@ -163,8 +160,9 @@ class GroupSource:
         return groups
 
     def _success(self, group: Group) -> list[float]:
-        """Return the unshaped success of each member, as the recipe's reward has it."""
-        return [controlled(self._recipe.reward, t)[1] for t in group.trajectories]
+        """Return each member's unshaped success, as the recipe's reward has it; NaN where it takes no part."""
+        recipe = self._recipe
+        return [controlled(recipe.reward, recipe.truncated, t)[1] for t in group.trajectories]
 
     def _play(self, label: str) -> Coroutine[Any, Any, Group]:
         """Draw the next task and play a group of it."""
@@ -199,7 +197,8 @@ class GroupSource:
         errors: list[EpisodeError] = []
         for trajectory in played:
             try:
-                await mislabel(self._collector.prototype(label), trajectory, tasks[(index + 1) % len(tasks)])
+                other = tasks[(index + 1) % len(tasks)]
+                await mislabel(self._collector.prototype(label), self._recipe.truncated, trajectory, other)
             except EpisodeError as error:
                 errors.append(error)
         if errors and len(errors) == len(played):

@@ -21,9 +21,11 @@ from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, rest
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
+from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
 from envgym_trainers.stages.doubts import no_signal
+from envgym_trainers.stages.exhaustion import Exhaustion
 from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
@@ -96,10 +98,7 @@ class _Run:
         self._seconds = 0.0
         self._sampled_tokens = 0
         self._warned: dict[str, int] = {}
-        self._silent = 0
-        """Steps in a row in which no group of any environment had a signal."""
-        self._spent = ""
-        """Why there is nothing left to learn; ``""`` while there is."""
+        self._exhaustion = Exhaustion((objective.needs().dynamic_sampling or DynamicSampling()).patience)
         self._named: set[str] = set()
         """Functions that were said to block the event loop."""
 
@@ -162,8 +161,8 @@ class _Run:
         budget = self._recipe.max_minutes * 60
         if self._step >= self._recipe.steps:
             return "all steps done"
-        if self._spent:
-            return self._spent
+        if self._exhaustion.reason:
+            return self._exhaustion.reason
         if budget > 0 and self._seconds >= budget:
             return f"the budget of {self._recipe.max_minutes:g} minutes"
         if 0 < self._recipe.max_sampled_tokens <= self._sampled_tokens:
@@ -177,11 +176,12 @@ class _Run:
             earlier = setup.engine.statistics()
             collected = await source.collect()
             setup.engine.check()
-            self._note_silence(collected, source.patience)
             sampled = time.monotonic()
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
+            fates = sum(collected.counters.values(), Counter())
+            self._exhaustion.note(fates, learnt=metrics["samples_with_signal"] > 0)
             self._step += 1
             await setup.engine.update_weights(setup.language_model, self._step)
             now = time.monotonic()
@@ -222,15 +222,6 @@ class _Run:
             self._reporter.say(f"best so far, kept in {self._folder.checkpoints / 'best'}")
         return scores
 
-    def _note_silence(self, collected: StepGroups, patience: int) -> None:
-        """Give up after ``patience`` steps in a row without a group to learn from."""
-        self._silent = 0 if collected.groups else self._silent + 1
-        if self._silent >= patience:
-            counts = sum(collected.counters.values(), Counter())
-            fate = "solved" if not counts["all_failed"] else "failed" if not counts["all_solved"] else ""
-            whole = f"every group was {fate}" if fate else "every group was either solved or failed"
-            self._spent = f"no group had a signal in {self._silent} steps in a row: {whole}"
-
     def _record(self, collected: StepGroups, metrics: dict[str, float], timing: dict[str, float]) -> None:
         self._folder.append_trajectories(self._step, collected.trajectories)
         row = {"step": self._step, **collected.metrics(), **metrics, **timing}
@@ -266,8 +257,7 @@ class _Run:
             "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
-            "silent": self._silent,
-            "spent": self._spent,
+            "exhaustion": self._exhaustion.state(),
             "mix": source.mix.state(),
             "carried": {label: [to_json(g) for g in groups] for label, groups in source.carried.items()},
         }
@@ -277,7 +267,7 @@ class _Run:
         self, state: dict[str, Any], source: GroupSource, learner: Learner, tensors: dict[str, Any]
     ) -> None:
         self._step, self._seconds = state["step"], state["seconds"]
-        self._silent, self._spent = state.get("silent", 0), state.get("spent", "")
+        self._exhaustion.restore(state["exhaustion"])
         source.mix.restore(state["mix"])
         source.carried |= {
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()

@@ -75,9 +75,9 @@ def test_a_group_without_signal_is_replaced_while_others_run():
     assert refill.wanted(1) == 1
 
 
-@pytest.mark.parametrize(("at_cap", "expected"), [(AtCap.TRAIN, ["a"]), (AtCap.PAD, ["a", "b", "c"])])
-def test_cap_train_and_pad(at_cap, expected):
-    """At the cap the step trains on what there is, or is filled up with groups that have no signal."""
+@pytest.mark.parametrize("at_cap", [AtCap.TRAIN, AtCap.STOP])
+def test_at_the_cap_a_step_trains_on_the_groups_found(at_cap):
+    """Groups without a signal never fill it up: they would only dilute the mean over tokens."""
     refill = Refill[str](3, DynamicSampling(max_attempts=2, at_cap=at_cap))
     outcomes = enumerate(zip("abcdef", [MIXED, SOLVED, FAILED, FAILED, LOST, LOST], strict=True))
     for number, (name, metrics) in outcomes:
@@ -86,23 +86,14 @@ def test_cap_train_and_pad(at_cap, expected):
         refill.offer(number, name, metrics)
     assert refill.wanted(0) == 0
     groups, counters = refill.take()
-    assert groups == expected
+    assert groups == ["a"]
     assert counters.generated == 6
     assert refill.wanted(0) == 3
 
 
-def test_padding_comes_from_the_same_step():
-    """A group without signal is never kept for a later step."""
-    refill = Refill[str](1, DynamicSampling(max_attempts=1, at_cap=AtCap.PAD))
-    offer(refill, ("a", SOLVED))
-    assert refill.take()[0] == ["a"]
-    offer(refill, ("b", LOST))
-    assert refill.take()[0] == []
-
-
 def test_cap_raises_with_the_counts():
-    """By default a step that cannot be filled ends the run and says what was seen."""
-    refill = Refill[str](1, DynamicSampling(max_attempts=2))
+    """Where every batch must be of one size, a step that is not full is an error that says what was seen."""
+    refill = Refill[str](1, DynamicSampling(max_attempts=2, at_cap=AtCap.RAISE))
     offer(refill, ("a", SOLVED), ("b", FAILED))
     with pytest.raises(UserError, match=r"0 of 1 groups with a signal among 2 \(all solved 1, all failed 1"):
         refill.take()
@@ -119,14 +110,13 @@ def test_taking_too_early_is_a_mistake():
 @settings(deadline=None, max_examples=50)
 @given(
     target=st.integers(1, 4),
-    at_cap=st.sampled_from([AtCap.TRAIN, AtCap.PAD]),
     oversample=st.sampled_from([1.0, 1.5, 2.0]),
     stream=st.lists(st.sampled_from([MIXED, SOLVED, FAILED, LOST]), min_size=1, max_size=60),
     data=st.data(),
 )
-def test_kept_groups_are_trained_on_once_in_the_order_they_were_begun(target, at_cap, oversample, stream, data):
+def test_kept_groups_are_trained_on_once_in_the_order_they_were_begun(target, oversample, stream, data):
     """Over many steps, whichever group finishes first, no kept group is lost, doubled or overtaken."""
-    refill = Refill[int](target, DynamicSampling(max_attempts=3, at_cap=at_cap, oversample=oversample))
+    refill = Refill[int](target, DynamicSampling(max_attempts=3, oversample=oversample))
     begun = 0
     taken: list[int] = []
     while True:
@@ -144,7 +134,7 @@ def test_kept_groups_are_trained_on_once_in_the_order_they_were_begun(target, at
         groups, seen = refill.take()
         assert len(groups) <= target
         assert seen.generated == seen.kept + seen.all_solved + seen.all_failed + seen.missing <= 3 * target
-        taken += [name for name in groups if stream[name] is MIXED]
+        taken += groups
     finished = taken + list(refill.carried)
     kept = [name for name, metrics in enumerate(stream[:begun]) if metrics is MIXED]
     assert finished == kept[: len(finished)]

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from pydantic import Field
@@ -37,10 +38,9 @@ class Signal(enum.StrEnum):
 class AtCap(enum.StrEnum):
     """Action when the attempts are spent and the batch is not full."""
 
-    RAISE = "raise"
     TRAIN = "train"
-    PAD = "pad"
     STOP = "stop"
+    RAISE = "raise"
 
 
 class DynamicSampling(Section):
@@ -48,20 +48,27 @@ class DynamicSampling(Section):
 
     max_attempts: int = Field(default=10, ge=1)
     """Maximum number of groups generated for one step, in multiples of the groups that the step needs."""
-    at_cap: AtCap = AtCap.RAISE
-    """Raise, train on the groups found, pad with groups of the step that have no signal, or train on the groups
-    found and end the run at the first step that found none."""
+    at_cap: AtCap = AtCap.TRAIN
+    """train: on the groups found, however few; stop: the same, but the first step without any ends the run;
+    raise: a step that is not full is an error, for experiments whose batches must all be of one size."""
+    max_empty_steps: int = Field(default=5, ge=1)
+    """Steps in a row with nothing to learn from after which the run ends, whatever ``at_cap`` is."""
     oversample: float = Field(default=1.0, ge=1)
     """Groups begun at once, in multiples of the need. The surplus opens the next step."""
     solved_at: float = 1.0
     """Metric at or above which a group of equal members counts as solved instead of failed."""
+
+    @property
+    def patience(self) -> int:
+        """Number of steps in a row with nothing to learn from after which the run ends."""
+        return 1 if self.at_cap is AtCap.STOP else self.max_empty_steps
 
 
 def signal(metrics: Sequence[float], *, solved_at: float = 1.0) -> Signal:
     """Classify a group by its unshaped metric.
 
     Args:
-        metrics: unshaped metric of each member, NaN where the episode is missing.
+        metrics: unshaped metric of each member, NaN where the episode is missing or takes no part in training.
         solved_at: see ``DynamicSampling``.
 
     Returns:
@@ -121,7 +128,6 @@ class Refill(Generic[GroupT]):
         self._settings = settings
         self._carried: deque[GroupT] = deque(carried)
         self._kept: dict[int, GroupT] = {}
-        self._constant: dict[int, GroupT] = {}
         self._counters = RefillCounters()
 
     @property
@@ -151,14 +157,10 @@ class Refill(Generic[GroupT]):
         setattr(self._counters, verdict.value, getattr(self._counters, verdict.value) + 1)
         if verdict is Signal.KEPT:
             self._kept[number] = group
-        elif verdict is not Signal.MISSING:
-            self._constant[number] = group
         return verdict
 
     def take(self) -> tuple[list[GroupT], RefillCounters]:
         """End the step; return its groups, at most the target, and its counters.
-
-        Padding comes last, and may fall short if groups are missing.
 
         Raises:
             UserError: the step is not full, its attempts are spent and ``at_cap`` is ``raise``.
@@ -166,16 +168,14 @@ class Refill(Generic[GroupT]):
         """
         if more := self.wanted(0):
             raise RuntimeError(f"{more} more groups are wanted before the step can be taken")
-        available = deque([*self._carried, *_in_order(self._kept)])
+        available = deque([*self._carried, *(group for _, group in sorted(self._kept.items(), key=itemgetter(0)))])
         short = self._target - len(available)
         if short > 0 and self._settings.at_cap is AtCap.RAISE:
             raise UserError(self._spent(len(available)))
         groups = [available.popleft() for _ in range(min(self._target, len(available)))]
-        if short > 0 and self._settings.at_cap is AtCap.PAD:
-            groups += _in_order(self._constant)[:short]
         counters = self._counters
         counters.surplus = len(available)
-        self._carried, self._kept, self._constant = available, {}, {}
+        self._carried, self._kept = available, {}
         self._counters = RefillCounters()
         return groups, counters
 
@@ -185,9 +185,5 @@ class Refill(Generic[GroupT]):
             f"dynamic sampling found {found} of {self._target} groups with a signal among "
             f"{seen.generated} (all solved {seen.all_solved}, all failed {seen.all_failed}, "
             f"missing {seen.missing}); choose tasks nearer the policy's ability, "
-            "raise group size or max_attempts, or set at_cap to 'train', 'pad' or 'stop'"
+            "raise group size or max_attempts, or set at_cap to 'train' or 'stop'"
         )
-
-
-def _in_order(groups: dict[int, GroupT]) -> list[GroupT]:
-    return [group for _, group in sorted(groups.items(), key=lambda item: item[0])]
