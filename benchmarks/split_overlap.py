@@ -132,15 +132,18 @@ def measure(name: str, size: int) -> dict[str, Any]:
     env = environments.load(f"{name}-v1")(size=size)
     rng = random.Random(0)
     keys: dict[str, set[str]] = {}
+    sizes: dict[str, int] = {}
     changed = 0
     for split in ("train", "held_out"):
         tasks = env.task_list(split)
+        sizes[split] = len(tasks)
         keys[split] = {problem_key(task) for task in tasks}
         variant = VARIANTS[name]
         changed += requests(tasks, rng) if variant is None else sum(variant(t, rng) != t.problem for t in tasks)
     env.close()
     return {
-        "tasks_per_split": size,
+        "train_tasks": sizes["train"],
+        "held_out_tasks": sizes["held_out"],
         "train_problems": len(keys["train"]),
         "held_out_problems": len(keys["held_out"]),
         "shared_problems": len(keys["train"] & keys["held_out"]),

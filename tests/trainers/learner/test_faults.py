@@ -167,7 +167,11 @@ def test_steps_without_anything_finite_end_the_run_at_last(
     learner = make_learner({"name": "grpo"})
     group = _group(_trajectory(math.nan, 20), _trajectory(math.inf, 21))
     for step in range(1, 10):
-        assert learner.learn([group], step) == {"samples": 0.0, "not_finite": 2.0}
+        assert learner.learn([group], step) == {
+            "samples": 0.0,
+            "samples_with_signal": 0.0,
+            "not_finite": 2.0,
+        }
     with pytest.raises(NotFinite, match=r"10 updates in a row .* sums/7 \(reward\), sums/7 \(reward\)"):
         learner.learn([group], 10)
     assert all(map(torch.equal, before, language_model.model.parameters()))

@@ -3,7 +3,7 @@
 The logits of a batch, [B, T, V], are by far the largest tensor of a training step. Two facts avoid them: only
 positions whose next token was sampled need logits at all, and a chunk of logits can be recomputed in the backward
 pass from its hidden states. So the backbone runs once over the batch, the head runs over chunks of the gathered
-positions, and the memory of tensors with a dimension V has a bound: the first few chunks are kept, which saves time.
+positions, and the memory of tensors with a dimension V has a bound: some chunks are kept, which saves time.
 """
 
 from __future__ import annotations

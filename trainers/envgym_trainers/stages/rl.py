@@ -180,8 +180,9 @@ class _Run:
             metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
-            fates = sum(collected.counters.values(), Counter())
-            self._exhaustion.note(fates, learnt=metrics["samples_with_signal"] > 0)
+            if not metrics["not_finite"]:  # a fault, whose end is an error
+                fates = sum(collected.counters.values(), Counter())
+                self._exhaustion.note(fates, learnt=metrics["samples_with_signal"] > 0)
             self._step += 1
             await setup.engine.update_weights(setup.language_model, self._step)
             now = time.monotonic()
