@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from envgym_trainers.batch import Batch, as_units, collate
-from envgym_trainers.learner import logprobs as module
+from envgym_trainers.learner import scores
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.head import has_plain_head, logits_head
 
@@ -92,7 +92,7 @@ LOGITS = VOCABULARY * 8
 @pytest.mark.parametrize("name", ["tiny_llama", "softcapped"])
 def test_equal_to_log_softmax(request, monkeypatch, batch, name, chunk, kept):
     """Values, entropy and the gradient of every parameter, for any head, and however much of it is run twice."""
-    monkeypatch.setattr(module, "_KEPT_BYTES", kept)
+    monkeypatch.setattr(scores, "_KEPT_BYTES", kept)
     model = request.getfixturevalue(name)
     weights = torch.randn(batch.ids.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     logprobs, entropy = token_logprobs(model, batch, TEMPERATURE, chunk=chunk)
@@ -160,7 +160,7 @@ def saved_widths(compute) -> set[int]:
 def test_nothing_saved_ends_in_the_vocabulary(monkeypatch, tiny_llama, batch):
     """Logits are recomputed, not kept; the definition keeps them, which shows that the hook sees."""
     has_plain_head(tiny_llama)
-    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(scores, "_KEPT_BYTES", 0)
     assert VOCABULARY not in saved_widths(lambda: token_logprobs(tiny_llama, batch, TEMPERATURE))
     assert VOCABULARY in saved_widths(lambda: by_log_softmax(tiny_llama, batch))
 
@@ -169,7 +169,7 @@ def test_nothing_saved_ends_in_the_vocabulary(monkeypatch, tiny_llama, batch):
 def test_kept_logits_have_a_bound(monkeypatch, tiny_llama, batch, kept, twice):
     """As many chunks as fit are kept for the backward pass; the head runs again for the others."""
     has_plain_head(tiny_llama)
-    monkeypatch.setattr(module, "_KEPT_BYTES", kept)
+    monkeypatch.setattr(scores, "_KEPT_BYTES", kept)
     logprobs, _ = token_logprobs(tiny_llama, batch, TEMPERATURE, chunk=4)
     rows: list[int] = []
     hook = tiny_llama.lm_head.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
@@ -225,3 +225,16 @@ def test_bad_settings_are_refused(tiny_llama, batch, bad):
     """Temperature 0 has no distribution."""
     with pytest.raises(ValueError, match="positive"):
         token_logprobs(tiny_llama, dataclasses.replace(batch), **bad)
+
+
+def test_states_that_are_the_logits_are_left_as_they_were():
+    """The identity is the head where logits are there already; values and gradient are log_softmax's."""
+    logits = torch.randn(5, VOCABULARY, dtype=torch.float64, requires_grad=True)
+    before = logits.detach().clone()
+    targets = torch.tensor([3, 1, 4, 1, 5])
+    logprobs, _ = scores.score(torch.nn.Identity(), logits, targets, 1.0, 2)
+    (found,) = torch.autograd.grad(logprobs.sum(), logits)
+    assert torch.equal(logits, before)
+    expected = logits.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+    torch.testing.assert_close(logprobs, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), logits)[0], atol=1e-12, rtol=0)
