@@ -34,7 +34,7 @@ GROUPS, MEMBERS, PROMPT, COMPLETION = 4, 8, 128, 384
 WARM_UP = 16
 """Tokens of prompt and of completion in the step before the measured one, which makes the optimizer's state."""
 THREADS = 2
-LEAN: dict[str, Any] = {"gradient_checkpointing": "full", "micro_batch_tokens": 4096}
+LEAN: dict[str, Any] = {"gradient_checkpointing": "full", "micro_batch_tokens": 1536}
 ARMS = ("envgym", "envgym-lean", "trl", "trl-accumulated")
 OURS, THEIRS = ("envgym", "envgym-lean"), ("trl", "trl-accumulated")
 

@@ -74,6 +74,22 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
         assert not all(map(torch.equal, before, _weights(language_model)))
 
 
+@pytest.mark.parametrize(("how", "times"), [("off", 0), ("selective", 2), ("full", 2)])
+def test_memory_is_released_before_each_micro_batch_unless_it_is_plenty(
+    make_language_model: MakeModel,
+    make_sample: MakeSample,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    times: int,
+) -> None:
+    """To get it again takes time, which ``off`` does not pay."""
+    calls: list[int] = []
+    monkeypatch.setattr("envgym_trainers.learner.updater.release_memory", lambda: calls.append(1))
+    updater = _updater(make_language_model(), gradient_checkpointing=how, micro_batch_tokens=3)
+    updater.update(as_units([make_sample([0, 1, 1]), make_sample([0, 1, 0])]), negative_log_likelihood)
+    assert len(calls) == times
+
+
 def test_the_rate_warms_up_and_falls(make_language_model: MakeModel, make_sample: MakeSample) -> None:
     """Warm-up over 2 updates: 1/3, 2/3, 1; falling to 0 over 4: 1, 3/4, 2/4, 1/4; their product times 0.01."""
     updater = _updater(make_language_model(), total=4, warmup_steps=2, decay="linear")

@@ -1,0 +1,29 @@
+"""The process's memory between micro-batches."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+__all__ = ["release_memory"]
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where the C library can.
+
+    What one micro-batch freed lies in holes that the next does not fill exactly: without this a process that
+    trains SmolLM2-135M grows from 4.3 to 5.0 GB. To get the memory again takes time.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's ``malloc_trim``; ``None`` with another C library."""
+    try:
+        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+    except (OSError, TypeError, AttributeError):
+        return None
