@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import torch
 
@@ -11,8 +12,8 @@ from envgym_trainers.models import memory
 
 def _resident() -> int:
     """Return the bytes that this process has in memory."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def test_holes_between_tensors_in_use_are_given_back() -> None:
