@@ -55,7 +55,7 @@ class OptimizerConfig(Section):
     )
     clip_norm: float = pydantic.Field(default=1.0, gt=0, description="gradient norm is clipped to this")
     micro_batch_tokens: int = pydantic.Field(
-        default=1536, ge=1, description="tokens per forward pass, padding included; more is faster on a GPU"
+        default=1024, ge=1, description="tokens per forward pass, padding included; more is faster on a GPU"
     )
     gradient_checkpointing: Checkpointing = pydantic.Field(
         default="selective",

@@ -75,7 +75,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
 
 
 @pytest.mark.parametrize(("how", "times"), [("off", 0), ("selective", 2), ("full", 2)])
-def test_memory_is_released_before_each_micro_batch_unless_it_is_plenty(
+def test_memory_is_released_in_each_micro_batch_unless_it_is_plenty(
     make_language_model: MakeModel,
     make_sample: MakeSample,
     monkeypatch: pytest.MonkeyPatch,
@@ -84,7 +84,7 @@ def test_memory_is_released_before_each_micro_batch_unless_it_is_plenty(
 ) -> None:
     """To get it again takes time, which ``off`` does not pay."""
     calls: list[int] = []
-    monkeypatch.setattr("envgym_trainers.learner.updater.release_memory", lambda: calls.append(1))
+    monkeypatch.setattr("envgym_trainers.learner.logprobs.release_memory", lambda: calls.append(1))
     updater = _updater(make_language_model(), gradient_checkpointing=how, micro_batch_tokens=3)
     updater.update(as_units([make_sample([0, 1, 1]), make_sample([0, 1, 0])]), negative_log_likelihood)
     assert len(calls) == times

@@ -17,6 +17,7 @@ from envgym_trainers.batch import Batch
 from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
 from envgym_trainers.learner.scores import score
 from envgym_trainers.models.head import backbone_and_head, logits_head
+from envgym_trainers.models.memory import release_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ __all__ = ["token_logprobs"]
 
 
 def token_logprobs(
-    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512
+    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512, frugal: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return log-prob and entropy of every sampled token under softmax(logits/T).
 
@@ -35,6 +36,7 @@ def token_logprobs(
         model: any ``transformers`` causal language model, on the batch's device.
         batch: right-padded.
         temperature: temperature at which the tokens were sampled.
+        frugal: give freed memory back to the system before the logits are made, at the height of a step.
         chunk: positions whose logits are in memory at once, 4·chunk·V bytes per copy.
 
     Returns:
@@ -50,6 +52,8 @@ def token_logprobs(
     wanted = batch.mask[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     hidden, head = _states(model, batch, wanted)
+    if frugal:
+        release_memory()
     logprobs, entropy = score(head, hidden, targets, temperature, chunk)
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
 

@@ -15,7 +15,6 @@ from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.models.memory import release_memory
 from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.objectives import Metrics, merge_metrics
 from envgym_trainers.objectives.ops.reduction import Totals
@@ -101,12 +100,13 @@ class Updater:
         mismatch = Mismatch()
         total = 0.0
         groups: set[str] = set()
+        frugal = self._config.gradient_checkpointing != "off"  # which stands for memory in plenty
         for pack in micro_batches(units, self._config.micro_batch_tokens):
-            if self._config.gradient_checkpointing != "off":  # which stands for memory in plenty
-                release_memory()
             batch = collate(pack, self._language_model.pad_id).to(device)
             with checkpointed(self._language_model.model, self._config.gradient_checkpointing):
-                logprobs, entropy = token_logprobs(self._language_model.model, batch, self._temperature)
+                logprobs, entropy = token_logprobs(
+                    self._language_model.model, batch, self._temperature, frugal=frugal
+                )
             outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
             mismatch.add(batch, logprobs, version)
             share, metrics = loss(batch, outputs, totals)
