@@ -17,14 +17,9 @@ def mismatch(found: type, base: type) -> str:
     """
     if abstract := sorted(getattr(found, "__abstractmethods__", ())):
         return f"it lacks {', '.join(f'{name}()' for name in abstract)}"
-    for name, declared in vars(base).items():
+    for name, declared in inspect.getmembers(base, inspect.isfunction):  # inherited ones, too
         own = getattr(found, name, None)
-        if (
-            name.startswith("_")
-            or not inspect.isfunction(declared)
-            or not inspect.isfunction(own)
-            or own is declared
-        ):
+        if name.startswith("_") or not inspect.isfunction(own) or own is declared:
             continue
         wanted = inspect.signature(declared)
         given = [p for p in wanted.parameters.values() if p.name != "self" and p.kind in _NAMED]
