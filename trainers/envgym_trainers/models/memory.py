@@ -24,6 +24,6 @@ def release_memory() -> None:
 def _malloc_trim() -> Callable[[int], int] | None:
     """Return glibc's ``malloc_trim``; ``None`` with another C library."""
     try:
-        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).malloc_trim
     except (OSError, TypeError, AttributeError):
         return None
