@@ -77,6 +77,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(_GARBAGE)
     def test_parsing_never_raises_and_its_message_can_be_stored(self, text: str) -> None:
+        """Parse anything that a policy may write; calls are capped."""
         message = self.tool_format().parse(text)
         assert message.role == "assistant"
         assert len(message.tool_calls) <= MAX_CALLS + 1, "calls beyond MAX_CALLS are answered by one error"
@@ -96,6 +97,7 @@ class ToolFormatContract:
     @_settings
     @hypothesis.given(st.lists(_NAMES, min_size=1, max_size=3, unique=True))
     def test_every_tool_is_described(self, names: list[str]) -> None:
+        """Name every tool and every parameter in the prompt."""
         tools = [
             ToolSpec(name=n, description=f"Do {n}.", parameters={"properties": {f"{n}_input": {}}}) for n in names
         ]

@@ -93,7 +93,7 @@ class Sample:
 
     @property
     def has_signal(self) -> bool:
-        """Whether there is something to learn: an advantage other than 0, or an objective that sets none."""
+        """True if there is something to learn: an advantage other than 0, or an objective that sets none."""
         return self.advantages is None or bool(self.advantages[self.mask].any())
 
     @property

@@ -146,14 +146,14 @@ class Adder(ChatEnv):
         raise OSError("disk on fire")
 
 
-def numbered(split: Split, count: int, text: str) -> list[Task]:
-    """Tasks of different problems with the same prompt."""
+def numbered(split: Split, count: int, *texts: str) -> list[Task]:
+    """Tasks of different problems; their prompts are ``texts`` in turn."""
     return [
         Task(
             id=f"{split}-{i}",
             problem=f"{split} {i}",
             split=split,
-            messages=(Message(role="user", content=text),),
+            messages=(Message(role="user", content=texts[i % len(texts)]),),
         )
         for i in range(count)
     ]

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from toys import Letter, numbered
 
 from envgym.env.chat_env import ChatEnv
-from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.records import Score, Split, Task, Trajectory
 from envgym.rollout.collector import TooManyFailures
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
@@ -23,27 +24,14 @@ from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import ReinforcementStage
 
 
-class Letter(ChatEnv):
-    """Answer with a letter. Odd tasks show one, even ones a question mark."""
+class Shown(Letter):
+    """Odd tasks show a letter, even ones a question mark."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        return [
-            Task(
-                id=f"{split}-{i}",
-                problem=f"{split} {i}",
-                split=split,
-                messages=(Message(role="user", content="a" if i % 2 else "?"),),
-            )
-            for i in range(100)
-        ]
-
-    def score(self, trajectory: Trajectory) -> Score:
-        first = trajectory.final_text[:1]
-        right = float(first.isascii() and first.isalpha())
-        return Score(value=right, accuracy=right)
+        return numbered(split, 100, "?", "a")
 
 
-class Odd(Letter):
+class Odd(Shown):
     """Scores every third task with what is no number, or infinite."""
 
     def score(self, trajectory: Trajectory) -> Score:
@@ -53,7 +41,7 @@ class Odd(Letter):
         return Score(value=math.nan if number % 2 else -math.inf, accuracy=0.0)
 
 
-class Spoilt(Letter):
+class Spoilt(Shown):
     """Scores with NaN once it is spoilt."""
 
     spoilt_from: ClassVar[float] = math.inf
@@ -133,7 +121,7 @@ async def test_a_reference_broken_in_places_costs_the_trajectories_there(
     model_folder: Path, reference: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those of even tasks are left out, counted, and named with the column; odd ones are learnt from."""
-    folder, summary = await _train(_recipe(model_folder, Letter, **_penalised(reference("?"))), tmp_path / "run")
+    folder, summary = await _train(_recipe(model_folder, Shown, **_penalised(reference("?"))), tmp_path / "run")
     rows = folder.metrics()
     assert all(row["not_finite"] % 4 == 0 and row["samples"] + row["not_finite"] == 16 for row in rows)
     total = int(sum(row["not_finite"] for row in rows))
@@ -151,7 +139,7 @@ async def test_a_broken_reference_ends_the_run_and_leaves_a_whole_checkpoint(
 ) -> None:
     """After ten steps without anything to learn from. The newest checkpoint has the weights of the start, and the
     count: a resumed run ends at its first step."""
-    recipe = _recipe(model_folder, Letter, steps=20, **_penalised(reference("")))
+    recipe = _recipe(model_folder, Shown, steps=20, **_penalised(reference("")))
     for fresh in (True, False):
         with pytest.raises(NotFinite, match=r"10 updates in a row .*reference log-probs"):
             await _train(recipe, tmp_path / "run", fresh=fresh)

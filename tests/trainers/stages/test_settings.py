@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from toys import numbered
 
 from envgym.env.chat_env import ChatEnv
 from envgym.errors import SandboxError
-from envgym.records import Message, Score, Split, Task, Trajectory
+from envgym.records import Score, Split, Task, Trajectory
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym_trainers.engine.in_process import InProcessEngine
@@ -28,15 +29,7 @@ class Echo(ChatEnv):
     """Says something; what is answered is rewarded by its length, as the policy wrote it."""
 
     def tasks(self, split: Split) -> Sequence[Task]:
-        return [
-            Task(
-                id=f"{split}-{i}",
-                problem=f"{split} {i}",
-                split=split,
-                messages=(Message(role="user", content=f"say {i}"),),
-            )
-            for i in range(8)
-        ]
+        return numbered(split, 8, *(f"say {i}" for i in range(8)))
 
     def score(self, trajectory: Trajectory) -> Score:
         letters = sum(map(str.isalpha, trajectory.final_text)) / 10

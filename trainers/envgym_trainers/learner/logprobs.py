@@ -36,8 +36,8 @@ def token_logprobs(
         model: any ``transformers`` causal language model, on the batch's device.
         batch: right-padded.
         temperature: temperature at which the tokens were sampled.
-        frugal: give freed memory back to the system before the logits are made, at the height of a step.
         chunk: positions whose logits are in memory at once, 4·chunk·V bytes per copy.
+        frugal: give freed memory back to the system before the logits are made, at the height of a step.
 
     Returns:
         logprobs: [B, T] float32 with gradient; ``[b, t]`` belongs to ``ids[b, t]`` given ``ids[b, :t]``; 0

@@ -79,7 +79,7 @@ class MasterAdamW:
 
     def sound(self) -> bool:
         """Return true if all gradients are finite."""
-        return _all_finite([t.grad for t in (*self.parameters, *self._masters) if t.grad is not None])
+        return _all_finite([t.grad for t in {*self.parameters, *self._masters} if t.grad is not None])
 
     def _not_finite(self) -> list[int]:
         grads = [(i, master.grad) for i, master in enumerate(self._masters)]

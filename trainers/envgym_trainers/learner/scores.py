@@ -6,6 +6,7 @@ some chunks instead, and does without autograd, which would copy chunks and the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,16 +53,16 @@ class _LinearHead(torch.autograd.Function):
         ctx.head, ctx.temperature, ctx.chunk, ctx.kept = head, temperature, chunk, []
         ctx.save_for_backward(hidden, targets, weight)
         room = _KEPT_BYTES if any(ctx.needs_input_grad) else 0
-        pieces = []
-        for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+
+        def make(states: Tensor) -> Tensor:
+            nonlocal room
             logits = _logits(head(states), temperature)
-            pieces.append(_to_probabilities(logits, ids))
             room -= logits.nbytes
             if room >= 0:
                 ctx.kept.append(logits)
-        logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+            return logits
+
+        return _in_chunks(ctx, hidden, targets, make)
 
     @staticmethod
     @once_differentiable
@@ -101,14 +102,8 @@ class _AnyHead(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.head, ctx.temperature, ctx.chunk, ctx.parameters = head, temperature, chunk, parameters
         ctx.save_for_backward(hidden, targets)
-        pieces = [
-            # A copy: the identity, which stands for a head whose logits are there already, gives the states.
-            _to_probabilities(_logits(head(states), temperature).clone(), ids)
-            for states, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
-        ]
-        logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+        # A copy: the identity, which stands for a head whose logits are there already, gives the states.
+        return _in_chunks(ctx, hidden, targets, lambda states: _logits(head(states), temperature).clone())
 
     @staticmethod
     @once_differentiable
@@ -131,6 +126,19 @@ class _AnyHead(torch.autograd.Function):
         own = iter(sums)
         of_parameters = (next(own) if parameter.requires_grad else None for parameter in ctx.parameters)
         return (None, None, None, None, of_hidden, *of_parameters)
+
+
+def _in_chunks(
+    ctx: Any, hidden: Tensor, targets: Tensor, make: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return log-probs and entropies; ``make`` gives a chunk's logits, which become its probabilities."""
+    pieces = [
+        _to_probabilities(make(states), ids)
+        for states, ids in zip(hidden.split(ctx.chunk), targets.split(ctx.chunk), strict=True)
+    ]
+    logprobs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+    ctx.mark_non_differentiable(entropy)
+    return logprobs, entropy
 
 
 def _logits(raw: Tensor, temperature: float) -> Tensor:

@@ -100,15 +100,10 @@ class Updater:
         mismatch = Mismatch()
         total = 0.0
         groups: set[str] = set()
-        frugal = self._config.gradient_checkpointing != "off"  # which stands for memory in plenty
         for pack in micro_batches(units, self._config.micro_batch_tokens):
             batch = collate(pack, self._language_model.pad_id).to(device)
-            with checkpointed(self._language_model.model, self._config.gradient_checkpointing):
-                logprobs, entropy = token_logprobs(
-                    self._language_model.model, batch, self._temperature, frugal=frugal
-                )
-            outputs = Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
-            mismatch.add(batch, logprobs, version)
+            outputs = self._run(batch)
+            mismatch.add(batch, outputs.logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
             value = float(share.detach())
@@ -140,6 +135,14 @@ class Updater:
             "learning_rate": rate,
             "skipped": float(bool(fault)),
         }
+
+    def _run(self, batch: Batch) -> Outputs:
+        """Run the models on a micro-batch."""
+        model, how = self._language_model.model, self._config.gradient_checkpointing
+        frugal = how != "off"  # which stands for memory in plenty
+        with checkpointed(model, how):
+            logprobs, entropy = token_logprobs(model, batch, self._temperature, frugal=frugal)
+        return Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
 
     def note(self, fault: str) -> None:
         """Count an update that was skipped because of ``fault``, or, with ``""``, one that was taken.

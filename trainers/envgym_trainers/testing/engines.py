@@ -82,6 +82,7 @@ class EngineContract:
 
     @_awaited
     async def test_greedy_takes_the_most_likely_token_and_reports_it_at_temperature_one(self) -> None:
+        """Report the log-probs that training compares with, whatever the temperature."""
         model = self.language_model()
         async with self.running(model) as engine:
             turns = await _converse(engine.open(), _prompts(5), temperature=0.0)
@@ -100,6 +101,7 @@ class EngineContract:
 
     @_awaited
     async def test_a_stop_id_ends_a_turn_and_the_budget_ends_it_otherwise(self) -> None:
+        """Give the stop id back, once and last, and say which of the two it was."""
         model = _half_ends(self.language_model())
         async with self.running(model) as engine:
             calls = [engine.open().sample([9, 10], max_tokens=2, temperature=1.0, seed=seed) for seed in range(32)]
@@ -113,6 +115,7 @@ class EngineContract:
 
     @_awaited
     async def test_a_conversation_can_be_rewritten(self) -> None:
+        """Forget everything on ``rewrite``; what is sampled next is conditioned on the new history alone."""
         model = self.language_model()
         async with self.running(model) as engine:
             session = engine.open()
@@ -145,6 +148,7 @@ class EngineContract:
 
     @_awaited
     async def test_weights_of_another_architecture_are_refused_and_change_nothing(self) -> None:
+        """Keep the version and go on sampling from the old weights."""
         model = self.language_model()
         other = new_model(NewModelConfig(vocabulary=300, hidden_size=16, layers=1, heads=2), ["hello"], _CONTEXT)
         async with self.running(model) as engine:
@@ -165,6 +169,7 @@ class EngineContract:
 
     @_awaited
     async def test_what_does_not_fit_is_refused_without_harm(self) -> None:
+        """Name the capacity; the session can be used afterwards."""
         model = self.language_model()
         async with self.running(model) as engine:
             session, most = engine.open(), engine.capacity
@@ -176,6 +181,7 @@ class EngineContract:
 
     @_awaited
     async def test_a_session_samples_once_at_a_time(self) -> None:
+        """Serve two calls at once one after the other, or refuse the second."""
         model = self.language_model()
         async with self.running(model) as engine:
             session = engine.open()
@@ -204,6 +210,7 @@ class EngineContract:
 
     @_awaited
     async def test_work_is_counted(self) -> None:
+        """Count turns and sampled tokens."""
         async with self.running(self.language_model()) as engine:
             before = engine.statistics()
             turns = await _converse(engine.open(), _prompts(4))
@@ -213,6 +220,7 @@ class EngineContract:
 
     @_awaited
     async def test_a_closed_engine_says_so(self) -> None:
+        """Raise instead of waiting for ever; closing twice is allowed."""
         async with self.running(self.language_model()) as engine:
             engine.check()
             session = engine.open()
