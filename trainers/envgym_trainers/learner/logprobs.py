@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from envgym_trainers.batch import Batch
-from envgym_trainers.learner.prefix import pack, run_packed, shares_prefixes
+from envgym_trainers.learner.prefix import NO_PREFIX, Prefix
 from envgym_trainers.learner.scores import score
+from envgym_trainers.learner.states import hidden_states, shares_prefixes
 from envgym_trainers.models.head import backbone_and_head, logits_head
 from envgym_trainers.models.memory import release_memory
 
@@ -26,7 +27,13 @@ __all__ = ["token_logprobs"]
 
 
 def token_logprobs(
-    model: PreTrainedModel, batch: Batch, temperature: float = 1.0, *, chunk: int = 512, frugal: bool = False
+    model: PreTrainedModel,
+    batch: Batch,
+    temperature: float = 1.0,
+    *,
+    prefix: Prefix = NO_PREFIX,
+    chunk: int = 512,
+    frugal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return log-prob and entropy of every sampled token under softmax(logits/T).
 
@@ -36,6 +43,7 @@ def token_logprobs(
         model: any ``transformers`` causal language model, on the batch's device.
         batch: right-padded.
         temperature: temperature at which the tokens were sampled.
+        prefix: what the samples start with and has run already; only of a model that shares prefixes.
         chunk: positions whose logits are in memory at once, 4·chunk·V bytes per copy.
         frugal: give freed memory back to the system before the logits are made, at the height of a step.
 
@@ -49,29 +57,26 @@ def token_logprobs(
     """
     if temperature <= 0 or chunk <= 0:
         raise ValueError(f"temperature and chunk must be positive, got {temperature} and {chunk}")
-    wanted = batch.mask[:, 1:]
-    targets = batch.ids[:, 1:][wanted]
-    hidden, head = _states(model, batch, wanted)
+    wanted = batch.mask.roll(-1, 1)  # position 0 is no sampled token
+    targets = batch.ids.roll(-1, 1)[wanted]
+    hidden, head = _states(model, batch, wanted, prefix)
     if frugal:
         release_memory()
     logprobs, entropy = score(head, hidden, targets, temperature, chunk)
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
 
 
-def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor) -> tuple[Tensor, nn.Module]:
-    """Return the states at the positions before ``wanted``, [n, H], and the head that makes logits of them.
-
-    Padding is on the right, where causal attention never looks: without a mask for it, the attention kernels take
-    their fast causal path.
-    """
+def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor, prefix: Prefix) -> tuple[Tensor, nn.Module]:
+    """Return the states at the ``wanted`` positions, [n, H], and the head that makes logits of them."""
     head = logits_head(model)
     if head is None:
-        return model(input_ids=batch.ids, use_cache=False).logits[:, :-1][wanted], nn.Identity()
+        return model(input_ids=batch.ids, use_cache=False).logits[wanted], nn.Identity()
     backbone, _ = backbone_and_head(model)
-    packed = pack(batch) if shares_prefixes(model, backbone) else None
-    if packed is not None:
-        return run_packed(backbone, packed)[packed.where[:, :-1][wanted]], head
-    return backbone(input_ids=batch.ids, use_cache=False)[0][:, :-1][wanted], head
+    if shares_prefixes(model, backbone):
+        return hidden_states(backbone, batch, wanted, prefix), head
+    # Padding is on the right, where causal attention never looks: without a mask for it, the attention kernels
+    # take their fast causal path.
+    return backbone(input_ids=batch.ids, use_cache=False)[0][wanted], head
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

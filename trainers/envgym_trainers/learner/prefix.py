@@ -1,129 +1,103 @@
-"""Run shared prefixes once, with the samples of a batch packed as one tree of tokens, without padding.
+"""Run once what the micro-batches of a group share.
 
-The members of a group start with the same prompt, which is often most of their tokens. In a packed batch every
-distinct prefix has one place: the layers run once over the places, and attention alone sees the samples side by
-side again, where plain causal attention needs no mask. So the hidden states are those of separate rows, at a
-fraction of the work::
-
-    7 8 3 4        ids        7 8 3 4 5 6
-    7 8 5 6   →    positions  0 1 2 3 2 3
-                   where      0 1 2 3
-                              0 1 4 5
+The members of a group start with the same prompt, which is often most of their tokens. Where a group fills several
+micro-batches, the prompt runs before them: they see its keys and values, leave their gradients there, and when the
+last has done so, the sum goes back through the prompt.
 """
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from envgym_trainers.batch import Batch
-from envgym_trainers.models.attention import partial_attention, run_as_rows, understands_rows
+from envgym_trainers.batch import Sample, Unit
+from envgym_trainers.learner.packing import common_prefix
+from envgym_trainers.models.attention import Rows, run_as_rows
 
-__all__ = ["Packed", "pack", "run_packed", "shares_prefixes"]
+__all__ = ["NO_PREFIX", "MicroBatch", "Prefix", "by_group", "run_prefix", "shared_ids"]
 
-_WORTH = 0.9
-"""Packing must leave at most this share of the positions, as laying the samples out for attention costs time."""
-_TOLERANCE = 1e-3
-"""Relative norm; 16-bit weights get a wider tolerance for rounding."""
+_WORTH = 0.05
+"""Share of the positions that a prefix must save to be run by itself."""
 
-_proved: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+KeysValues = tuple[Tensor, Tensor]
+"""[1, heads, P, D] each."""
+MicroBatch = Sequence[Unit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Packed:
-    """The N distinct prefixes of a batch of B samples of at most T tokens; each is the place of its last token."""
+class Prefix:
+    """Tokens that all samples of some micro-batches start with, and that have run already."""
 
-    ids: Tensor
-    """[1, N] int64."""
-    positions: Tensor
-    """[1, N] int64: depth in the tree."""
-    where: Tensor
-    """[B, T] int64: place of token t of sample b; 0 on padding."""
-    sources: Tensor
-    """[N] int64: index among the B·T tokens of one that has this place."""
+    length: int = 0
+    """P."""
+    layers: Mapping[int, KeysValues] = field(default_factory=dict)
+    """What the micro-batches see of it, and leave their gradients at, by layer."""
+    made: Mapping[int, KeysValues] = field(default_factory=dict)
+    """The same values, as the model made them."""
+
+    def backward(self) -> None:
+        """Send what gradient there is back through the tokens, once."""
+        pairs = [
+            (tensor, leaf.grad)
+            for layer, leaves in self.layers.items()
+            for tensor, leaf in zip(self.made[layer], leaves, strict=True)
+            if leaf.grad is not None
+        ]
+        if pairs:
+            torch.autograd.backward([tensor for tensor, _ in pairs], [gradient for _, gradient in pairs])
 
 
-def pack(batch: Batch) -> Packed | None:
-    """Lay the samples out as a tree, or return ``None`` where it would save too little.
+NO_PREFIX = Prefix()
+
+
+def by_group(packs: Sequence[MicroBatch]) -> list[list[MicroBatch]]:
+    """Return the micro-batches in runs: neighbours with samples of one group alone, every other by itself."""
+
+    def key(numbered: tuple[int, MicroBatch]) -> tuple[str, int]:
+        index, pack = numbered
+        groups = {sample.group for unit in pack for sample in unit}
+        return (groups.pop(), -1) if len(groups) == 1 else ("", index)
+
+    return [[pack for _, pack in run] for _, run in groupby(enumerate(packs), key)]
+
+
+def shared_ids(packs: Sequence[MicroBatch]) -> Tensor:
+    """Return the tokens that may run before the micro-batches, [P] int64; none where it would save too little.
+
+    The token before the first sampled one stays with its sample, as that one's log-prob comes of its state.
+    """
+    samples = [sample for pack in packs for unit in pack for sample in unit]
+    first = samples[0].ids
+    if len(packs) == 1:
+        return first[:0]
+    length = min(_shared(sample, first) for sample in samples)
+    saved, tokens = length * (len(packs) - 1), sum(map(len, samples))
+    return first[: length if saved >= _WORTH * tokens else 0]
+
+
+def _shared(sample: Sample, ids: Tensor) -> int:
+    before_sampled = int(sample.mask.int().argmax()) - 1
+    return min(before_sampled, common_prefix(sample.ids.numpy(), ids.numpy()))
+
+
+def run_prefix(backbone: nn.Module, ids: Tensor) -> Prefix:
+    """Run shared tokens.
 
     Args:
-        batch: right-padded.
+        backbone: of a model that shares prefixes.
+        ids: [P] int64, on its device; if there are none, the prefix is empty.
     """
-    ids, lengths = batch.ids.cpu().numpy(), batch.attention.sum(1).tolist()
-    where = np.zeros(ids.shape, np.int64)
-    sources: list[np.ndarray] = []
-    count = 0
-    last = path = np.empty(0, np.int64)
-    # In lexicographic order a sample's longest shared prefix is with the one before.
-    for b in sorted(range(len(ids)), key=lambda b: ids[b, : lengths[b]].tolist()):
-        sample = ids[b, : lengths[b]]
-        shared = _common(sample, last)
-        fresh = np.arange(shared, len(sample))
-        path = np.concatenate([path[:shared], count + fresh - shared])
-        where[b, : len(sample)] = path
-        sources.append(b * ids.shape[1] + fresh)
-        count += len(fresh)
-        last = sample
-    if count > _WORTH * ids.size:
-        return None
-    source = np.concatenate(sources)
-    arrays = (ids.reshape(-1)[source][None], source[None] % ids.shape[1], where, source)
-    tensors = [torch.from_numpy(array).to(batch.ids.device) for array in arrays]
-    return Packed(ids=tensors[0], positions=tensors[1], where=tensors[2], sources=tensors[3])
+    if not len(ids):
+        return NO_PREFIX
+    rows = Rows()
+    run_as_rows(backbone, ids[None], torch.arange(len(ids), device=ids.device)[None], rows)
+    layers = {layer: (_leaf(key), _leaf(value)) for layer, (key, value) in rows.seen.items()}
+    return Prefix(length=len(ids), layers=layers, made=dict(rows.seen))
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the length of the longest common prefix."""
-    length = min(len(a), len(b))
-    differs = np.flatnonzero(a[:length] != b[:length])
-    return int(differs[0]) if len(differs) else length
-
-
-def run_packed(backbone: nn.Module, packed: Packed) -> Tensor:
-    """Return the hidden states of every place, [N, H]."""
-    states = run_as_rows(backbone, packed.ids, packed.positions, packed.where, packed.sources)
-    return states.flatten(0, 1)
-
-
-def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
-    """Return whether trees give the model's hidden states; asked of the model itself, once.
-
-    Architectures differ in positions and masks, and layers that mix neighbouring tokens in other ways than by
-    attention cannot run trees at all.
-    """
-    known = _proved.get(model)
-    if known is None:
-        # Every layer gets the same rows, so none may have a narrower attention window.
-        possible = not partial_attention(model.config) and understands_rows(model)
-        known = _proved[model] = possible and _compare(model, backbone)
-    return known
-
-
-@torch.no_grad()
-def _compare(model: PreTrainedModel, backbone: nn.Module) -> bool:
-    modes = [(module, module.training) for module in model.modules()]
-    ids = torch.tensor([[0, 1, 2, 1, 2, 1], [0, 1, 2, 2, 1, 1]], device=model.device)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    batch = Batch(
-        ids=ids, attention=mask, mask=mask, behaviour_logprobs=ids.float(), advantages=ids.float(), unit=ids[:, 0]
-    )
-    packed = pack(batch)
-    if packed is None:
-        return False
-    try:
-        for module, _ in modes:
-            module.training = False
-        expected = backbone(input_ids=ids, use_cache=False)[0].float()
-        found = run_packed(backbone, packed)[packed.where].float()
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError):
-        return False
-    finally:
-        for module, training in modes:
-            module.training = training
-    gap = torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)
-    return bool(gap < max(_TOLERANCE, 8 * torch.finfo(model.dtype).eps))
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_(tensor.requires_grad)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from envgym_trainers.learner.faults import NotFinite, some
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
+from envgym_trainers.learner.prefix import NO_PREFIX, MicroBatch, Prefix, by_group, run_prefix, shared_ids
+from envgym_trainers.learner.states import shares_prefixes
+from envgym_trainers.models.head import backbone_and_head, logits_head
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.objectives import Metrics, merge_metrics
@@ -100,9 +103,9 @@ class Updater:
         mismatch = Mismatch()
         total = 0.0
         groups: set[str] = set()
-        for pack in micro_batches(units, self._config.micro_batch_tokens):
+        for pack, prefix in self._micro_batches(units):
             batch = collate(pack, self._language_model.pad_id).to(device)
-            outputs = self._run(batch)
+            outputs = self._run(batch, prefix)
             mismatch.add(batch, outputs.logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
@@ -136,12 +139,26 @@ class Updater:
             "skipped": float(bool(fault)),
         }
 
-    def _run(self, batch: Batch) -> Outputs:
+    def _micro_batches(self, units: Sequence[Unit]) -> Iterator[tuple[MicroBatch, Prefix]]:
+        """Yield micro-batches, and what has run before them; each goes backward before the next is taken."""
+        model, budget = self._language_model.model, self._config.micro_batch_tokens
+        backbone, _ = backbone_and_head(model)
+        shares = logits_head(model) is not None and shares_prefixes(model, backbone)
+        for packs in by_group(micro_batches(units, budget)):
+            prefix = NO_PREFIX
+            if shares:
+                with checkpointed(model, self._config.gradient_checkpointing):
+                    prefix = run_prefix(backbone, shared_ids(packs).to(model.device))
+            for pack in packs:
+                yield pack, prefix
+            prefix.backward()
+
+    def _run(self, batch: Batch, prefix: Prefix) -> Outputs:
         """Run the models on a micro-batch."""
         model, how = self._language_model.model, self._config.gradient_checkpointing
         frugal = how != "off"  # which stands for memory in plenty
         with checkpointed(model, how):
-            logprobs, entropy = token_logprobs(model, batch, self._temperature, frugal=frugal)
+            logprobs, entropy = token_logprobs(model, batch, self._temperature, prefix=prefix, frugal=frugal)
         return Outputs(logprobs=logprobs, entropy=entropy, values=self._auxiliary.values(batch))
 
     def note(self, fault: str) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["attention_mask", "partial_attention", "run_as_rows", "understands_rows"]
+from envgym_trainers.models.causal import causal_attention
+
+__all__ = ["Rows", "attention_mask", "partial_attention", "run_as_rows", "understands_rows"]
 
 _KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 
 
-def attention_mask(model: PreTrainedModel, visible: torch.Tensor) -> torch.Tensor:
+def attention_mask(model: PreTrainedModel, visible: Tensor) -> Tensor:
     """Return a mask in the form that the model expects as ``attention_mask``.
 
     Args:
@@ -60,53 +65,88 @@ def understands_rows(model: PreTrainedModel) -> bool:
     return bool(whole.config._attn_implementation == _ROWS)
 
 
-def run_as_rows(
-    backbone: nn.Module, ids: torch.Tensor, positions: torch.Tensor, where: torch.Tensor, sources: torch.Tensor
-) -> torch.Tensor:
-    """Return the hidden states of N tokens that B rows of at most T tokens share, [1, N, H].
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """The rows that attention is to see, where they are not those that the other layers work on."""
+
+    where: Tensor | None = None
+    """[B, T] int64: which of N tokens stands there, any on padding; None if the rows are laid out already."""
+    sources: Tensor | None = None
+    """[N] int64: index among the B·T of one place where the token stands; None as ``where``."""
+    before: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Keys and values, by layer, of P tokens that every row starts with, [1, heads, P, D] each."""
+    seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Filled with the keys and values of each layer, if there is one row."""
+
+
+def run_as_rows(backbone: nn.Module, ids: Tensor, positions: Tensor, rows: Rows) -> Tensor:
+    """Return the hidden states of tokens, [B, T, H], or [1, N, H] of N tokens that rows share.
 
     Each row attends to itself alone, and causally; right padding, then, needs no mask.
 
     Args:
         backbone: of a model that ``understands_rows``.
-        ids: [1, N] int64.
-        positions: [1, N] int64.
-        where: [B, T] int64: which of the N tokens stands there; any on padding.
-        sources: [N] int64: index among the B·T of one place where the token stands.
+        ids: int64. [B, T] or [1, N]
+        positions: int64, of the same shape.
+        rows: what attention sees.
     """
     # transformers hands a mask of four dimensions on as it is, and makes none of its own.
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
-    states: torch.Tensor = backbone(
-        input_ids=ids,
-        attention_mask=no_mask,
-        position_ids=positions,
-        use_cache=False,
-        shared_rows=(where, sources),
+    states: Tensor = backbone(
+        input_ids=ids, attention_mask=no_mask, position_ids=positions, use_cache=False, rows=rows
     )[0]
     return states
 
 
 def _attend(
     module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
-    shared_rows: tuple[torch.Tensor, torch.Tensor] | None = None,
+    rows: Rows | None = None,
     **options: Any,
-) -> tuple[torch.Tensor, None]:
+) -> tuple[Tensor, None]:
     """Attend as ``sdpa_attention_forward`` does, in rows where they are given. Queries: [B, heads, T, D]."""
-    if shared_rows is None:
+    if rows is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    where, sources = shared_rows
-    q, k, v = (_lay_out(tensor, where) for tensor in (query, key, value))
-    attended, _ = sdpa_attention_forward(module, q, k, v, None, **{**options, "is_causal": True})
-    places = nn.functional.embedding(sources, attended.flatten(0, 1).flatten(1))
+    if rows.where is not None:
+        query, key, value = (_lay_out(tensor, rows.where) for tensor in (query, key, value))
+    layer: Any = getattr(module, "layer_idx", None)
+    if len(query) == 1 and not rows.before:
+        rows.seen[layer] = key, value
+    if rows.before:
+        key, value = (
+            torch.cat([first.expand(len(own), -1, -1, -1), own], 2)
+            for first, own in zip(rows.before[layer], (key, value), strict=True)
+        )
+    attended = _attend_causally(module, query, key, value, options)
+    if rows.sources is None:
+        return attended, None
+    places = nn.functional.embedding(rows.sources, attended.flatten(0, 1).flatten(1))
     return places.view(1, -1, *attended.shape[2:]), None
 
 
-def _lay_out(tokens: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+def _attend_causally(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]
+) -> Tensor:
+    """Return [B, Q, heads, D] for the last Q tokens of rows with K keys."""
+    scale = options.get("scaling") or query.shape[-1] ** -0.5
+    wide = torch.finfo(query.dtype).bits >= 32
+    if query.device.type == "cpu" and wide and not options.get("dropout"):
+        attended: Tensor = causal_attention(query, key, value, scale)[0]
+        return attended
+    # The fast kernels of other devices want as many heads of keys as of queries.
+    key, value = (repeat_kv(tensor, query.shape[1] // tensor.shape[1]) for tensor in (key, value))
+    mask: Any = causal_lower_right(query.shape[2], key.shape[2])
+    attended = nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, dropout_p=options.get("dropout", 0.0), scale=scale
+    )
+    return attended.transpose(1, 2)
+
+
+def _lay_out(tokens: Tensor, where: Tensor) -> Tensor:
     """Return [B, heads, T, D] from [1, heads, N, D]."""
     heads, count, width = tokens.shape[1:]
     flat = tokens[0].transpose(0, 1).reshape(count, heads * width)

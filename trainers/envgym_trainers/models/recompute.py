@@ -12,6 +12,8 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from envgym_trainers.models.causal import OPERATOR
+
 __all__ = ["Checkpointing", "checkpointed"]
 
 Checkpointing = Literal["off", "selective", "full"]
@@ -22,6 +24,7 @@ _COSTLY = frozenset(
         _aten.mm.default,
         _aten.addmm.default,
         _aten.bmm.default,
+        OPERATOR,
         _aten._scaled_dot_product_flash_attention_for_cpu.default,
         _aten._scaled_dot_product_flash_attention.default,
         _aten._scaled_dot_product_efficient_attention.default,
