@@ -22,6 +22,7 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import ReinforcementStage
+from envgym_trainers.stages.sft import SupervisedStage
 
 
 class Shown(Letter):
@@ -147,6 +148,25 @@ async def test_a_broken_reference_ends_the_run_and_leaves_a_whole_checkpoint(
         assert checkpoint is not None
         assert checkpoint.state()["step"] == 9
         assert all(map(torch.equal, _weights(checkpoint.model), _weights(model_folder)))
+
+
+async def test_a_supervised_run_says_which_updates_it_skipped(
+    reference: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that is broken at one token, which every batch has; it ends after ten."""
+    stage = SupervisedStage(
+        mix=[{"env": f"{Shown.__module__}:{Shown.__name__}", "name": "toy"}],
+        model={"path": str(reference("?")), "context": 32},
+        examples=64,
+        batch_size=16,
+        epochs=10,
+        evaluate={"tasks": 4},
+    )
+    folder = RunFolder.create(tmp_path / "run", stage.config, 0)
+    with Reporter(live=False) as reporter, pytest.raises(NotFinite, match="10 updates in a row"):
+        await stage.run(folder, reporter)
+    said = "".join(capsys.readouterr())
+    assert [f"warning: update {n} was skipped, not finite: the loss of" in said for n in (1, 9)] == [True, True]
 
 
 async def test_rewards_that_are_all_nan_end_the_run_which_can_be_resumed(

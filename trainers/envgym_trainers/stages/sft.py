@@ -230,6 +230,8 @@ class _Run:
             metrics = updater.update(as_units(samples[i] for i in picked), negative_log_likelihood)
             done += 1
             self._folder.append_metrics({"step": done, **metrics})
+            if updater.fault:
+                self._reporter.say(f"warning: update {done} was skipped, not finite: {updater.fault}")
             self._reporter.advance(f"loss {metrics['loss']:.3f}")
             if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
                 state = {"identity": recipe.identity(), "updates": done}
