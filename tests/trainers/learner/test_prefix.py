@@ -75,6 +75,18 @@ def test_gradients_are_those_of_one_micro_batch(make_language_model: MakeModel, 
     torch.testing.assert_close(found, expected)
 
 
+def test_16_bit_models_take_prompts_too(make_language_model: MakeModel) -> None:
+    """With checkpointing, which sees every operation of their attention; to the precision that they have."""
+    norms = []
+    for tokens in (10_000, 110):
+        language_model = make_language_model()
+        language_model.model.bfloat16()
+        config = OptimizerConfig.model_validate({"micro_batch_tokens": tokens, "clip_norm": 1e9})
+        updater = Updater(language_model, config, temperature=1.0, total_updates=1)
+        norms.append(updater.update(group_of(6), negative_log_likelihood)["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=0.02)
+
+
 def test_a_prompt_runs_once(make_language_model: MakeModel) -> None:
     units = group_of(6)
     _, _, lengths = run(make_language_model(), units, 110)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -137,13 +136,18 @@ def _attend_causally(
     if query.device.type == "cpu" and wide and not options.get("dropout"):
         attended: Tensor = causal_attention(query, key, value, scale)[0]
         return attended
-    # The fast kernels of other devices want as many heads of keys as of queries.
+    # The fast kernels of other devices want as many queries as keys, and as many heads of each.
+    ahead = key.shape[2] - query.shape[2]
     key, value = (repeat_kv(tensor, query.shape[1] // tensor.shape[1]) for tensor in (key, value))
-    mask: Any = causal_lower_right(query.shape[2], key.shape[2])
     attended = nn.functional.scaled_dot_product_attention(
-        query, key, value, mask, dropout_p=options.get("dropout", 0.0), scale=scale
+        nn.functional.pad(query, (0, 0, ahead, 0)),
+        key,
+        value,
+        dropout_p=options.get("dropout", 0.0),
+        is_causal=True,
+        scale=scale,
     )
-    return attended.transpose(1, 2)
+    return attended[:, :, ahead:].transpose(1, 2)
 
 
 def _lay_out(tokens: Tensor, where: Tensor) -> Tensor:
