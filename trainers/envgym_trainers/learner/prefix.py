@@ -93,10 +93,11 @@ def run_prefix(backbone: nn.Module, ids: Tensor) -> Prefix:
     """
     if not len(ids):
         return NO_PREFIX
-    rows = Rows()
-    run_as_rows(backbone, ids[None], torch.arange(len(ids), device=ids.device)[None], rows)
-    layers = {layer: (_leaf(key), _leaf(value)) for layer, (key, value) in rows.seen.items()}
-    return Prefix(length=len(ids), layers=layers, made=dict(rows.seen))
+    seen: dict[int, KeysValues] = {}
+    run_as_rows(backbone, ids[None], torch.arange(len(ids), device=ids.device)[None], Rows(seen=seen))
+    made = dict(seen)  # a layer that is computed again for the backward pass leaves other tensors in seen
+    layers = {layer: (_leaf(key), _leaf(value)) for layer, (key, value) in made.items()}
+    return Prefix(length=len(ids), layers=layers, made=made)
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -74,8 +74,8 @@ class Rows:
     """[N] int64: index among the B·T of one place where the token stands; None as ``where``."""
     before: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Keys and values, by layer, of P tokens that every row starts with, [1, heads, P, D] each."""
-    seen: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Filled with the keys and values of each layer, if there is one row."""
+    seen: dict[int, tuple[Tensor, Tensor]] | None = None
+    """Filled with the rows' keys and values, by layer, where it is given."""
 
 
 def run_as_rows(backbone: nn.Module, ids: Tensor, positions: Tensor, rows: Rows) -> Tensor:
@@ -113,23 +113,21 @@ def _attend(
     if rows.where is not None:
         query, key, value = (_lay_out(tensor, rows.where) for tensor in (query, key, value))
     layer: Any = getattr(module, "layer_idx", None)
-    if len(query) == 1 and not rows.before:
+    if rows.seen is not None:
         rows.seen[layer] = key, value
     if rows.before:
         key, value = (
             torch.cat([first.expand(len(own), -1, -1, -1), own], 2)
             for first, own in zip(rows.before[layer], (key, value), strict=True)
         )
-    attended = _attend_causally(module, query, key, value, options)
+    attended = _attend_causally(query, key, value, options)
     if rows.sources is None:
         return attended, None
     places = nn.functional.embedding(rows.sources, attended.flatten(0, 1).flatten(1))
     return places.view(1, -1, *attended.shape[2:]), None
 
 
-def _attend_causally(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]
-) -> Tensor:
+def _attend_causally(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]) -> Tensor:
     """Return [B, Q, heads, D] for the last Q tokens of rows with K keys."""
     scale = options.get("scaling") or query.shape[-1] ** -0.5
     wide = torch.finfo(query.dtype).bits >= 32
