@@ -6,12 +6,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 
-from envgym_trainers.batch import Sample, Unit
+from envgym_trainers.batch import Batch, Sample, Unit, as_units, collate
 from envgym_trainers.learner.learner import Learner
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.rl import make_objective
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> Callable[[list[list[int]]], Batch]:
+    """A batch of rows of ids, of each of which the last two were sampled."""
+
+    def make(rows: list[list[int]]) -> Batch:
+        samples = []
+        for row in rows:
+            ids = torch.tensor(row)
+            mask = torch.arange(len(row)) >= len(row) - 2
+            samples.append(Sample(ids=ids, mask=mask, logprobs=ids.float(), group="g", version=0))
+        return collate(as_units(samples), 0)
+
+    return make
 
 
 @pytest.fixture

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envgym_trainers.batch import Batch, Sample, as_units, collate
+from envgym_trainers.batch import Batch
 from envgym_trainers.learner.packing import pack
 
-
-def batch_of(rows: list[list[int]], sampled: int = 2) -> Batch:
-    samples = []
-    for row in rows:
-        ids = torch.tensor(row)
-        mask = torch.arange(len(row)) >= len(row) - sampled
-        samples.append(Sample(ids=ids, mask=mask, logprobs=ids.float(), group="g", version=0))
-    return collate(as_units(samples), 0)
+BatchOf = Callable[[list[list[int]]], Batch]
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.data())
-def test_every_distinct_prefix_has_one_place(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_every_distinct_prefix_has_one_place(batch_of: BatchOf, data: st.DataObject) -> None:
     """Rows read back are the samples; equal openings share places, and positions count from the start."""
     token = st.integers(0, 2)
     shared = data.draw(st.lists(token, min_size=4, max_size=30))
@@ -45,17 +39,17 @@ def test_every_distinct_prefix_has_one_place(data: st.DataObject) -> None:
         assert batch.attention[:, start:].flatten()[source]
 
 
-def test_a_shared_prompt_is_run_once() -> None:
+def test_a_shared_prompt_is_run_once(batch_of: BatchOf) -> None:
     packed = pack(batch_of([[5] * 50 + [1, i] for i in range(8)]))
     assert packed is not None
     assert packed.ids.shape == (1, 59), "fifty, the 1 they also share, and eight tokens of their own"
 
 
-def test_samples_that_share_nothing_are_left_alone() -> None:
+def test_samples_that_share_nothing_are_left_alone(batch_of: BatchOf) -> None:
     assert pack(batch_of([[i, i, i] for i in range(8)])) is None
 
 
-def test_padding_is_not_run() -> None:
+def test_padding_is_not_run(batch_of: BatchOf) -> None:
     """Where lengths differ, packing pays without any shared token."""
     packed = pack(batch_of([[i, *range(length)] for i, length in enumerate([14, 2, 3])]))
     assert packed is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,33 +35,34 @@ def group_of(count: int, **options: Any) -> list[Unit]:
 
 def run(
     language_model: LanguageModel, units: Sequence[Unit], tokens: int, how: str = "off", loss: Any = None
-) -> tuple[dict[str, float], list[Tensor], list[int]]:
+) -> tuple[dict[str, float], dict[int, Tensor], list[int]]:
     """Return metrics and gradients of an update, and how many tokens each forward pass ran."""
     config = OptimizerConfig.model_validate(
         {"learning_rate": 1e-9, "micro_batch_tokens": tokens, "gradient_checkpointing": how, "clip_norm": 1e9}
     )
     model = language_model.model.double()
     updater = Updater(language_model, config, temperature=1.0, total_updates=1)
-    gradients: list[Tensor] = []
+    gradients: dict[int, Tensor] = {}
     lengths: list[int] = []
-    original = updater._optimizer.step
-
-    def step(rate: float) -> float:
-        gradients.extend(p.grad.clone() for p in model.parameters() if p.grad is not None)
-        return original(rate)
-
-    updater._optimizer.step = step  # type: ignore[method-assign]
     embedding: Any = model.get_input_embeddings()
 
     def count(_: Any, arguments: Any, made: Tensor) -> None:
         if made.requires_grad:  # or else the model is asked what it can do
             lengths.append(arguments[0].numel())
 
-    hook = embedding.register_forward_hook(count)
+    def note(number: int, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            gradients[number] = parameter.grad.clone()
+
+    hooks = [
+        embedding.register_forward_hook(count),
+        *(p.register_post_accumulate_grad_hook(partial(note, i)) for i, p in enumerate(model.parameters())),
+    ]
     try:
         metrics = updater.update(units, loss or negative_log_likelihood)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return metrics, gradients, lengths
 
 

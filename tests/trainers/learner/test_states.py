@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from envgym_trainers.batch import Batch, Sample, as_units, collate
+from envgym_trainers.batch import Batch
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.packing import pack
 from envgym_trainers.learner.states import hidden_states, shares_prefixes
 
+BatchOf = Callable[[list[list[int]]], Batch]
 SMALL = {
     "vocab_size": 16,
     "hidden_size": 16,
@@ -44,16 +46,7 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
 
 
-def batch_of(rows: list[list[int]], sampled: int = 2) -> Batch:
-    samples = []
-    for row in rows:
-        ids = torch.tensor(row)
-        mask = torch.arange(len(row)) >= len(row) - sampled
-        samples.append(Sample(ids=ids, mask=mask, logprobs=ids.float(), group="g", version=0))
-    return collate(as_units(samples), 0)
-
-
-def test_log_probs_and_gradients_are_those_of_separate_rows(model: LlamaForCausalLM) -> None:
+def test_log_probs_and_gradients_are_those_of_separate_rows(model: LlamaForCausalLM, batch_of: BatchOf) -> None:
     rows = [[7, 3, 9, 4, 2, 2, 8, i, (3 * i) % 16] + [5] * i for i in range(6)] + [[1, 2, 3, 4]]
     batch = batch_of(rows)
     assert pack(batch) is not None
@@ -73,15 +66,15 @@ def test_log_probs_and_gradients_are_those_of_separate_rows(model: LlamaForCausa
 def test_a_window_is_not_run_as_trees() -> None:
     """A tree's mask would let every layer look back further than the model does."""
     narrow = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)).eval()
-    assert not shares_prefixes(narrow, narrow.get_decoder())
+    assert not shares_prefixes(narrow)
     wide = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=None)).eval()
-    assert shares_prefixes(wide, wide.get_decoder())
+    assert shares_prefixes(wide)
 
 
-def test_no_mask_of_every_pair_is_made(model: LlamaForCausalLM) -> None:
+def test_no_mask_of_every_pair_is_made(model: LlamaForCausalLM, batch_of: BatchOf) -> None:
     """A mask of 59 by 59, or of 52 by 52 for each sample, would grow with the square of the length."""
     batch = batch_of([[5] * 50 + [1, i] for i in range(8)])
-    assert shares_prefixes(model, model.get_decoder())
+    assert shares_prefixes(model)
     assert pack(batch) is not None
     sizes: list[int] = []
 
@@ -97,14 +90,14 @@ def test_no_mask_of_every_pair_is_made(model: LlamaForCausalLM) -> None:
     assert max(sizes, default=0) < 52 * 52
 
 
-def test_other_attention_goes_without() -> None:
+def test_other_attention_goes_without(batch_of: BatchOf) -> None:
     """Only scaled-dot-product attention can be given rows; the log-probs are the same, in padded rows."""
     torch.manual_seed(0)
     eager = LlamaForCausalLM(LlamaConfig(**SMALL, attn_implementation="eager")).eval()
-    assert not shares_prefixes(eager, eager.get_decoder())
+    assert not shares_prefixes(eager)
     torch.manual_seed(0)
     other = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
-    assert shares_prefixes(other, other.get_decoder())
+    assert shares_prefixes(other)
     batch = batch_of([[7, 3, 9, 4, 2, i] for i in range(6)])
     torch.testing.assert_close(token_logprobs(eager, batch), token_logprobs(other, batch), atol=1e-5, rtol=1e-5)
 
@@ -115,7 +108,7 @@ def test_sharing_leaves_the_saved_model_and_its_own_passes_alone(tmp_path: Path)
     ids = torch.tensor([[3, 1, 2, 2], [1, 4, 0, 0]])
     seen = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])}
     before = model(**seen).logits
-    assert shares_prefixes(model, model.get_decoder())
+    assert shares_prefixes(model)
     assert torch.equal(model(**seen).logits, before)
     model.save_pretrained(tmp_path)
     assert "envgym" not in (tmp_path / "config.json").read_text(encoding="utf-8")
@@ -132,11 +125,11 @@ def test_sharing_leaves_the_saved_model_and_its_own_passes_alone(tmp_path: Path)
 )
 def test_families_share_prefixes(family: Any, settings: Any) -> None:
     model = family(settings)
-    assert shares_prefixes(model, model.get_decoder())
+    assert shares_prefixes(model)
 
 
 def test_16_bit_models_share_prefixes() -> None:
     """Their attention is torch's own, which takes rows that start in the middle as well."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).bfloat16()
-    assert shares_prefixes(model, model.get_decoder())
+    assert shares_prefixes(model)

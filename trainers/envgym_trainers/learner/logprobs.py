@@ -57,22 +57,21 @@ def token_logprobs(
     """
     if temperature <= 0 or chunk <= 0:
         raise ValueError(f"temperature and chunk must be positive, got {temperature} and {chunk}")
-    wanted = batch.mask.roll(-1, 1)  # position 0 is no sampled token
-    targets = batch.ids.roll(-1, 1)[wanted]
-    hidden, head = _states(model, batch, wanted, prefix)
+    hidden, head = _states(model, batch, prefix)
     if frugal:
         release_memory()
-    logprobs, entropy = score(head, hidden, targets, temperature, chunk)
+    logprobs, entropy = score(head, hidden, batch.ids[batch.mask], temperature, chunk)
     return _spread(logprobs, batch.mask), _spread(entropy, batch.mask)
 
 
-def _states(model: PreTrainedModel, batch: Batch, wanted: Tensor, prefix: Prefix) -> tuple[Tensor, nn.Module]:
-    """Return the states at the ``wanted`` positions, [n, H], and the head that makes logits of them."""
+def _states(model: PreTrainedModel, batch: Batch, prefix: Prefix) -> tuple[Tensor, nn.Module]:
+    """Return the states before the n sampled tokens, [n, H], and the head that makes logits of them."""
     head = logits_head(model)
+    wanted = batch.mask.roll(-1, 1)  # no sample's first token was sampled, so nothing comes round to the end
     if head is None:
         return model(input_ids=batch.ids, use_cache=False).logits[wanted], nn.Identity()
     backbone, _ = backbone_and_head(model)
-    if shares_prefixes(model, backbone):
+    if shares_prefixes(model):
         return hidden_states(backbone, batch, wanted, prefix), head
     # Padding is on the right, where causal attention never looks: without a mask for it, the attention kernels
     # take their fast causal path.

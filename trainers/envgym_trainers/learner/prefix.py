@@ -16,16 +16,12 @@ from torch import Tensor, nn
 
 from envgym_trainers.batch import Sample, Unit
 from envgym_trainers.learner.packing import common_prefix
-from envgym_trainers.models.attention import Rows, run_as_rows
+from envgym_trainers.models.attention import KeysValues, Rows, run_as_rows
 
-__all__ = ["NO_PREFIX", "MicroBatch", "Prefix", "by_group", "run_prefix", "shared_ids"]
+__all__ = ["NO_PREFIX", "Prefix", "by_group", "run_prefix", "shared_ids"]
 
 _WORTH = 0.05
 """Share of the positions that a prefix must save to be run by itself."""
-
-KeysValues = tuple[Tensor, Tensor]
-"""[1, heads, P, D] each."""
-MicroBatch = Sequence[Unit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +31,7 @@ class Prefix:
     length: int = 0
     """P."""
     layers: Mapping[int, KeysValues] = field(default_factory=dict)
-    """What the micro-batches see of it, and leave their gradients at, by layer."""
+    """By layer, what the micro-batches see of it and leave their gradients at."""
     made: Mapping[int, KeysValues] = field(default_factory=dict)
     """The same values, as the model made them."""
 
@@ -54,18 +50,17 @@ class Prefix:
 NO_PREFIX = Prefix()
 
 
-def by_group(packs: Sequence[MicroBatch]) -> list[list[MicroBatch]]:
+def by_group(packs: Sequence[Sequence[Unit]]) -> list[list[Sequence[Unit]]]:
     """Return the micro-batches in runs: neighbours with samples of one group alone, every other by itself."""
 
-    def key(numbered: tuple[int, MicroBatch]) -> tuple[str, int]:
-        index, pack = numbered
+    def group(pack: Sequence[Unit]) -> object:
         groups = {sample.group for unit in pack for sample in unit}
-        return (groups.pop(), -1) if len(groups) == 1 else ("", index)
+        return groups.pop() if len(groups) == 1 else object()  # equal to no other
 
-    return [[pack for _, pack in run] for _, run in groupby(enumerate(packs), key)]
+    return [list(run) for _, run in groupby(packs, group)]
 
 
-def shared_ids(packs: Sequence[MicroBatch]) -> Tensor:
+def shared_ids(packs: Sequence[Sequence[Unit]]) -> Tensor:
     """Return the tokens that may run before the micro-batches, [P] int64; none where it would save too little.
 
     The token before the first sampled one stays with its sample, as that one's log-prob comes of its state.

@@ -12,6 +12,7 @@ from envgym_trainers.batch import Batch
 from envgym_trainers.learner.packing import pack
 from envgym_trainers.learner.prefix import NO_PREFIX, Prefix, run_prefix
 from envgym_trainers.models.attention import Rows, partial_attention, run_as_rows, understands_rows
+from envgym_trainers.models.head import backbone_and_head, logits_head
 
 __all__ = ["hidden_states", "shares_prefixes"]
 
@@ -43,22 +44,23 @@ def hidden_states(backbone: nn.Module, batch: Batch, wanted: Tensor, prefix: Pre
     return run_as_rows(backbone, ids, positions, Rows(before=prefix.layers))[wanted]
 
 
-def shares_prefixes(model: PreTrainedModel, backbone: nn.Module) -> bool:
-    """Return whether shared prefixes give the model's hidden states; asked of the model itself, once.
+def shares_prefixes(model: PreTrainedModel) -> bool:
+    """Return whether the model's logits can be made of hidden states with shared prefixes.
 
-    Architectures differ in positions and masks, and layers that mix neighbouring tokens in other ways than by
-    attention cannot run trees at all.
+    It is asked of the model itself, once: architectures differ in positions and masks, and layers that mix
+    neighbouring tokens in other ways than by attention cannot run trees at all.
     """
     known = _proved.get(model)
     if known is None:
         # Every layer gets the same rows, so none may have a narrower attention window.
-        possible = not partial_attention(model.config) and understands_rows(model)
-        known = _proved[model] = possible and _compare(model, backbone)
+        possible = logits_head(model) is not None and not partial_attention(model.config)
+        known = _proved[model] = possible and understands_rows(model) and _compare(model)
     return known
 
 
 @torch.no_grad()
-def _compare(model: PreTrainedModel, backbone: nn.Module) -> bool:
+def _compare(model: PreTrainedModel) -> bool:
+    backbone, _ = backbone_and_head(model)
     modes = [(module, module.training) for module in model.modules()]
     ids = torch.tensor([[0, 1, 2, 1, 2, 1], [0, 1, 2, 2, 1, 1]], device=model.device)
     mask = torch.ones_like(ids, dtype=torch.bool)

@@ -14,9 +14,9 @@ from envgym_trainers.learner.faults import NotFinite, some
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
-from envgym_trainers.learner.prefix import NO_PREFIX, MicroBatch, Prefix, by_group, run_prefix, shared_ids
+from envgym_trainers.learner.prefix import NO_PREFIX, Prefix, by_group, run_prefix, shared_ids
 from envgym_trainers.learner.states import shares_prefixes
-from envgym_trainers.models.head import backbone_and_head, logits_head
+from envgym_trainers.models.head import backbone_and_head
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.objectives import Metrics, merge_metrics
@@ -98,14 +98,11 @@ class Updater:
             NotFinite: too many updates in a row were skipped, or the step made weights that are not finite.
         """
         totals = Totals.of(units)
-        device = self._language_model.model.device
         parts: list[Metrics] = []
         mismatch = Mismatch()
         total = 0.0
         groups: set[str] = set()
-        for pack, prefix in self._micro_batches(units):
-            batch = collate(pack, self._language_model.pad_id).to(device)
-            outputs = self._run(batch, prefix)
+        for pack, batch, outputs in self._forward(units):
             mismatch.add(batch, outputs.logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
@@ -139,19 +136,23 @@ class Updater:
             "skipped": float(bool(fault)),
         }
 
-    def _micro_batches(self, units: Sequence[Unit]) -> Iterator[tuple[MicroBatch, Prefix]]:
-        """Yield micro-batches, and what has run before them; each goes backward before the next is taken."""
-        model, budget = self._language_model.model, self._config.micro_batch_tokens
-        backbone, _ = backbone_and_head(model)
-        shares = logits_head(model) is not None and shares_prefixes(model, backbone)
-        for packs in by_group(micro_batches(units, budget)):
-            prefix = NO_PREFIX
-            if shares:
-                with checkpointed(model, self._config.gradient_checkpointing):
-                    prefix = run_prefix(backbone, shared_ids(packs).to(model.device))
+    def _forward(self, units: Sequence[Unit]) -> Iterator[tuple[Sequence[Unit], Batch, Outputs]]:
+        """Yield micro-batches and the models' outputs on them; each goes backward before the next is asked for."""
+        model, pad_id = self._language_model.model, self._language_model.pad_id
+        for packs in by_group(micro_batches(units, self._config.micro_batch_tokens)):
+            prefix = self._run_prefix(packs)
             for pack in packs:
-                yield pack, prefix
+                batch = collate(pack, pad_id).to(model.device)
+                yield pack, batch, self._run(batch, prefix)
             prefix.backward()
+
+    def _run_prefix(self, packs: Sequence[Sequence[Unit]]) -> Prefix:
+        """Run what micro-batches share, if anything, for all of them."""
+        model = self._language_model.model
+        if not shares_prefixes(model):
+            return NO_PREFIX
+        with checkpointed(model, self._config.gradient_checkpointing):
+            return run_prefix(backbone_and_head(model)[0], shared_ids(packs).to(model.device))
 
     def _run(self, batch: Batch, prefix: Prefix) -> Outputs:
         """Run the models on a micro-batch."""

@@ -14,7 +14,7 @@ from transformers.masking_utils import sdpa_mask
 
 from envgym_trainers.models.causal import causal_attention
 
-__all__ = ["Rows", "attention_mask", "partial_attention", "run_as_rows", "understands_rows"]
+__all__ = ["KeysValues", "Rows", "attention_mask", "partial_attention", "run_as_rows", "understands_rows"]
 
 _KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
@@ -64,6 +64,10 @@ def understands_rows(model: PreTrainedModel) -> bool:
     return bool(whole.config._attn_implementation == _ROWS)
 
 
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of one layer, [B, heads, T, D] each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rows:
     """The rows that attention is to see, where they are not those that the other layers work on."""
@@ -72,9 +76,9 @@ class Rows:
     """[B, T] int64: which of N tokens stands there, any on padding; None if the rows are laid out already."""
     sources: Tensor | None = None
     """[N] int64: index among the B·T of one place where the token stands; None as ``where``."""
-    before: Mapping[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Keys and values, by layer, of P tokens that every row starts with, [1, heads, P, D] each."""
-    seen: dict[int, tuple[Tensor, Tensor]] | None = None
+    before: Mapping[int, KeysValues] = field(default_factory=dict)
+    """Keys and values, by layer, of tokens that every row starts with; B is 1."""
+    seen: dict[int, KeysValues] | None = None
     """Filled with the rows' keys and values, by layer, where it is given."""
 
 
