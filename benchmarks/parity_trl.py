@@ -4,13 +4,15 @@
 
 Needs trl==1.16.0 beside envgym, or in another environment (``--trl-python``). Same start, same samples and
 advantages, same AdamW. GPT-2, because Llama computes its norms in float32 whatever its weights are. In float64
-nothing but the order of sums differs; in float32, TRL with other micro-batches is beside it, which shows how far
-rounding alone drives two runs apart. Exits with 1 if a float64 weight is 1e-6 off or more.
+nothing but the order of sums differs. In float32, two measures of rounding are beside it: how far TRL's runs with
+8, 4, 2 and 1 samples at once are from one another, and how far each library's float32 run is from its float64 run.
+Exits with 1 if a float64 weight is 1e-6 off or more.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -24,6 +26,8 @@ STEPS, GROUPS, MEMBERS, PROMPT, COMPLETION = 20, 2, 4, 12, 20
 RATE = 1e-4
 LOSSES = ("grpo", "dapo")
 LIMIT = 1e-6
+AT_ONCE = {"trl": 8, "trl-4": 4, "trl-2": 2, "trl-1": 1}
+"""Samples in a micro-batch of each of TRL's runs."""
 
 
 def data(step: int) -> tuple[list[list[int]], list[int], list[float]]:
@@ -155,7 +159,7 @@ def main() -> None:
         train_envgym(*place)
         return
     if options.arm:
-        train_trl(*place, at_once=8 if options.arm == "trl" else 4)
+        train_trl(*place, at_once=AT_ONCE[options.arm])
         return
     from safetensors.numpy import load_file
 
@@ -163,19 +167,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = str(Path(folder) / "start")
         subprocess.run([sys.executable, __file__, "--arm", "start", "--out", start], check=True)
+        pythons = {"envgym": sys.executable} | dict.fromkeys(AT_ONCE, options.trl_python)
         for loss in LOSSES:
+            exact: dict[str, Any] = {}
             for dtype in ("float64", "float32"):
                 found = {
                     arm: run(python, arm, start, Path(folder) / arm / loss / dtype, loss, dtype)
-                    for arm, python in (
-                        ("envgym", sys.executable),
-                        ("trl", options.trl_python),
-                        ("trl-split", options.trl_python),
-                    )
+                    for arm, python in pythons.items()
                 }
+                exact = exact or found
+                pairs = itertools.combinations(AT_ONCE, 2)
                 rows[f"{loss} {dtype}"] = {
                     "envgym_trl": gap(found["envgym"], found["trl"]),
-                    "trl_trl_split": gap(found["trl"], found["trl-split"]),
+                    "trl_trl": max(gap(found[one], found[two]) for one, two in pairs),
+                    "envgym_rounding": gap(found["envgym"], exact["envgym"]),
+                    "trl_rounding": max(gap(found[arm], exact[arm]) for arm in AT_ONCE),
                     "moved": gap(found["trl"], load_file(Path(start) / "model.safetensors")),
                 }
     if options.json:
@@ -183,7 +189,8 @@ def main() -> None:
     else:
         for name, row in rows.items():
             print(
-                f"{name}: envgym - TRL {row['envgym_trl']:.1e}, TRL - TRL in halves {row['trl_trl_split']:.1e}, "
+                f"{name}: envgym - TRL {row['envgym_trl']:.1e}, TRL - TRL {row['trl_trl']:.1e}; from float64: "
+                f"envgym {row['envgym_rounding']:.1e}, TRL {row['trl_rounding']:.1e}; "
                 f"largest move {row['moved']:.1e}"
             )
     sys.exit(any(row["envgym_trl"] >= LIMIT for name, row in rows.items() if "float64" in name))
