@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -63,15 +64,17 @@ class Reporter:
             self._task = self._bar.add_task(name, total=total, completed=done, note="")
             self._bar.start()
 
-    def advance(self, note: str = "", *, line: bool = False) -> None:
+    def advance(self, note: str = "", *, line: bool = False, limit: float = math.inf) -> None:
         """Count one unit.
 
         Args:
             note: text to show beside the count.
             line: print a line for it; otherwise lines come at most every few seconds.
+            limit: seconds after which the phase ends in any case.
         """
         self._done += 1
-        note = f"{note} | ETA {duration(self.eta())}" if note else f"ETA {duration(self.eta())}"
+        left = f"ETA {duration(min(self.eta(), limit))}"
+        note = f"{note} | {left}" if note else left
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note="" if line else note)
         due = time.monotonic() - self._spoke >= _QUIET_SECONDS

@@ -151,12 +151,16 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_budget_of_tokens_counts_those_sampled_before_a_resume(
-    cli: Cli, reinforcement: Path, tmp_path: Path
+    cli: Cli, reinforcement: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training ends after the first step that reaches it, and after the same one when steps are made again."""
+    """Training ends after the first step that reaches it, and after the same one when steps are made again; the
+    time left is told by it."""
     place = tmp_path / "run"
-    budget = ["--set", "max_sampled_tokens=200", "--set", "checkpoint_every=1"]
+    budget = ["--set", "max_sampled_tokens=200", "--set", "checkpoint_every=1", "--set", "steps=1000000"]
     assert cli("train", reinforcement, *budget, "--out", place) == 0
+    told = [line.rpartition("ETA ")[2] for line in capsys.readouterr().err.splitlines() if "/1000000 |" in line]
+    assert told
+    assert all(len(time) == len("0:00") for time in told), told
     rows = _rows(place)
     tokens = [row["sampled_tokens"] for row in rows]
     assert sum(tokens[:-1]) < 200 <= sum(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -238,7 +239,17 @@ class _Run:
                     "there, or use asyncio.to_thread. Deadlines were extended by as much; said once"
                 )
         note = f"{rewards} | {timing['tokens_per_second']:,.0f} tokens/s"
-        self._reporter.advance(note, line=True)
+        self._reporter.advance(note, line=True, limit=self._budget_left())
+
+    def _budget_left(self) -> float:
+        """Estimate the seconds until a budget ends training; infinity without one."""
+        recipe, left = self._recipe, [math.inf]
+        if recipe.max_minutes:
+            left.append(recipe.max_minutes * 60 - self._seconds)
+        if recipe.max_sampled_tokens and self._sampled_tokens:
+            each = self._seconds / self._sampled_tokens
+            left.append((recipe.max_sampled_tokens - self._sampled_tokens) * each)
+        return max(0.0, min(left))
 
     def _warn(self, row: dict[str, Any], labels: list[str]) -> None:
         """Say which environments taught nothing in this step, once in a few steps."""
