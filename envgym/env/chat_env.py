@@ -16,6 +16,7 @@ import gymnasium
 import pydantic
 
 from envgym.env.author_hooks import AuthorHooks, Reply
+from envgym.env.culprit import contained
 from envgym.env.declarations import check_declaration
 from envgym.env.episode_services import EpisodeHost, EpisodeServices
 from envgym.env.episode_state import EpisodeState, ResetResult, StepResult
@@ -24,7 +25,7 @@ from envgym.env.scoring import checked_group, checked_score
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool
-from envgym.errors import DataError, UserError
+from envgym.errors import DataError, EnvironmentFailure, PluginError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
 from envgym.seeding import derive_rng
@@ -129,7 +130,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
             DataError: there are none, or the data is missing or malformed.
         """
         if split not in self.__tasks:
-            tasks = self.tasks(split)
+            with contained(PluginError):
+                tasks = self.tasks(split)
             if not len(tasks):
                 raise DataError(f"{type(self).__name__} has no {split} task")
             self.__tasks[split] = tasks
@@ -161,7 +163,10 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         self.services = EpisodeServices(self.__shared, rng, host, self.roles)
         episode = self.__episode = EpisodeState(trajectory)
         self.__unfinished = True
-        await self.start(trajectory.task)
+        with contained(EnvironmentFailure):
+            await self.start(trajectory.task)
+        if not self.__unfinished or self.__episode is not episode:
+            raise EnvironmentFailure("start() came to its end after the episode was over")
         self.__running = True
         return episode.observe(), {"task_id": trajectory.task.id}
 
@@ -187,7 +192,9 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         turn = episode.begin_turn(action, tokens)
         if action.cut:
             return await self.__conclude(Outcome.truncated(action.cut_by), turn)
-        reply = await self.respond(action)
+        with contained(EnvironmentFailure):
+            reply = await self.respond(action)
+        self.__check_under_way(episode, "respond()")
         turn.reward, turn.metrics = reply.reward, reply.metrics
         episode.pending = reply.messages
         if reply.done:
@@ -215,7 +222,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         self.__running = False
         if self.__unfinished:
             self.__unfinished = False
-            await self.finish()
+            with contained(EnvironmentFailure):
+                await self.finish()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Begin an episode: ``areset`` for synchronous callers."""
@@ -240,12 +248,19 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
             raise gymnasium.error.ResetNeeded("call reset() before step(), and again after an episode ends")
         return self.__episode
 
+    def __check_under_way(self, episode: EpisodeState, what: str) -> None:
+        """Refuse what an abandoned hook brings after its episode is over: it must not change the record."""
+        if self.__episode is not episode or not self.__running:
+            raise EnvironmentFailure(f"{what} came to its end after the episode was over")
+
     async def __conclude(self, outcome: Outcome, turn: Turn | None) -> StepResult:
         episode = self.__under_way()
         episode.end(outcome)
         try:
-            await self.conclude()
+            with contained(EnvironmentFailure):
+                await self.conclude()
             score = await self.rescore(episode.trajectory)
+            self.__check_under_way(episode, "scoring")
         finally:
             await self.end_episode()
         return episode.result(score, turn)
@@ -256,8 +271,10 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         Raises:
             EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite.
         """
-        given = self.score(trajectory)
-        return checked_score(await given if inspect.isawaitable(given) else given, trajectory)
+        with contained(EnvironmentFailure):
+            given = self.score(trajectory)
+            score = await given if inspect.isawaitable(given) else given
+        return checked_score(score, trajectory)
 
     async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """Score finished trajectories of one task against each other, as ``score_group`` says.
@@ -268,5 +285,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         Raises:
             EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite.
         """
-        given = self.score_group(trajectories)
-        return checked_group(await given if inspect.isawaitable(given) else given, trajectories)
+        with contained(EnvironmentFailure):
+            given = self.score_group(trajectories)
+            scores = await given if inspect.isawaitable(given) else given
+        return checked_group(scores, trajectories)

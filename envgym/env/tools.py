@@ -22,7 +22,8 @@ from typing import Any, TypeVar, overload
 
 import pydantic
 
-from envgym.env.clock import time_limit
+from envgym.env.bounded import Late, bounded
+from envgym.env.culprit import is_authors
 from envgym.errors import EnvgymError, ToolError
 from envgym.records import Message, ToolCall, ToolSpec
 
@@ -31,8 +32,6 @@ __all__ = ["Tool", "ToolInputError", "collect_tools", "run_calls", "tool"]
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__envgym_tool__"
 _CUT = "\n[... {} characters cut ...]\n"
-_GRACE_SECONDS = 5.0
-"""Time for a cancelled tool to clean up."""
 
 
 class ToolInputError(ValueError):
@@ -106,17 +105,20 @@ class Tool:
         except pydantic.ValidationError as error:
             raise ToolInputError(self._explain(error)) from None
         keywords = {p.name: getattr(values, f"argument_{i}") for i, p in enumerate(self._parameters)}
-        limit: asyncio.Timeout | None = None
+        name = self.spec.name
         try:
-            async with time_limit(self.options.timeout) as limit:
-                result = await _call(functools.partial(self.function, **keywords))
+            result = await bounded(
+                _call(functools.partial(self.function, **keywords)), self.options.timeout, f"tool {name}"
+            )
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (ToolInputError, EnvgymError):
             raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
-                raise ToolInputError(f"timed out after {self.options.timeout:g} s") from None
-            raise ToolError(f"tool {self.spec.name!r} raised {type(error).__name__}: {error}") from error
+        except Late:
+            raise ToolInputError(f"timed out after {self.options.timeout:g} s") from None
+        except BaseException as error:
+            if not is_authors(error):
+                raise
+            raise ToolError(f"tool {name!r} raised {type(error).__name__}: {error}".removesuffix(": ")) from error
 
     def present(self, text: str) -> str:
         """Return ``text`` as the model sees it: storable, and cut in the middle where it is too long."""
@@ -160,7 +162,8 @@ async def run_calls(
             # A broken call ends the episode: its siblings must free what they hold before the error propagates.
             for task in pending:
                 task.cancel()
-            await asyncio.wait(pending, timeout=_GRACE_SECONDS)
+            # Each is bounded, and comes to an end.
+            await asyncio.wait(pending)
     answers = [
         Message(role="tool", content=text, tool_call_id=call.id) for text, call in zip(texts, calls, strict=True)
     ]
@@ -250,9 +253,6 @@ async def _call(function: Callable[[], Any]) -> Any:
 
     threading.Thread(target=work, daemon=True, name=f"tool-{name}").start()
     result, error = await future
-    if error is not None and not isinstance(error, Exception):
-        # A SystemExit raised here would end the event loop, and with it every other episode.
-        raise ToolError(f"tool {name!r} raised {type(error).__name__}") from error
     if error is not None:
         raise error
     return result
