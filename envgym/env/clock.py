@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from envgym.env.culprit import culprit
 from envgym.env.stall import Stall, stack
+from envgym.env.threads import install
 
 __all__ = ["LoopClock", "loop_clock"]
 
@@ -91,12 +92,14 @@ class LoopClock:
 
     def _look(self, loop: asyncio.AbstractEventLoop, thread: int, ended: threading.Event) -> None:
         stall = Stall(self, loop, thread)
+        looked = time.monotonic()
         while not ended.wait(_BEAT_SECONDS):
+            earlier, looked = looked, time.monotonic()
             frame = sys._current_frames().get(thread) if self._late() >= _STALL_SECONDS else None
             if frame is not None:
                 who = culprit(stack(frame))
                 self._seen[who or _NOBODY] += 1
-                stall.seen(frame, who, _BEAT_SECONDS)
+                stall.seen(frame, who, looked - earlier)
             else:
                 stall.over()
             del frame  # it would keep alive what its code holds
@@ -107,4 +110,9 @@ _clocks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = weakr
 
 def loop_clock() -> LoopClock:
     """Return the clock of the running event loop."""
-    return _clocks.setdefault(asyncio.get_running_loop(), LoopClock())
+    loop = asyncio.get_running_loop()
+    clock = _clocks.get(loop)
+    if clock is None:
+        install(loop)
+        clock = _clocks[loop] = LoopClock()
+    return clock

@@ -71,7 +71,7 @@ def contained(kind: type[EnvgymError]) -> Iterator[None]:
     except BaseException as error:
         if not is_authors(error):
             raise
-        raise kind(f"{type(error).__name__}: {error}") from error
+        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 def is_authors(error: BaseException) -> bool:

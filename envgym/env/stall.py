@@ -20,17 +20,19 @@ from typing import Protocol
 from envgym.env.works import Work, owner
 from envgym.errors import EventLoopBlocked
 
-__all__ = ["Stall", "stack"]
+__all__ = ["Stall", "raise_in", "stack"]
 
 _WARN_SECONDS = 2.0
 _LEAST_SECONDS = 5.0
 """Time that code may block the loop even if its own limit is shorter."""
 _MOST_SECONDS = 60.0
 """Time that code may block the loop even if its own limit is longer."""
-_AGAIN_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
 """Time until code that swallows the interruption is interrupted again."""
 _EXIT_SECONDS = 300.0
 """Time from the first interruption to the end of the process."""
+_LOOK_SECONDS = 0.5
+"""Most time between two looks that counts."""
 _DEBUGGERS = {"bdb", "pdb", "pydevd", "_pydevd_bundle.pydevd_frame"}
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class _Clock(Protocol):
 class Stall:
     """Follows the stalls of one loop, from the thread that watches it.
 
-    Time is counted in looks, not by a clock: a process that was stopped, and goes on, blocked nothing meanwhile.
+    Of the time between two looks only so much counts: a process that was stopped, and goes on, blocked nothing
+    meanwhile.
 
     Args:
         clock: the loop's clock.
@@ -75,7 +78,7 @@ class Stall:
         step = _step(frame)
         if step is not self._step:
             self._step, self._seconds, self._warned, self._interrupted = step, 0.0, False, None
-        self._seconds += seconds
+        self._seconds += min(seconds, _LOOK_SECONDS)
         if not who:
             return
         if self._seconds >= _WARN_SECONDS and not self._warned:
@@ -87,6 +90,7 @@ class Stall:
             return
         if self._interrupted is None:
             self._interrupted = self._next = self._seconds
+            _LOG.error("interrupted after it blocked the event loop for %.0f s: %s", self._seconds, who)
         if self._seconds >= self._interrupted + _EXIT_SECONDS:
             self._give_up(who)
         elif self._seconds >= self._next:
@@ -103,7 +107,6 @@ class Stall:
         return min(max(left, _LEAST_SECONDS), _MOST_SECONDS)
 
     def _interrupt(self, frame: FrameType, who: str) -> None:
-        _LOG.error("interrupted after it blocked the event loop for %.0f s: %s", self._seconds, who)
         text = f"the event loop was blocked for {self._seconds:.0f} s, in {who}; await instead, or use a thread"
         error = type("EventLoopBlocked", (EventLoopBlocked,), {"__init__": lambda self: Exception.__init__(self, text)})
         raise_in(self._thread, error)

@@ -3,8 +3,8 @@
 ``@tool`` marks a method; its schema comes from its signature and docstring. ``run_calls`` answers the calls of
 one message: several run at once, results keep their order, and nothing that a model writes can raise.
 
-A plain function runs in a thread of its own. Python cannot stop a thread: after a timeout it runs on, its result
-discarded, and does not keep the process from ending.
+A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it as
+soon as it runs Python code. A call of C runs on, its result discarded, and does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,9 @@ from typing import Any, TypeVar, overload
 import pydantic
 
 from envgym.env.bounded import Late, bounded
-from envgym.env.culprit import is_authors
+from envgym.env.clock import loop_clock
+from envgym.env.culprit import culprit, is_authors
+from envgym.env.stall import raise_in, stack
 from envgym.errors import EnvgymError, ToolError
 from envgym.records import Message, ToolCall, ToolSpec
 
@@ -91,6 +94,9 @@ class Tool:
             description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
             parameters=schema,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.function, self.options)
 
     async def run(self, call: ToolCall) -> str:
         """Run one well-formed call and return its result as text.
@@ -251,8 +257,21 @@ async def _call(function: Callable[[], Any]) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop may be gone by the time a slow call ends
             loop.call_soon_threadsafe(deliver, result, raised)
 
-    threading.Thread(target=work, daemon=True, name=f"tool-{name}").start()
-    result, error = await future
+    thread = threading.Thread(target=work, daemon=True, name=f"tool-{name}")
+    thread.start()
+    try:
+        result, error = await future
+    except asyncio.CancelledError:
+        _stop(thread)
+        raise
     if error is not None:
         raise error
     return result
+
+
+def _stop(thread: threading.Thread) -> None:
+    """Tell a thread to end, which it does as soon as it runs Python code; until then it goes on by itself."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is not None:
+        loop_clock().abandoned[culprit(stack(frame)) or thread.name] += 1
+        raise_in(thread.ident or 0, SystemExit)

@@ -12,7 +12,7 @@ from typing import Any
 
 from envgym.env.culprit import culprit, frames_of
 
-__all__ = ["Work", "let_go", "outside", "owner"]
+__all__ = ["Work", "current_work", "let_go", "outside", "owner"]
 
 
 class Work:
@@ -62,6 +62,11 @@ class Work:
 
 
 _current: contextvars.ContextVar[Work | None] = contextvars.ContextVar("envgym-work", default=None)
+
+
+def current_work() -> Work | None:
+    """Return the work that the calling code belongs to, if any."""
+    return _current.get()
 
 
 @contextlib.contextmanager

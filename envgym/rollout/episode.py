@@ -100,7 +100,7 @@ def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
     except BaseException as error:
         if not is_authors(error):
             raise
-        raise kind(f"{type(error).__name__}: {error}") from error
+        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 async def _cleaned(code: Callable[[], Coroutine[Any, Any, None]], kind: type[EpisodeError]) -> None:
