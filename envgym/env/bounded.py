@@ -41,9 +41,9 @@ class Late(Exception):
 async def bounded(code: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
     """Await an author's coroutine in a task of its own, and return its result.
 
-    When the time is up, or the caller is cancelled, the code is cancelled. If it goes on for longer than a grace, it
-    is abandoned: counted in ``LoopClock.abandoned``, logged, and neither the caller nor the end of the event loop
-    waits for it.
+    When the time is up, or the caller is cancelled, the code is cancelled. If it goes on for longer than a grace,
+    it is abandoned: counted in ``LoopClock.abandoned``, logged, and neither the caller nor the end of the event
+    loop waits for it.
 
     Args:
         code: the coroutine; it runs in a copy of the caller's context.

@@ -17,8 +17,8 @@ import gymnasium
 import pydantic
 
 from envgym.env.author_hooks import AuthorHooks, Reply
-from envgym.env.culprit import contained
 from envgym.env.copying import Copied, checked_for_pickling, copied
+from envgym.env.culprit import contained
 from envgym.env.declarations import check_declaration
 from envgym.env.episode_services import EpisodeServices
 from envgym.env.episode_state import EpisodeState, ResetResult, StepResult, checked_options
@@ -35,6 +35,9 @@ from envgym.seeding import derive_rng
 from envgym.tasks.procedural import check_split
 
 __all__ = ["ChatEnv", "Reply"]
+
+_MADE_ANEW = {"config", "split", "render_mode", "tools"} | {f"_ChatEnv__{n}" for n in ("shared", "specs", "tasks")}
+"""Attributes that a copy makes for itself."""
 
 
 class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
@@ -212,7 +215,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         self.__check_under_way(episode, "respond()")
         if not isinstance(reply, Reply):
             raise EnvironmentFailure(f"respond() must return a Reply, got {type(reply).__name__}")
-        turn.reward = checked_reward(reply.reward, self.reward_range, "the reward of respond()") if reply.reward else 0.0
+        if reply.reward:
+            turn.reward = checked_reward(reply.reward, self.reward_range, "the reward of respond()")
         turn.metrics = reply.metrics
         episode.pending = reply.messages
         if reply.done:
@@ -295,8 +299,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         """
         if self.__reserved:
             raise TypeError(f"this {type(self).__name__} cannot be copied or pickled: a rollout plays it")
-        made_anew = ("config", "split", "render_mode", "tools", "_ChatEnv__shared", "_ChatEnv__specs", "_ChatEnv__tasks")
-        state = {name: value for name, value in vars(self).items() if name not in made_anew}
+        state = {name: value for name, value in vars(self).items() if name not in _MADE_ANEW}
         arguments = type(self), self.split, None if self.__owns_services else self.__shared, self.render_mode
         return _made_again, (*arguments, self.config.model_dump()), state
 

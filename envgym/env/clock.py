@@ -31,8 +31,8 @@ _NOBODY = "no code of an environment (the machine was busy or asleep, or a call 
 class LoopClock:
     """Measures the stalls of one event loop while somebody watches; get it from ``loop_clock``.
 
-    A timer beats in the loop. Whenever a beat is late, a thread looks at what the loop is doing; ``Stall`` says what
-    becomes of code that blocks the loop for long.
+    A timer beats in the loop. Whenever a beat is late, a thread looks at what the loop is doing; ``Stall`` says
+    what becomes of code that blocks the loop for long.
     """
 
     def __init__(self) -> None:

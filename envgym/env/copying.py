@@ -43,6 +43,6 @@ def _named(attempt: Callable[[], Any], name: str, owner: str) -> Any:
         return attempt()
     except (TypeError, AttributeError, ValueError, pickle.PicklingError, RecursionError) as error:
         raise TypeError(
-            f"this {owner} cannot be copied or pickled now: {name}: {error}. Do it between episodes, or make another "
-            "instance and play the same actions"
+            f"this {owner} cannot be copied or pickled now: {name}: {error}. Do it between episodes, or make "
+            "another instance and play the same actions"
         ) from error

@@ -77,8 +77,8 @@ def contained(kind: type[EnvgymError]) -> Iterator[None]:
 def is_authors(error: BaseException) -> bool:
     """Return whether the code that raised ``error`` meant itself, rather than passing on what it was told.
 
-    A cancellation that nobody asked for, an exit outside a signal handler and a ``raise KeyboardInterrupt`` are the
-    author's own. A Ctrl-C, a cancelled task and a coroutine that is closed are not.
+    A cancellation that nobody asked for, an exit outside a signal handler and a ``raise KeyboardInterrupt`` are
+    the author's own. A Ctrl-C, a cancelled task and a coroutine that is closed are not.
     """
     match error:
         case Exception():

@@ -1,8 +1,8 @@
 """What becomes of code that blocks the event loop for long.
 
 It is named on the log within seconds. Code of an environment or a policy that goes on past its own limit is
-interrupted: ``EventLoopBlocked`` is raised in it, which ends computations in Python at once, and calls of C when they
-return. Where even that does not help, the process ends with a message, for nothing else in it could go on.
+interrupted: ``EventLoopBlocked`` is raised in it, which ends computations in Python at once, and calls of C when
+they return. Where even that does not help, the process ends with a message, for nothing else in it could go on.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Stall:
 
     def _interrupt(self, frame: FrameType, who: str) -> None:
         text = f"the event loop was blocked for {self._seconds:.0f} s, in {who}; await instead, or use a thread"
-        error = type("EventLoopBlocked", (EventLoopBlocked,), {"__init__": lambda self: Exception.__init__(self, text)})
-        raise_in(self._thread, error)
+        # It is raised by its class, without arguments.
+        message = {"__init__": lambda self: Exception.__init__(self, text)}
+        raise_in(self._thread, type(EventLoopBlocked.__name__, (EventLoopBlocked,), message))
         # The code may have come to its end in between: the error must not hit the loop itself.
         now = sys._current_frames().get(self._thread)
         if now is None or _step(now) is not self._step:
@@ -141,10 +142,7 @@ def stack(frame: FrameType) -> Iterator[FrameType]:
 
 def _step(frame: FrameType) -> FrameType | None:
     """Return the outermost frame of the loop's step, which is another one in the next step."""
-    outermost = None
-    for outermost in stack(frame):
-        pass
-    return outermost
+    return next(reversed(list(stack(frame))), None)
 
 
 def _is_debugged(frame: FrameType) -> bool:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _GRACE_SECONDS = 10.0
 """Time for calls under way when the loop ends."""
 _LONG_SECONDS = 30.0
-"""Duration from which a call no longer counts towards the number of threads, so that stuck calls stop nobody else."""
+"""Duration from which a call no longer counts towards the number of threads, so that stuck calls stop nobody."""
 _LOG = logging.getLogger(__name__)
 
 

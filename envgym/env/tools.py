@@ -3,8 +3,8 @@
 ``@tool`` marks a method; its schema comes from its signature and docstring. ``run_calls`` answers the calls of
 one message: several run at once, results keep their order, and nothing that a model writes can raise.
 
-A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it as
-soon as it runs Python code. A call of C runs on, its result discarded, and does not keep the process from ending.
+A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it
+as soon as it runs Python code. A call of C runs on, its result discarded, and does not keep the process from ending.
 """
 
 from __future__ import annotations

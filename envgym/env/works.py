@@ -96,7 +96,7 @@ def let_go(work: Work) -> None:
             task.cancel()
         # asyncio.run waits for every registered task.
         asyncio.tasks._unregister_task(task)
-        # Freeing a coroutine throws GeneratorExit into it: one that swallows that, too, would hang the interpreter.
+        # Freeing a coroutine throws GeneratorExit into it: one that swallows that would hang the interpreter.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
         task.add_done_callback(_look_away)
 

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from envgym.env.chat_env import ChatEnv
 from envgym.env.bounded import Late, bounded
+from envgym.env.chat_env import ChatEnv
 from envgym.env.services import Services
 from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError, EpisodeTimeout, EventLoopBlocked
 from envgym.policies.scripted import Player

@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from envgym.env.chat_env import ChatEnv
 from envgym.env.bounded import Late, bounded
+from envgym.env.chat_env import ChatEnv
 from envgym.env.clock import loop_clock
 from envgym.env.culprit import is_authors
 from envgym.env.episode_services import AnyEnv
@@ -92,7 +92,7 @@ async def discard(env: ChatEnv) -> None:
 
 @contextlib.contextmanager
 def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
-    """Let typed errors and user mistakes through; turn anything else that an author's code raises into ``kind``."""
+    """Let typed errors and user mistakes through; turn anything else of an author's code into ``kind``."""
     try:
         yield
     except (EpisodeError, UserError):

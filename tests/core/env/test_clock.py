@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from envgym.env.chat_env import ChatEnv, Reply
 from envgym.env.bounded import Late, bounded
+from envgym.env.chat_env import ChatEnv, Reply
 from envgym.env.clock import loop_clock
 from envgym.env.tools import run_calls, tool
 from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
