@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from envgym.env.clock import LoopClock, loop_clock
-from envgym.env.culprit import is_authors
+from envgym.env.culprit import settled
 from envgym.env.works import Work, let_go
 
 __all__ = ["Late", "bounded"]
@@ -56,7 +56,7 @@ async def bounded(code: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
     clock = loop_clock()
     with clock.watching():
         work = Work(name, clock.now() + seconds)
-        work.task = asyncio.get_running_loop().create_task(_settle(code), context=work.context())
+        work.task = asyncio.get_running_loop().create_task(settled(code), context=work.context())
         with work.awaited():
             try:
                 over = await _over(work.task, seconds, clock)
@@ -66,20 +66,11 @@ async def bounded(code: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
             if not over:
                 where = work.where()
                 raise Late(where, abandoned=not await _end(work, clock))
+    result: T
     result, error = work.task.result()
     if error is not None:
         raise error
     return result
-
-
-async def _settle(code: Coroutine[Any, Any, T]) -> tuple[T, None] | tuple[Any, BaseException]:
-    """Return the result of ``code`` or its error: a task that raises ``SystemExit`` would end the event loop."""
-    try:
-        return await code, None
-    except BaseException as error:
-        if not is_authors(error):
-            raise
-        return None, error
 
 
 async def _over(task: asyncio.Task[Any], seconds: float, clock: LoopClock) -> bool:

@@ -24,11 +24,11 @@ from envgym.env.episode_services import EpisodeServices
 from envgym.env.episode_state import EpisodeState, ResetResult, StepResult, checked_options
 from envgym.env.render import RENDER_MODES, check_render_mode, conversation_text
 from envgym.env.run_sync import run_sync
-from envgym.env.scoring import checked_group, checked_reward, checked_score
+from envgym.env.scoring import checked_group, checked_reply, checked_score
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool
-from envgym.errors import DataError, EnvironmentFailure, PluginError, UserError
+from envgym.errors import DataError, EnvironmentFailure, EpisodeError, PluginError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
 from envgym.seeding import derive_rng
@@ -213,10 +213,11 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         with contained(EnvironmentFailure):
             reply = await self.respond(action)
         self.__check_under_way(episode, "respond()")
-        if not isinstance(reply, Reply):
-            raise EnvironmentFailure(f"respond() must return a Reply, got {type(reply).__name__}")
-        if reply.reward:
-            turn.reward = checked_reward(reply.reward, self.reward_range, "the reward of respond()")
+        try:
+            turn.reward = checked_reply(reply, self.reward_range).reward
+        except EpisodeError:
+            await self.end_episode()
+            raise
         turn.metrics = reply.metrics
         episode.pending = reply.messages
         if reply.done:
@@ -281,7 +282,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         memo[id(self)] = made = make(*arguments)
         made.__setstate__(copied(state, memo, type(self).__name__))
         made.share_tasks(self)
-        return made  # type: ignore[no-any-return]
+        return made
 
     def __reduce_ex__(self, protocol: Any) -> Copied:
         make, arguments, state = self.__parts()

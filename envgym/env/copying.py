@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 from collections.abc import Callable, Mapping
@@ -20,7 +21,9 @@ def copied(state: Mapping[str, Any], memo: dict[int, Any], owner: str) -> dict[s
     Raises:
         TypeError: one cannot be copied; the message names it.
     """
-    return {name: _named(lambda v=value: copy.deepcopy(v, memo), name, owner) for name, value in state.items()}
+    return {
+        name: _named(functools.partial(copy.deepcopy, value, memo), name, owner) for name, value in state.items()
+    }
 
 
 def checked_for_pickling(state: Mapping[str, Any], owner: object) -> None:
@@ -35,7 +38,7 @@ def checked_for_pickling(state: Mapping[str, Any], owner: object) -> None:
             return "owner" if found is owner else None
 
     for name, value in state.items():
-        _named(lambda v=value: Trial(io.BytesIO()).dump(v), name, type(owner).__name__)
+        _named(functools.partial(Trial(io.BytesIO()).dump, value), name, type(owner).__name__)
 
 
 def _named(attempt: Callable[[], Any], name: str, owner: str) -> Any:

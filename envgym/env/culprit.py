@@ -8,14 +8,16 @@ import dis
 import signal
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from envgym.errors import EnvgymError
 
-__all__ = ["contained", "culprit", "frames_of", "is_authors"]
+__all__ = ["contained", "culprit", "frames_of", "is_authors", "settled"]
+
+T = TypeVar("T")
 
 _PYTHON = str(Path(sysconfig.get_path("stdlib"))) + "/"
 _CORE = str(Path(__file__).parents[1]) + "/"
@@ -72,6 +74,16 @@ def contained(kind: type[EnvgymError]) -> Iterator[None]:
         if not is_authors(error):
             raise
         raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+
+
+async def settled(code: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseException]:
+    """Return the result of an author's code or its error: ``SystemExit`` of a task would end its event loop."""
+    try:
+        return await code, None
+    except BaseException as error:
+        if not is_authors(error):
+            raise
+        return None, error
 
 
 def is_authors(error: BaseException) -> bool:

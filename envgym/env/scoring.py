@@ -7,34 +7,41 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, SupportsFloat, TypeAlias
 
+from envgym.env.author_hooks import Reply
 from envgym.errors import EnvironmentFailure, VerifierError
 from envgym.records import Score, Trajectory
 
-__all__ = ["checked_group", "checked_reward", "checked_score"]
+__all__ = ["checked_group", "checked_reply", "checked_score"]
 
 Span: TypeAlias = tuple[float, float]
 """The least and the greatest reward that an environment declares."""
 _ROUNDING = 1e-9
 
 
-def checked_reward(given: Any, span: Span, source: str) -> float:
-    """Return ``given``, the reward of ``source``, if it is a number that the environment declares.
+def checked_reply(given: Any, span: Span) -> Reply:
+    """Return ``given``, the result of ``respond``, if its reward is 0 or one that the environment declares.
 
     Raises:
-        EnvironmentFailure: it is not a number, or outside ``span``.
-        VerifierError: it is not finite.
+        EnvironmentFailure: it is not a ``Reply``, or its reward is no number, or outside ``span``.
+        VerifierError: the reward is not finite.
     """
-    if not isinstance(given, SupportsFloat):
-        raise EnvironmentFailure(f"{source} must be a number, got {type(given).__name__}")
-    value = float(given)
-    if not math.isfinite(value):
-        raise VerifierError(f"{source} is not a number: {value}")
+    if not isinstance(given, Reply):
+        raise EnvironmentFailure(f"respond() must return a Reply, got {type(given).__name__}")
+    if not isinstance(given.reward, SupportsFloat):
+        raise EnvironmentFailure(f"the reward of respond() must be a number, got {type(given.reward).__name__}")
+    if not math.isfinite(given.reward):
+        raise VerifierError(f"the reward of respond() is not a number: {given.reward}")
+    if given.reward:
+        _check_span(given.reward, span, "the reward of respond()")
+    return given
+
+
+def _check_span(value: float, span: Span, source: str) -> None:
     low, high = span
     # Sums of weights are rounded: 0.7 + 0.2 + 0.1 is not 1.
     slack = _ROUNDING * max(1.0, abs(low), abs(high))
     if not low - slack <= value <= high + slack:
         raise EnvironmentFailure(f"{source} is {value:g}, outside reward_range, which is {low:g} to {high:g}")
-    return value
 
 
 def checked_score(given: Any, trajectory: Trajectory, span: Span, source: str = "score()") -> Score:
@@ -55,7 +62,7 @@ def checked_score(given: Any, trajectory: Trajectory, span: Span, source: str = 
     for score in (given, given.as_it_stands or given):
         if not math.isfinite(score.value + score.accuracy + sum(turn.reward for turn in trajectory.turns)):
             raise VerifierError(f"a reward that is not a number: {score.value}, accuracy {score.accuracy}")
-        checked_reward(score.value, span, f"the value of {source}")
+        _check_span(score.value, span, f"the value of {source}")
     return given
 
 

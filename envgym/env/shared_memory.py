@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
@@ -49,7 +49,7 @@ class SharedObservations(Sequence[Observation]):
 def register_space(kind: type) -> None:
     """Teach Gymnasium to share the observations of a space of this ``kind``."""
     create_shared_memory.register(kind, _create)
-    read_from_shared_memory.register(kind, _read)
+    read_from_shared_memory.register(kind, cast(Any, _read))  # its type knows arrays and tuples alone
     write_to_shared_memory.register(kind, _write)
 
 

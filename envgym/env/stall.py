@@ -12,13 +12,13 @@ import ctypes
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Protocol
 
 from envgym.env.works import Work, owner
 from envgym.errors import EventLoopBlocked
+from envgym.terminal import printable
 
 __all__ = ["Stall", "raise_in", "stack"]
 
@@ -117,12 +117,8 @@ class Stall:
             raise_in(self._thread, None)
 
     def _give_up(self, who: str) -> None:
-        text = f"the event loop has been blocked for {self._seconds:.0f} s and cannot be interrupted: in {who}"
-        if self._thread != threading.main_thread().ident:
-            self._interrupted = self._seconds
-            _LOG.error("%s", text)
-            return
-        os.write(2, f"error: {text}; the process ends\n".encode())
+        text = f"the event loop has been blocked for {self._seconds:.0f} s and cannot be interrupted, in {who}"
+        os.write(2, printable(f"error: {text}; the process ends\n").encode())
         os._exit(1)
 
 

@@ -4,7 +4,7 @@
 one message: several run at once, results keep their order, and nothing that a model writes can raise.
 
 A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it
-as soon as it runs Python code. A call of C runs on, its result discarded, and does not keep the process from ending.
+as soon as it runs Python code. A call of C runs on, its result discarded; the process ends nonetheless.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from envgym.env.bounded import Late, bounded
 from envgym.env.chat_env import ChatEnv
@@ -26,6 +26,7 @@ from envgym.seeding import derive_seed
 
 __all__ = ["discard", "rollout", "typed_errors"]
 
+_Cleaning: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _CLEANUP_SECONDS = 30.0
 _MAX_DEPTH = 4
 """Maximum depth of nesting, so that an environment that plays itself comes to an end."""
@@ -103,7 +104,7 @@ def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
         raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
-async def _cleaned(code: Callable[[], Coroutine[Any, Any, None]], kind: type[EpisodeError]) -> None:
+async def _cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
     """Await an author's cleaning up, in bounded time."""
     with typed_errors(kind):
         name = getattr(code, "__qualname__", "cleaning up")
@@ -126,6 +127,7 @@ class _Episode:
         self._cast = cast
         self._clock = loop_clock()
         self._end = end
+        self._seconds = self.seconds_left()
         self._over = False
         self._session: PolicySession | None = None
         self._nested: set[asyncio.Task[None]] = set()
@@ -202,12 +204,11 @@ class _Episode:
         return self._end - self._clock.now()
 
     async def _within_the_deadline(self) -> None:
-        seconds = max(0.0, self.seconds_left())
         try:
-            await bounded(self._play(), seconds, f"the code of {type(self._env).__name__}")
+            await bounded(self._play(), max(0.0, self.seconds_left()), f"the code of {type(self._env).__name__}")
         except Late as late:
             raise EpisodeTimeout(
-                f"{self._progress()} after {round(seconds, 2):g} s; raise the deadline (sampling.deadline in a "
+                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in a "
                 f"recipe), or let episodes be shorter; it was {late}"
             ) from None
 
@@ -223,7 +224,7 @@ class _Episode:
             playing.cancel()
         if self._nested:
             await asyncio.wait(self._nested, timeout=_CLEANUP_SECONDS)
-        closing = [(self._env.end_episode, EnvironmentFailure)]
+        closing: list[tuple[_Cleaning, type[EpisodeError]]] = [(self._env.end_episode, EnvironmentFailure)]
         if self._session is not None:
             closing.insert(0, (self._session.close, PolicyError))
         failure: EpisodeError | None = None
