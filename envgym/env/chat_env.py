@@ -260,7 +260,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         """Free everything: ``aclose`` for synchronous callers."""
         run_sync(self.aclose())
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Return the conversation so far as text, or ``None`` without a render mode.
 
         Control characters are shown as escapes, so that no message can control a terminal.
@@ -279,7 +279,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         make, arguments, state = self.__parts()
-        memo[id(self)] = made = make(*arguments)
+        made: Self = make(*arguments)
+        memo[id(self)] = made
         made.__setstate__(copied(state, memo, type(self).__name__))
         made.share_tasks(self)
         return made

@@ -208,8 +208,8 @@ class _Episode:
             await bounded(self._play(), max(0.0, self.seconds_left()), f"the code of {type(self._env).__name__}")
         except Late as late:
             raise EpisodeTimeout(
-                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in a "
-                f"recipe), or let episodes be shorter; it was {late}"
+                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in "
+                f"a recipe), or let episodes be shorter; it was {late}"
             ) from None
 
     def _progress(self) -> str:

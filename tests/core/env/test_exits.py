@@ -66,9 +66,13 @@ def test_a_hook_that_leaves_fails_its_step_and_not_the_program(
 ) -> None:
     env = Leaver()
     env.place, env.leave = place, leave  # type: ignore[method-assign]
-    with pytest.raises(EnvironmentFailure, match=type(leave()).__name__):
+
+    def play() -> None:
         env.reset(seed=0)
         env.step(Message(role="assistant", content=""))
+
+    with pytest.raises(EnvironmentFailure, match=type(leave()).__name__):
+        play()
     env.place = ""
     env.reset(seed=1)
     assert env.step(Message(role="assistant", content=""))[1] == 1.0

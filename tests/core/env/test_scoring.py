@@ -1,4 +1,4 @@
-"""No reward leaves the range that its environment declares: it would be learnt from, and it says that a verifier errs."""
+"""No reward leaves the range that its environment declares: it would be learnt from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that blocks the event loop is named while it does, interrupted past its limit, and ends the process at last."""
+"""Code that blocks the event loop is named while it does, and interrupted; at last the process ends."""
 
 from __future__ import annotations
 
