@@ -12,6 +12,7 @@ EnvgymError
     ├── ToolError            a tool failed through no fault of its caller
     ├── SandboxError         the sandbox is unreachable, refused to start, or died on its own
     ├── EnvironmentFailure   the environment's own code raised
+    ├── EventLoopBlocked     code of an author kept every episode of the process waiting
     ├── EpisodeTimeout       the episode ran past its deadline, which the policy did not choose
     ├── NestedEpisodeError   an episode that it plays for another role failed
     └── VerifierError        the verifier could not decide
@@ -32,6 +33,7 @@ __all__ = [
     "EnvironmentFailure",
     "EpisodeError",
     "EpisodeTimeout",
+    "EventLoopBlocked",
     "NestedEpisodeError",
     "PluginError",
     "PolicyError",
@@ -102,6 +104,10 @@ class SandboxError(EpisodeError):
 
 class EnvironmentFailure(EpisodeError):
     """The environment's own code raised."""
+
+
+class EventLoopBlocked(EpisodeError):
+    """Code of an environment or a policy blocked the event loop for so long that it was interrupted."""
 
 
 class EpisodeTimeout(EpisodeError):

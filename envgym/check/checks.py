@@ -211,7 +211,7 @@ CHECKS = (
     Check(
         name="random actions stay within the rules",
         find=_random,
-        mend="let no action raise, and declare reward_range as the scores are",
+        mend="let no action raise, and declare reward_range as the scores and the rewards of turns are",
     ),
     Check(
         name="the same seed draws the same task",

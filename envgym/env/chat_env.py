@@ -7,6 +7,7 @@ private name, because its own are mangled, and its methods refuse to be overridd
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import random
 from collections.abc import Iterator, Sequence
@@ -16,21 +17,27 @@ import gymnasium
 import pydantic
 
 from envgym.env.author_hooks import AuthorHooks, Reply
+from envgym.env.copying import Copied, checked_for_pickling, copied
+from envgym.env.culprit import contained
 from envgym.env.declarations import check_declaration
-from envgym.env.episode_services import EpisodeHost, EpisodeServices
-from envgym.env.episode_state import EpisodeState, ResetResult, StepResult
+from envgym.env.episode_services import EpisodeServices
+from envgym.env.episode_state import EpisodeState, ResetResult, StepResult, checked_options
+from envgym.env.render import RENDER_MODES, check_render_mode, conversation_text
 from envgym.env.run_sync import run_sync
-from envgym.env.scoring import checked_group, checked_score
+from envgym.env.scoring import checked_group, checked_reply, checked_score
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool
-from envgym.errors import DataError, UserError
+from envgym.errors import DataError, EnvironmentFailure, EpisodeError, PluginError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
 from envgym.seeding import derive_rng
 from envgym.tasks.procedural import check_split
 
 __all__ = ["ChatEnv", "Reply"]
+
+_MADE_ANEW = {"config", "split", "render_mode", "tools"} | {f"_ChatEnv__{n}" for n in ("shared", "specs", "tasks")}
+"""Attributes that a copy makes for itself."""
 
 
 class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
@@ -40,7 +47,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
 
     A subclass may set:
         Config: its settings; the instance is ``self.config``.
-        reward_range: the least and the greatest score.
+        reward_range: the least and the greatest score, and the least and the greatest reward of one turn; a turn
+            may always be worth 0. An episode with any other is missing data.
         roles: names of the roles that its nested episodes are played for, through ``self.services.play``.
 
     and finds in ``self``: ``config``, ``split``, ``tools`` by name, ``trajectory`` and ``services``.
@@ -49,10 +57,11 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         split: the split that ``reset`` draws from, ``"train"`` or ``"held_out"``.
         services: the shared services of the run, made from defaults when absent. An environment that makes
             another passes its own on.
+        render_mode: ``"ansi"`` has ``render`` return the conversation as text.
         settings: fields of ``Config``.
 
     Raises:
-        UserError: an unknown split or setting, or missing data.
+        UserError: an unknown split, render mode or setting, or missing data.
     """
 
     class Config(Plugin.Config):
@@ -66,16 +75,22 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     roles: ClassVar[tuple[str, ...]] = ()
     needs_sandbox: ClassVar[bool] = False
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
+    metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 1}  # noqa: RUF012 - Gymnasium's own declaration
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         check_declaration(cls, ChatEnv)
 
     def __init__(
-        self, *, split: str = "train", services: Services | EpisodeServices | None = None, **settings: Any
+        self,
+        *,
+        split: str = "train",
+        services: Services | EpisodeServices | None = None,
+        render_mode: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        self.render_mode = check_render_mode(render_mode)
         self.split: Split = check_split(split)
         self.__shared = services.shared if isinstance(services, EpisodeServices) else services or Services()
         self.__owns_services = services is None
@@ -129,7 +144,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
             DataError: there are none, or the data is missing or malformed.
         """
         if split not in self.__tasks:
-            tasks = self.tasks(split)
+            with contained(PluginError):
+                tasks = self.tasks(split)
             if not len(tasks):
                 raise DataError(f"{type(self).__name__} has no {split} task")
             self.__tasks[split] = tasks
@@ -150,18 +166,25 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
 
         Returns:
             the first observation, and an info dict with the task's id.
+
+        Raises:
+            UserError: an unknown option, or a ``task`` that is none.
+            EpisodeError: infrastructure failed; the episode is missing data.
         """
+        host, task = checked_options(options)
         super().reset(seed=seed)
         await self.end_episode()
-        host: EpisodeHost | None = options.get("host") if options else None
-        trajectory = host.record if host else self.__new_record(options.get("task") if options else None, seed)
+        trajectory = host.record if host else self.__new_record(task, seed)
         trajectory.tools = self.__specs
         # Not the policy's seed: a policy must not be able to predict the environment's draws.
         rng = derive_rng("environment", int(self.np_random.integers(2**63)) if seed is None else seed)
         self.services = EpisodeServices(self.__shared, rng, host, self.roles)
         episode = self.__episode = EpisodeState(trajectory)
         self.__unfinished = True
-        await self.start(trajectory.task)
+        with contained(EnvironmentFailure):
+            await self.start(trajectory.task)
+        if not self.__unfinished or self.__episode is not episode:
+            raise EnvironmentFailure("start() came to its end after the episode was over")
         self.__running = True
         return episode.observe(), {"task_id": trajectory.task.id}
 
@@ -187,8 +210,15 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         turn = episode.begin_turn(action, tokens)
         if action.cut:
             return await self.__conclude(Outcome.truncated(action.cut_by), turn)
-        reply = await self.respond(action)
-        turn.reward, turn.metrics = reply.reward, reply.metrics
+        with contained(EnvironmentFailure):
+            reply = await self.respond(action)
+        self.__check_under_way(episode, "respond()")
+        try:
+            turn.reward = checked_reply(reply, self.reward_range).reward
+        except EpisodeError:
+            await self.end_episode()
+            raise
+        turn.metrics = reply.metrics
         episode.pending = reply.messages
         if reply.done:
             return await self.__conclude(Outcome.completed(), turn)
@@ -215,7 +245,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         self.__running = False
         if self.__unfinished:
             self.__unfinished = False
-            await self.finish()
+            with contained(EnvironmentFailure):
+                await self.finish()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> ResetResult:
         """Begin an episode: ``areset`` for synchronous callers."""
@@ -229,6 +260,51 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         """Free everything: ``aclose`` for synchronous callers."""
         run_sync(self.aclose())
 
+    def render(self) -> str | None:
+        """Return the conversation so far as text, or ``None`` without a render mode.
+
+        Control characters are shown as escapes, so that no message can control a terminal.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode was begun.
+        """
+        if self.render_mode is None:
+            return None
+        if self.__episode is None:
+            raise gymnasium.error.ResetNeeded("no episode was begun: call reset() before render()")
+        return conversation_text(self.__episode.conversation())
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        make, arguments, state = self.__parts()
+        made: Self = make(*arguments)
+        memo[id(self)] = made
+        made.__setstate__(copied(state, memo, type(self).__name__))
+        made.share_tasks(self)
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Copied:
+        make, arguments, state = self.__parts()
+        checked_for_pickling(state, self)
+        return make, arguments, state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+    def __parts(self) -> Copied:
+        """Return how to make another instance, and the state that it takes over.
+
+        Raises:
+            TypeError: a rollout plays the environment: the copy would not be part of it.
+        """
+        if self.__reserved:
+            raise TypeError(f"this {type(self).__name__} cannot be copied or pickled: a rollout plays it")
+        state = {name: value for name, value in vars(self).items() if name not in _MADE_ANEW}
+        arguments = type(self), self.split, None if self.__owns_services else self.__shared, self.render_mode
+        return _made_again, (*arguments, self.config.model_dump()), state
+
     def __new_record(self, task: Task | None, seed: int | None) -> Trajectory:
         if task is None:
             tasks = self.task_list(self.split)
@@ -240,12 +316,19 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
             raise gymnasium.error.ResetNeeded("call reset() before step(), and again after an episode ends")
         return self.__episode
 
+    def __check_under_way(self, episode: EpisodeState, what: str) -> None:
+        """Refuse what an abandoned hook brings after its episode is over: it must not change the record."""
+        if self.__episode is not episode or not self.__running:
+            raise EnvironmentFailure(f"{what} came to its end after the episode was over")
+
     async def __conclude(self, outcome: Outcome, turn: Turn | None) -> StepResult:
         episode = self.__under_way()
         episode.end(outcome)
         try:
-            await self.conclude()
+            with contained(EnvironmentFailure):
+                await self.conclude()
             score = await self.rescore(episode.trajectory)
+            self.__check_under_way(episode, "scoring")
         finally:
             await self.end_episode()
         return episode.result(score, turn)
@@ -254,10 +337,13 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         """Score a finished trajectory by itself, played here or stored; awaits where ``score`` is asynchronous.
 
         Raises:
-            EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite.
+            EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite or outside
+                ``reward_range``.
         """
-        given = self.score(trajectory)
-        return checked_score(await given if inspect.isawaitable(given) else given, trajectory)
+        with contained(EnvironmentFailure):
+            given = self.score(trajectory)
+            score = await given if inspect.isawaitable(given) else given
+        return checked_score(score, trajectory, self.reward_range)
 
     async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
         """Score finished trajectories of one task against each other, as ``score_group`` says.
@@ -266,7 +352,16 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
             their scores in order; a new score keeps the old one's value as the metric ``individual``.
 
         Raises:
-            EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite.
+            EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite or outside
+                ``reward_range``.
         """
-        given = self.score_group(trajectories)
-        return checked_group(await given if inspect.isawaitable(given) else given, trajectories)
+        with contained(EnvironmentFailure):
+            given = self.score_group(trajectories)
+            scores = await given if inspect.isawaitable(given) else given
+        return checked_group(scores, trajectories, self.reward_range)
+
+
+def _made_again(
+    kind: type[ChatEnv], split: str, services: Services | None, mode: str | None, settings: dict[str, Any]
+) -> ChatEnv:
+    return kind(split=split, services=services, render_mode=mode, **settings)

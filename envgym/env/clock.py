@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
-import sysconfig
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-from types import FrameType
+from collections.abc import Iterator
 
-__all__ = ["LoopClock", "loop_clock", "time_limit"]
+from envgym.env.culprit import culprit
+from envgym.env.stall import Stall, stack
+from envgym.env.threads import install
+
+__all__ = ["LoopClock", "loop_clock"]
 
 _BEAT_SECONDS = 0.05
 _STALL_SECONDS = 0.1
 """Least lateness of a beat that counts as a stall; less is the ordinary jitter of a busy machine."""
 _NOBODY = "no code of an environment (the machine was busy or asleep, or a call kept every thread waiting)"
-_PYTHON = sysconfig.get_path("stdlib") + os.sep
-_CORE = str(Path(__file__).parents[1]) + os.sep
 
 
 class LoopClock:
     """Measures the stalls of one event loop while somebody watches; get it from ``loop_clock``.
 
-    A timer beats in the loop. Whenever a beat is late, a thread looks at what the loop is doing.
+    A timer beats in the loop. Whenever a beat is late, a thread looks at what the loop is doing; ``Stall`` says
+    what becomes of code that blocks the loop for long.
     """
 
     def __init__(self) -> None:
@@ -41,6 +40,8 @@ class LoopClock:
         """Seconds for which the loop was blocked, up to the last beat."""
         self.culprits: dict[str, float] = {}
         """Seconds by what blocked the loop: a function with its file and line."""
+        self.abandoned: Counter[str] = Counter()
+        """Number of times by what was abandoned: a function that went on although it was cancelled."""
         self._watchers = 0
         self._beaten = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -57,8 +58,9 @@ class LoopClock:
         """Measure stalls while entered, which several may do at once."""
         if not self._watchers:
             self._beaten, self._ended = time.monotonic(), threading.Event()
-            self._beat(asyncio.get_running_loop())
-            arguments = (threading.get_ident(), self._ended)
+            loop = asyncio.get_running_loop()
+            self._beat(loop)
+            arguments = (loop, threading.get_ident(), self._ended)
             threading.Thread(target=self._look, args=arguments, daemon=True, name="loop-clock").start()
         self._watchers += 1
         try:
@@ -88,11 +90,19 @@ class LoopClock:
             self.stalled_seconds += late
         self._beaten = time.monotonic()
 
-    def _look(self, thread_id: int, ended: threading.Event) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop, thread: int, ended: threading.Event) -> None:
+        stall = Stall(self, loop, thread)
+        looked = time.monotonic()
         while not ended.wait(_BEAT_SECONDS):
-            frame = sys._current_frames().get(thread_id) if self._late() >= _STALL_SECONDS else None
+            earlier, looked = looked, time.monotonic()
+            frame = sys._current_frames().get(thread) if self._late() >= _STALL_SECONDS else None
             if frame is not None:
-                self._seen[_culprit(frame)] += 1
+                who = culprit(stack(frame))
+                self._seen[who or _NOBODY] += 1
+                stall.seen(frame, who, looked - earlier)
+            else:
+                stall.over()
+            del frame  # it would keep alive what its code holds
 
 
 _clocks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = weakref.WeakKeyDictionary()
@@ -100,55 +110,9 @@ _clocks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopClock] = weakr
 
 def loop_clock() -> LoopClock:
     """Return the clock of the running event loop."""
-    return _clocks.setdefault(asyncio.get_running_loop(), LoopClock())
-
-
-@contextlib.asynccontextmanager
-async def time_limit(seconds: float) -> AsyncIterator[asyncio.Timeout]:
-    """Limit the time of a block as ``asyncio.timeout`` does, on the loop's clock: stalls do not count.
-
-    Raises:
-        TimeoutError: the block took longer.
-    """
-    clock, loop = loop_clock(), asyncio.get_running_loop()
-    with clock.watching():
-        end = clock.now() + seconds
-        async with asyncio.timeout(None) as timeout:
-            alarm: asyncio.TimerHandle | None = None
-
-            def ring() -> None:
-                nonlocal alarm
-                left = end - clock.now()
-                if left > 0:
-                    alarm = loop.call_later(left, ring)
-                else:
-                    timeout.reschedule(loop.time())
-
-            ring()
-            try:
-                yield timeout
-            finally:
-                if alarm is not None:
-                    alarm.cancel()
-
-
-def _culprit(frame: FrameType) -> str:
-    """Name the author's function that the loop is in, with file and line: the one that the core called last."""
-    found = ""
-    inner: FrameType | None = frame
-    # What lies around the loop's own frame is whoever started the loop.
-    while inner is not None and inner.f_code.co_name != "_run_once":
-        code = inner.f_code
-        if not _is_core(code.co_filename):
-            module = inner.f_globals.get("__name__", "?")
-            found = f"{module}.{code.co_qualname} ({code.co_filename}:{inner.f_lineno})"
-        elif found:
-            break
-        inner = inner.f_back
-    return found or _NOBODY
-
-
-def _is_core(filename: str) -> bool:
-    """Return whether a file is the core's or Python's own; installed packages may lie in Python's folder."""
-    of_python = filename.startswith((_PYTHON, "<frozen")) and "site-packages" not in filename
-    return of_python or filename.startswith(_CORE)
+    loop = asyncio.get_running_loop()
+    clock = _clocks.get(loop)
+    if clock is None:
+        install(loop)
+        clock = _clocks[loop] = LoopClock()
+    return clock

@@ -64,6 +64,11 @@ class EpisodeServices:
         self._host = host
         self._roles = roles
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._host is not None:
+            raise TypeError("the services of an episode that a rollout plays cannot be copied or pickled")
+        return type(self), (self.shared, self.rng, None, self._roles)
+
     async def open_sandbox(self, limits: Limits) -> Sandbox:
         """Open a sandbox; the caller closes it.
 

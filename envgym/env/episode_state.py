@@ -5,9 +5,21 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from envgym.records import Message, Observation, Outcome, Score, Trajectory, Turn, TurnTokens
+from envgym.env.episode_services import EpisodeHost
+from envgym.errors import UnknownNameError, UserError
+from envgym.records import (
+    Message,
+    Observation,
+    Outcome,
+    OutcomeKind,
+    Score,
+    Task,
+    Trajectory,
+    Turn,
+    TurnTokens,
+)
 
-__all__ = ["EpisodeState", "ResetResult", "StepResult"]
+__all__ = ["EpisodeState", "ResetResult", "StepResult", "checked_options"]
 
 ResetResult = tuple[Observation, dict[str, Any]]
 StepResult = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -28,6 +40,11 @@ class EpisodeState:
     def observe(self) -> Observation:
         """Return the policy's next observation."""
         return Observation(messages=self.pending, tools=self.trajectory.tools)
+
+    def conversation(self) -> tuple[Message, ...]:
+        """Return every message so far, those included that the policy has not seen yet."""
+        over = self.trajectory.outcome.kind is not OutcomeKind.RUNNING
+        return self.trajectory.messages + (() if over else self.pending)
 
     def begin_turn(self, action: Message, tokens: TurnTokens | None) -> Turn:
         """Record an action that is yet to be answered."""
@@ -55,3 +72,18 @@ class EpisodeState:
         reward, metrics = (turn.reward, turn.metrics) if turn else (0.0, {})
         info = {"score": score, "outcome": trajectory.outcome, **metrics}
         return self.observe(), float(score.value + reward), completed, not completed, info
+
+
+def checked_options(options: dict[str, Any] | None) -> tuple[EpisodeHost | None, Task | None]:
+    """Return the host and the task of ``reset(options=...)``.
+
+    Raises:
+        UserError: an option that is not known, or a ``task`` that is none.
+    """
+    given = dict(options or {})
+    host, task = given.pop("host", None), given.pop("task", None)
+    for name in given:
+        raise UnknownNameError("reset option", str(name), ["task"])
+    if task is not None and not isinstance(task, Task):
+        raise UserError(f"options['task'] must be a Task, e.g. env.task_list('train')[0]; got {task!r:.80}")
+    return host, task

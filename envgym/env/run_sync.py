@@ -9,6 +9,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from envgym.env.culprit import settled
+
 __all__ = ["run_sync"]
 
 T = TypeVar("T")
@@ -42,9 +44,12 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     if _running() is _loop():
         work.close()
         raise RuntimeError("asynchronous code that a synchronous call drives must await areset, astep and aclose")
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    future = asyncio.run_coroutine_threadsafe(settled(work), _loop())
     try:
-        return future.result()
+        result, error = future.result()
     except BaseException:
         future.cancel()
         raise
+    if error is not None:
+        raise error
+    return result

@@ -39,6 +39,7 @@ class Services:
         self._settings = dict(sandbox_settings or {})
         self._backend: Backend | None = None
         self._choosing = threading.Lock()
+        self._judge_name = judge
         url, _, model = judge.partition("#")
         self._judge = Judge(url, model=model) if judge else None
 
@@ -86,6 +87,12 @@ class Services:
         if self._backend is not None:
             backend, self._backend = self._backend, None
             await backend.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # the copy of an environment shares them
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sandbox_name, self._settings, self._judge_name)
 
     async def __aenter__(self) -> Self:
         return self

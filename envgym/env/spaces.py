@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from envgym.env.shared_memory import register_space
 from envgym.records import Message, Observation, ToolCall, ToolSpec
 
 __all__ = ["ActionSpace", "ObservationSpace"]
@@ -113,3 +114,6 @@ class ObservationSpace(gymnasium.Space[Observation]):
         return isinstance(other, ObservationSpace)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+register_space(ObservationSpace)

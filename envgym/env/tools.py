@@ -3,8 +3,8 @@
 ``@tool`` marks a method; its schema comes from its signature and docstring. ``run_calls`` answers the calls of
 one message: several run at once, results keep their order, and nothing that a model writes can raise.
 
-A plain function runs in a thread of its own. Python cannot stop a thread: after a timeout it runs on, its result
-discarded, and does not keep the process from ending.
+A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it
+as soon as it runs Python code. A call of C runs on, its result discarded; the process ends nonetheless.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,10 @@ from typing import Any, TypeVar, overload
 
 import pydantic
 
-from envgym.env.clock import time_limit
+from envgym.env.bounded import Late, bounded
+from envgym.env.clock import loop_clock
+from envgym.env.culprit import culprit, is_authors
+from envgym.env.stall import raise_in, stack
 from envgym.errors import EnvgymError, ToolError
 from envgym.records import Message, ToolCall, ToolSpec
 
@@ -31,8 +35,6 @@ __all__ = ["Tool", "ToolInputError", "collect_tools", "run_calls", "tool"]
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__envgym_tool__"
 _CUT = "\n[... {} characters cut ...]\n"
-_GRACE_SECONDS = 5.0
-"""Time for a cancelled tool to clean up."""
 
 
 class ToolInputError(ValueError):
@@ -93,6 +95,9 @@ class Tool:
             parameters=schema,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.function, self.options)
+
     async def run(self, call: ToolCall) -> str:
         """Run one well-formed call and return its result as text.
 
@@ -106,17 +111,20 @@ class Tool:
         except pydantic.ValidationError as error:
             raise ToolInputError(self._explain(error)) from None
         keywords = {p.name: getattr(values, f"argument_{i}") for i, p in enumerate(self._parameters)}
-        limit: asyncio.Timeout | None = None
+        name = self.spec.name
         try:
-            async with time_limit(self.options.timeout) as limit:
-                result = await _call(functools.partial(self.function, **keywords))
+            result = await bounded(
+                _call(functools.partial(self.function, **keywords)), self.options.timeout, f"tool {name}"
+            )
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (ToolInputError, EnvgymError):
             raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and limit is not None and limit.expired():
-                raise ToolInputError(f"timed out after {self.options.timeout:g} s") from None
-            raise ToolError(f"tool {self.spec.name!r} raised {type(error).__name__}: {error}") from error
+        except Late:
+            raise ToolInputError(f"timed out after {self.options.timeout:g} s") from None
+        except BaseException as error:
+            if not is_authors(error):
+                raise
+            raise ToolError(f"tool {name!r} raised {type(error).__name__}: {error}".removesuffix(": ")) from error
 
     def present(self, text: str) -> str:
         """Return ``text`` as the model sees it: storable, and cut in the middle where it is too long."""
@@ -160,7 +168,8 @@ async def run_calls(
             # A broken call ends the episode: its siblings must free what they hold before the error propagates.
             for task in pending:
                 task.cancel()
-            await asyncio.wait(pending, timeout=_GRACE_SECONDS)
+            # Each is bounded, and comes to an end.
+            await asyncio.wait(pending)
     answers = [
         Message(role="tool", content=text, tool_call_id=call.id) for text, call in zip(texts, calls, strict=True)
     ]
@@ -248,11 +257,21 @@ async def _call(function: Callable[[], Any]) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop may be gone by the time a slow call ends
             loop.call_soon_threadsafe(deliver, result, raised)
 
-    threading.Thread(target=work, daemon=True, name=f"tool-{name}").start()
-    result, error = await future
-    if error is not None and not isinstance(error, Exception):
-        # A SystemExit raised here would end the event loop, and with it every other episode.
-        raise ToolError(f"tool {name!r} raised {type(error).__name__}") from error
+    thread = threading.Thread(target=work, daemon=True, name=f"tool-{name}")
+    thread.start()
+    try:
+        result, error = await future
+    except asyncio.CancelledError:
+        _stop(thread)
+        raise
     if error is not None:
         raise error
     return result
+
+
+def _stop(thread: threading.Thread) -> None:
+    """Tell a thread to end, which it does as soon as it runs Python code; until then it goes on by itself."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is not None:
+        loop_clock().abandoned[culprit(stack(frame)) or thread.name] += 1
+        raise_in(thread.ident or 0, SystemExit)

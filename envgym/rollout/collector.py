@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from envgym.env.bounded import Late, bounded
 from envgym.env.chat_env import ChatEnv
-from envgym.env.clock import time_limit
 from envgym.env.services import Services
-from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError, EpisodeTimeout
+from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError, EpisodeTimeout, EventLoopBlocked
 from envgym.policies.scripted import Player
-from envgym.records import Outcome, Split, Task, Trajectory
+from envgym.records import Outcome, Score, Split, Task, Trajectory
 from envgym.rollout.episode import discard, rollout, typed_errors
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.turnstile import Turnstile
@@ -23,6 +23,7 @@ from envgym.seeding import derive_seed
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
+_LOG = logging.getLogger(__name__)
 
 
 class TooManyFailures(EnvgymError):
@@ -153,7 +154,7 @@ class Collector:
                     self._in_flight -= 1
                 self._count(trajectory)
                 # A task that is slow by nature would use up its deadline once for each retry.
-                late = trajectory.outcome.cause == EpisodeTimeout.__name__
+                late = trajectory.outcome.cause in (EpisodeTimeout.__name__, EventLoopBlocked.__name__)
                 if not trajectory.failed or (late and attempt >= 1):
                     break
             return trajectory
@@ -186,8 +187,9 @@ class Collector:
     async def _discard(self, env: ChatEnv) -> None:
         try:
             await discard(env)
-        except EpisodeError:
+        except EpisodeError as error:
             self.counts["not_closed"] += 1
+            _LOG.warning("an environment could not be closed: %s", error)
 
     async def group(self, label: str, task: Task, size: int, round_: int = 0) -> Group:
         """Play ``size`` episodes of one task concurrently, then score them against each other.
@@ -210,16 +212,19 @@ class Collector:
         if not finished:
             return
         try:
-            async with time_limit(self._deadline):
-                with self.turnstile.working(), typed_errors(EnvironmentFailure):
-                    scores = await self._prototypes[group.env].rescore_group(finished)
-        except TimeoutError:
-            self._lose(finished, EpisodeTimeout(f"score_group() took longer than {self._deadline:g} s"))
+            with self.turnstile.working(), typed_errors(EnvironmentFailure):
+                scores = await self._together(self._prototypes[group.env], finished)
         except EpisodeError as error:
             self._lose(finished, error)
         else:
             for trajectory, score in zip(finished, scores, strict=True):
                 trajectory.score = score
+
+    async def _together(self, env: ChatEnv, finished: Sequence[Trajectory]) -> list[Score]:
+        try:
+            return await bounded(env.rescore_group(finished), self._deadline, f"{type(env).__name__}.score_group")
+        except Late as late:
+            raise EpisodeTimeout(f"score_group() took longer than {self._deadline:g} s, {late}") from None
 
     def _lose(self, trajectories: Sequence[Trajectory], error: EpisodeError) -> None:
         for trajectory in trajectories:
@@ -227,11 +232,13 @@ class Collector:
             self._count_failure(trajectory)
 
     async def close(self) -> None:
-        """Close every environment instance; the caller closes policies and services."""
-        async with contextlib.AsyncExitStack() as every_one:
-            for env in (*self._prototypes.values(), *(e for idle in self._idle.values() for e in idle)):
-                every_one.push_async_callback(env.aclose)
-            self._idle = {label: [] for label in self._entries}
+        """Close every environment instance, in bounded time; the caller closes policies and services.
+
+        One that cannot be closed is counted as ``not_closed`` and logged: what was played keeps its worth.
+        """
+        idle, self._idle = self._idle, {label: [] for label in self._entries}
+        for env in (*self._prototypes.values(), *(e for envs in idle.values() for e in envs)):
+            await self._discard(env)
 
     def _fresh(self, label: str) -> ChatEnv:
         env = self._entries[label].make(self._services)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from envgym.env.bounded import Late, bounded
 from envgym.env.chat_env import ChatEnv
-from envgym.env.clock import loop_clock, time_limit
+from envgym.env.clock import loop_clock
+from envgym.env.culprit import is_authors
 from envgym.env.episode_services import AnyEnv
 from envgym.env.registration import environments
+from envgym.env.works import outside
 from envgym.errors import EnvironmentFailure, EpisodeError, EpisodeTimeout, PolicyError, UserError
 from envgym.plugins.registry import short_name
 from envgym.policies.interface import Completion, ContextFull, PolicySession
@@ -22,6 +26,7 @@ from envgym.seeding import derive_seed
 
 __all__ = ["discard", "rollout", "typed_errors"]
 
+_Cleaning: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _CLEANUP_SECONDS = 30.0
 _MAX_DEPTH = 4
 """Maximum depth of nesting, so that an environment that plays itself comes to an end."""
@@ -83,23 +88,30 @@ async def discard(env: ChatEnv) -> None:
         EpisodeError: it could not be closed.
         UserError: see ``rollout``.
     """
-    try:
-        async with time_limit(_CLEANUP_SECONDS):
-            with typed_errors(EnvironmentFailure):
-                await env.aclose()
-    except TimeoutError:
-        raise EnvironmentFailure(f"aclose() took longer than {_CLEANUP_SECONDS:g} s") from None
+    await _cleaned(env.aclose, EnvironmentFailure)
 
 
 @contextlib.contextmanager
 def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
-    """Let typed errors and user mistakes through; turn any other exception of an author's code into ``kind``."""
+    """Let typed errors and user mistakes through; turn anything else of an author's code into ``kind``."""
     try:
         yield
     except (EpisodeError, UserError):
         raise
-    except Exception as error:
-        raise kind(f"{type(error).__name__}: {error}") from error
+    except BaseException as error:
+        if not is_authors(error):
+            raise
+        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+
+
+async def _cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
+    """Await an author's cleaning up, in bounded time."""
+    with typed_errors(kind):
+        name = getattr(code, "__qualname__", "cleaning up")
+        try:
+            await bounded(code(), _CLEANUP_SECONDS, name)
+        except Late as late:
+            raise kind(f"{name}() took longer than {_CLEANUP_SECONDS:g} s, {late}") from None
 
 
 class _Episode:
@@ -115,7 +127,9 @@ class _Episode:
         self._cast = cast
         self._clock = loop_clock()
         self._end = end
+        self._seconds = self.seconds_left()
         self._over = False
+        self._session: PolicySession | None = None
         self._nested: set[asyncio.Task[None]] = set()
         self._awaited = 0
 
@@ -123,7 +137,8 @@ class _Episode:
         started = time.monotonic()
         failure: EpisodeError | None = None
         try:
-            with self._env.reserved():
+            # Watched as a whole: to begin anew for each limit would take a thread each time.
+            with self._env.reserved(), self._clock.watching():
                 try:
                     await self._within_the_deadline()
                 except EpisodeError as error:
@@ -147,7 +162,8 @@ class _Episode:
         record = Trajectory(env=name, task=task, seed=seed, role=role)
         self.record.nested.append(record)
         # Runs as a task that this episode owns, so that it ends here even if the author's code does not await it.
-        playing = asyncio.create_task(self._play_nested(env, record))
+        with outside():
+            playing = asyncio.create_task(self._play_nested(env, record))
         self._nested.add(playing)
         playing.add_done_callback(self._nested.discard)
         try:
@@ -188,14 +204,12 @@ class _Episode:
         return self._end - self._clock.now()
 
     async def _within_the_deadline(self) -> None:
-        seconds = max(0.0, self.seconds_left())
         try:
-            async with time_limit(seconds):
-                await self._play()
-        except TimeoutError:
+            await bounded(self._play(), max(0.0, self.seconds_left()), f"the code of {type(self._env).__name__}")
+        except Late as late:
             raise EpisodeTimeout(
-                f"{self._progress()} after {round(seconds, 2):g} s; raise the deadline (sampling.deadline in a "
-                "recipe), or let episodes be shorter"
+                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in "
+                f"a recipe), or let episodes be shorter; it was {late}"
             ) from None
 
     def _progress(self) -> str:
@@ -210,37 +224,34 @@ class _Episode:
             playing.cancel()
         if self._nested:
             await asyncio.wait(self._nested, timeout=_CLEANUP_SECONDS)
-        try:
-            async with time_limit(_CLEANUP_SECONDS):
-                with typed_errors(EnvironmentFailure):
-                    await self._env.end_episode()
-        except TimeoutError:
-            return EnvironmentFailure(f"finish() took longer than {_CLEANUP_SECONDS:g} s")
-        except EpisodeError as error:
-            return error
-        return None
+        closing: list[tuple[_Cleaning, type[EpisodeError]]] = [(self._env.end_episode, EnvironmentFailure)]
+        if self._session is not None:
+            closing.insert(0, (self._session.close, PolicyError))
+        failure: EpisodeError | None = None
+        for code, kind in closing:
+            try:
+                await _cleaned(code, kind)
+            except EpisodeError as error:
+                failure = failure or error
+        return failure
 
     async def _play(self) -> None:
         with typed_errors(EnvironmentFailure):
             observation, _ = await self._env.areset(seed=self.record.seed, options={"host": self})
         with typed_errors(PolicyError):
-            session = self._open()
-        try:
-            ended = False
-            while not ended:
-                with self._cast.turnstile.waiting():
-                    completion = await _act(session, observation)
-                with typed_errors(EnvironmentFailure):
-                    if completion is None:
-                        await self._env.truncate("context")
-                        return
-                    # Another player's tokens would be trained on as if the policy had sampled them.
-                    tokens = completion.tokens if self._player is self._cast.policy else None
-                    observation, _, terminated, truncated, _ = await self._env.astep(completion.message, tokens)
-                ended = terminated or truncated
-        finally:
-            with typed_errors(PolicyError):
-                await session.close()
+            session = self._session = self._open()
+        ended = False
+        while not ended:
+            with self._cast.turnstile.waiting():
+                completion = await _act(session, observation)
+            with typed_errors(EnvironmentFailure):
+                if completion is None:
+                    await self._env.truncate("context")
+                    return
+                # Another player's tokens would be trained on as if the policy had sampled them.
+                tokens = completion.tokens if self._player is self._cast.policy else None
+                observation, _, terminated, truncated, _ = await self._env.astep(completion.message, tokens)
+            ended = terminated or truncated
 
     def _open(self) -> PolicySession:
         """Open the player's session. Only the expert sees the task; a policy cannot derive the episode's seed."""

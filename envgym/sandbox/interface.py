@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, NoReturn, Self
 
 from envgym.plugins.base import Plugin
 
@@ -86,6 +86,9 @@ class ExecResult:
 
 class Sandbox(abc.ABC):
     """One isolated place with its own files and processes. Use as an async context manager."""
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("an open sandbox can be neither copied nor pickled")
 
     @abc.abstractmethod
     async def run_python(self, code: str, *, stdin: bytes = b"", wall_seconds: float | None = None) -> ExecResult:

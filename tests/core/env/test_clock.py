@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from envgym.env.bounded import Late, bounded
 from envgym.env.chat_env import ChatEnv, Reply
-from envgym.env.clock import loop_clock, time_limit
+from envgym.env.clock import loop_clock
 from envgym.env.tools import run_calls, tool
 from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
 
@@ -44,25 +45,26 @@ async def _block(how: str = "sleep") -> None:
 
 @pytest.mark.parametrize("how", ["sleep", "compute"])
 async def test_a_limit_does_not_count_the_time_for_which_another_blocks_the_loop(how: str) -> None:
-    started = time.monotonic()
-    async with time_limit(0.3) as limit:
+    async def limited() -> str:
         blocking = asyncio.create_task(_block(how))
         await asyncio.sleep(0.2)
         await blocking
         await asyncio.sleep(0.02)
+        return "in time"
+
+    started = time.monotonic()
+    assert await bounded(limited(), 0.3, "it") == "in time"
     assert time.monotonic() - started > 0.5
-    assert not limit.expired()
 
 
 async def test_what_is_left_after_a_stall_is_still_a_limit() -> None:
     async def limited() -> None:
-        async with time_limit(0.3):
-            await _block()
-            await asyncio.sleep(60)
+        await _block()
+        await asyncio.sleep(60)
 
     started = time.monotonic()
-    with pytest.raises(TimeoutError):
-        await limited()
+    with pytest.raises(Late):
+        await bounded(limited(), 0.3, "it")
     assert 0.7 < time.monotonic() - started < 5
 
 
@@ -82,9 +84,8 @@ async def test_who_blocked_the_loop_is_named_with_its_line_and_for_how_long(how:
 
 async def test_a_loop_that_nobody_blocks_has_no_stall_and_a_limit_holds() -> None:
     started = time.monotonic()
-    with pytest.raises(TimeoutError):
-        async with time_limit(0.3):
-            await asyncio.sleep(60)
+    with pytest.raises(Late):
+        await bounded(asyncio.sleep(60), 0.3, "it")
     assert time.monotonic() - started - loop_clock().stalled_seconds < 0.6
 
 

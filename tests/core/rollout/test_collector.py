@@ -167,8 +167,8 @@ async def test_closing_closes_every_instance_even_if_one_fails(collector: Make, 
     made = collector("close", troubled=2, policy=script(*pauses, say("1"), say("1"), say("1")))
     await made.group("sums", first(made), 3)
     assert len(Adder.instances) == 4
-    with pytest.raises(RuntimeError, match="cannot close"):
-        await made.close()
+    await made.close()
+    assert made.counts["not_closed"] == 2
     assert [env.closes for env in Adder.instances] == [1, 1, 1, 1]
 
 

@@ -25,6 +25,8 @@ _TURNS = 3
 class Troubled(ChatEnv):
     """Troubles are drawn from the episode's seed: 10% fail, 10% outlast the deadline, 10% block the loop."""
 
+    reward_range = (0.0, 6.0)
+
     async def start(self, task: Task) -> None:
         draw = self.services.rng.random()
         self.kind = ["fails", "hangs", "blocks"][int(draw * 10)] if draw < 0.3 else "works"
