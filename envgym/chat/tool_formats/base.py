@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -66,20 +67,22 @@ tool_formats: Registry[ToolFormat] = Registry(
 """Every tool format that is installed or registered."""
 
 
-def recognise(template: str) -> str:
+def recognise(template: str, tokens: str = "") -> str:
     """Return the name of the tool format of a chat template, ``hermes`` where none is recognised.
 
     Formats of other distributions are asked first, and those that cannot be loaded not at all.
+
+    Args:
+        template: in Jinja.
+        tokens: the added tokens of the tokenizer; they decide where the template tells nothing.
     """
+    kinds: dict[str, type[ToolFormat]] = {}
     specs = [spec for spec in tool_formats.plugins().values() if not spec.problem]
     for spec in sorted(specs, key=lambda spec: spec.distribution == "envgym"):
-        try:
-            kind = tool_formats.load(spec.name)
-        except UserError:
-            continue
-        if kind.recognises(template):
-            return spec.name
-    return _FALLBACK
+        with contextlib.suppress(UserError):
+            kinds[spec.name] = tool_formats.load(spec.name)
+    found = (name for text in (template, tokens) for name, kind in kinds.items() if kind.recognises(text))
+    return next(found, _FALLBACK)
 
 
 def dropped(count: int) -> tuple[ToolCall, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from envgym.chat.tool_formats.base import MAX_CALLS, dropped
 from envgym.records import Message, ToolCall
 
-__all__ = ["Reader", "leads", "message_of", "read_message", "scanner"]
+__all__ = ["THOUGHTS", "Reader", "leads", "message_of", "read_message", "scanner"]
 
 Reader = Callable[[str, re.Match[str]], "tuple[list[ToolCall], int] | None"]
 """Reads the calls at an opening mark, and returns the place behind them.
@@ -17,13 +17,14 @@ Reader = Callable[[str, re.Match[str]], "tuple[list[ToolCall], int] | None"]
 ``None``: it is only mentioned. No calls: nor is there any in the text up to that place.
 """
 
-_THOUGHTS = {
+THOUGHTS = {
     "<think>": "</think>",
     "<thinking>": "</thinking>",
     "<seed:think>": "</seed:think>",
     "[THINK]": "[/THINK]",
     "<|channel>thought": "<channel|>",
 }
+"""Marks around thoughts, and what ends them."""
 _FENCE_END = re.compile(r"^[ \t]*```", re.MULTILINE)
 _BEFORE = " \t"
 _FAR = 40
@@ -40,7 +41,7 @@ def scanner(opening: str) -> re.Pattern[str]:
 
     return re.compile(
         f"(?P<call>{opening})|(?P<fence>^[ \\t]*```[^`\\n]*$)|(?P<tick>`+)"
-        f"|(?P<think>{any_of([*_THOUGHTS])})|(?P<thought>{any_of([*_THOUGHTS.values()])})",
+        f"|(?P<think>{any_of([*THOUGHTS])})|(?P<thought>{any_of([*THOUGHTS.values()])})",
         re.MULTILINE,
     )
 
@@ -117,7 +118,7 @@ class _Scan:
         return self._done
 
     def _think(self, found: re.Match[str]) -> int:
-        close = _THOUGHTS[found[0]]
+        close = THOUGHTS[found[0]]
         end = -1 if close in self._unclosed else self.text.find(close, found.end())
         if end >= 0:
             self._thought = True
