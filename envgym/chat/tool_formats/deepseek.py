@@ -89,7 +89,7 @@ class DeepSeekV31Format(DeepSeekFormat):
 def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     head = _HEAD.match(text, found.end())
     if head is None:
-        if not leads(text, found.start()) and text[found.end() :][:1].strip():
+        if not leads(text, found.start()) and found.end() < len(text):
             return None
         return [malformed("its name is missing")], _end(text, found.end())
     name = head[1] or head[2]

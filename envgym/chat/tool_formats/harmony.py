@@ -24,7 +24,7 @@ _TAIL = re.compile(r"\s*<\|(?:end|call|return)\|>")
 _MARK = re.compile(r"<(?=\|)")
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 _PREFIX = "functions."
-_CUT = re.compile(r"(?:<\|start\|>\s*assistant)?\s*to=([^\s<]+)(?:<\|[^<]*)*\s*", re.DOTALL)
+_HEADERS = ("<|start|>", "<|channel|>", "to=")
 
 
 class HarmonyFormat(ToolFormat):
@@ -48,8 +48,8 @@ class HarmonyFormat(ToolFormat):
             content.append(text[place : found.start()])
             place = _read(text, found, content, calls)
         rest = text[place:]
-        if cut := _CUT.fullmatch(rest):
-            calls.append(malformed("it is cut short", cut[1].removeprefix(_PREFIX)))
+        if rest.lstrip().startswith(_HEADERS) and (recipient := _RECIPIENT.search(rest)):
+            calls.append(malformed("it is cut short", recipient[1].removeprefix(_PREFIX)))
             rest = ""
         return message_of("".join([*content, rest]), calls)
 

@@ -149,6 +149,7 @@ class _Scan:
         inside = found.end()
         while (call := self._marks.search(self.text, inside, end)) and call["call"] is None:
             inside = call.end()
-        made = self._read(self.text, call) if call else None
+        calls, behind = (self._read(self.text, call) if call else None) or ([], 0)
         # Marks of code inside a call's strings do not put the call into code.
-        return found.end() if made and made[1] > end + 1 else end
+        whole = bool(calls) and all(made.error is None for made in calls)
+        return found.end() if whole and behind > end + 1 else end
