@@ -33,7 +33,10 @@ _CLOSE = re.compile(rf"{_loose(_ONE_END)}(?:\s*{_loose(_ALL_END)})?|{_loose(_ALL
 
 
 class DeepSeekFormat(ToolFormat):
-    """``<｜tool▁call▁begin｜>function<｜tool▁sep｜>name``, then the arguments as a fence of JSON; V3.1's are read, too."""
+    """``<｜tool▁call▁begin｜>function<｜tool▁sep｜>name``, then the arguments as a fence of JSON.
+
+    What V3.1 writes is read, too.
+    """
 
     @classmethod
     def recognises(cls, template: str) -> bool:

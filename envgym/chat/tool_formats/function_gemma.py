@@ -28,7 +28,10 @@ _MAX_DEPTH = 32
 
 
 class FunctionGemmaFormat(ToolFormat):
-    """``<start_function_call>call:name{key:<escape>text<escape>,n:1}<end_function_call>``; Gemma 4's are read, too."""
+    """``<start_function_call>call:name{key:<escape>text<escape>,n:1}<end_function_call>``.
+
+    What Gemma 4 writes is read, too.
+    """
 
     _open, _close, _quote = "<start_function_call>", "<end_function_call>", "<escape>"
 

@@ -56,7 +56,8 @@ class Glm45Format(ToolFormat):
     def describe(self, tools: Sequence[ToolSpec]) -> str:
         """List the tools as JSON, and show the form of a call."""
         return (
-            f"You may call tools:\n{listed(tools)}\nWrite a call as\n<tool_call>NAME\n<arg_key>PARAMETER</arg_key>\n"
+            f"You may call tools:\n{listed(tools)}\n"
+            "Write a call as\n<tool_call>NAME\n<arg_key>PARAMETER</arg_key>\n"
             "<arg_value>VALUE</arg_value>\n</tool_call>\nand wait for the answer."
         )
 

@@ -31,7 +31,7 @@ class HermesFormat(ToolFormat):
         return read_message(text, _MARKS, _read)
 
     def render(self, message: Message) -> str:
-        """Write content, then one block per call. A closing tag inside an argument is written ``<\\/tool_call>``."""
+        """Write content, then one block per call; a closing tag inside an argument is ``<\\/tool_call>``."""
         return "\n".join([part for part in (message.content, *map(_block, message.tool_calls)) if part])
 
     def describe(self, tools: Sequence[ToolSpec]) -> str:

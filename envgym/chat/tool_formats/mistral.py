@@ -21,9 +21,9 @@ _NAMED = re.compile(rf"\s*+({NAME})(?:\[CALL_ID\](\w++))?\s*+(?:(\[ARGS\])\s*+)?
 
 
 class MistralFormat(ToolFormat):
-    """``[TOOL_CALLS] [{"name": …, "arguments": {…}, "id": …}]``, and ``[TOOL_CALLS]name[ARGS]{…}`` of later models.
+    """``[TOOL_CALLS] [{"name": …, "arguments": {…}, "id": …}]``.
 
-    The ids that a model gives, of nine letters and digits, are kept.
+    Later models write ``[TOOL_CALLS]name[ARGS]{…}``. The ids that a model gives, of nine letters and digits, are kept.
     """
 
     @classmethod

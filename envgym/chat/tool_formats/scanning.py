@@ -68,7 +68,7 @@ def read_message(text: str, marks: re.Pattern[str], read: Reader) -> Message:
 
 
 def message_of(content: str, calls: list[ToolCall]) -> Message:
-    """Return an assistant message; calls without an id get one by their place, those beyond the limit an answer."""
+    """Return an assistant message; calls without an id get one by their place, too many of them an answer."""
     run: list[ToolCall] = []
     for place, call in enumerate(calls[:MAX_CALLS]):
         known = {other.id for other in run}

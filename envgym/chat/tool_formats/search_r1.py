@@ -38,8 +38,8 @@ class SearchR1Format(ToolFormat):
     def describe(self, tools: Sequence[ToolSpec]) -> str:
         """List the tools as JSON, and show the form of a search and of an answer."""
         return (
-            f"You may call tools:\n{listed(tools)}\nWrite a search as <search>words</search> and wait for what comes "
-            'between <information> and </information>; write another call as <search>{"name": "...", '
+            f"You may call tools:\n{listed(tools)}\nWrite a search as <search>words</search> and wait for what "
+            'comes between <information> and </information>; write another call as <search>{"name": "...", '
             '"arguments": {...}}</search>. Write the answer as <answer>...</answer>.'
         )
 

@@ -64,8 +64,7 @@ def encode(value: Any, types: frozenset[str] | None, marks: re.Pattern[str]) -> 
     if not marks.search(value) and decode(value, types) == value:
         return value
     # A string that needs no quotes for its own marks needs one that ``decode`` knows.
-    quoted = json.dumps(value, ensure_ascii=False).replace("<", _QUOTED)
-    return quoted
+    return json.dumps(value, ensure_ascii=False).replace("<", _QUOTED)
 
 
 _NOTHING = object()

@@ -49,7 +49,8 @@ _TEXT = _THINKS.replace(
 )
 _APART = _THINKS.replace(
     "m.content",
-    "('<think>\n' + m.reasoning_content + '\n</think>\n\n' if m.reasoning_content else '') + m.content",
+    "('<think>\n' + m.reasoning_content + '\n</think>\n\n' if m.reasoning_content else '') "
+    "+ m.content.split('</think>')[-1]",
 )
 _STRIPS = _THINKS.replace("m.content", "m.content.split('</think>')[-1]")
 _LOOK = ToolSpec(name="look", description="Look.", parameters={"properties": {"at": {"type": "string"}}})

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -212,7 +211,8 @@ class Manners:
         except REFUSALS:
             return False
         before = text.partition(history[-1].content)[0]
-        return not _THOUGHT.sub("", before[len(os.path.commonprefix([header, before])) :])
+        same = next((i for i, (a, b) in enumerate(zip(header, before, strict=False)) if a != b), len(header))
+        return not _THOUGHT.sub("", before[same:])
 
 
 def begun_thought(text: str) -> str:
@@ -248,6 +248,6 @@ def _found(tokenizer: PreTrainedTokenizerBase, template: str, frame: tuple[str, 
             merged = not manners.takes_neighbours()
             return dataclasses.replace(manners, merged=merged, thoughts=manners.thoughts_taken())
     raise UserError(
-        "the model's chat template takes no conversation with a tool's answer: neither in a role of its own nor as a "
-        "user's text"
+        "the model's chat template takes no conversation with a tool's answer: neither in a role of its own nor as "
+        "a user's text"
     )

@@ -37,7 +37,7 @@ class Structure:
 
     @classmethod
     def of(cls, manners: Manners) -> Structure:
-        """Return the structure of a template, of its tokenizer and of the tool format's answers; it is made once."""
+        """Return the structure of a template, its tokenizer and the answers of tools; it is made once."""
         return _made(manners, len(manners.tokenizer))
 
     def broken(self, text: str) -> str:

@@ -47,7 +47,7 @@ class ModelConfig(Section):
     dtype: Dtype = pydantic.Field(default="float32", description="data type of the weights")
     tool_format: str = pydantic.Field(
         default="auto",
-        description="format of the model's tool calls: a name, package.module:Class, or auto: that of its template",
+        description="format of the model's tool calls: a name, package.module:Class, or auto for its template's",
     )
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
