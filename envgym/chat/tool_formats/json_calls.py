@@ -110,7 +110,7 @@ def calls_of(value: Any) -> list[ToolCall]:
 def read_block(
     text: str, start: int, *, opening: re.Pattern[str], closing: str, leads: bool
 ) -> tuple[list[ToolCall], int] | None:
-    """Read the calls behind an opening mark: one value, several, or a list of them, with a closing mark or without.
+    """Read the calls behind an opening mark: one value, several, or a list, with a closing mark or without.
 
     Args:
         text: the whole text.

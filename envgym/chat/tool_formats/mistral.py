@@ -23,7 +23,8 @@ _NAMED = re.compile(rf"\s*+({NAME})(?:\[CALL_ID\](\w++))?\s*+(?:(\[ARGS\])\s*+)?
 class MistralFormat(ToolFormat):
     """``[TOOL_CALLS] [{"name": …, "arguments": {…}, "id": …}]``.
 
-    Later models write ``[TOOL_CALLS]name[ARGS]{…}``. The ids that a model gives, of nine letters and digits, are kept.
+    Later models write ``[TOOL_CALLS]name[ARGS]{…}``. The ids that a model gives, of nine letters and digits, are
+    kept.
     """
 
     @classmethod

@@ -95,7 +95,8 @@ class Conversation:
         ended = bool(ids) and ids[-1] in stops
         kept = list(ids[:-1] if ended else ids)
         # A model may declare ends that its template does not write: they stand for the one that it writes.
-        self._endings = (self._decode(ids[-1:]), self._decode(stops[:1]), "") if ended else ("",)
+        last = () if self._manners.closed else ("",)
+        self._endings = (self._decode(ids[-1:]), self._decode(stops[:1]), *last) if ended else ("",)
         text = self._decode(kept)
         read = self._format.parse_for(self._begun + text, self._specs)
         self.message = unique_ids(read, self._call_ids)

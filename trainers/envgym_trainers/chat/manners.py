@@ -67,6 +67,8 @@ class Manners:
     """Content is a list of parts."""
     encoded: bool = False
     """Arguments of calls are JSON in a string."""
+    closed: bool = True
+    """It writes something behind an assistant's text; if not, the next header is what ends a turn."""
     thoughts: Thoughts = "text"
     """Where a thought goes that the prompt has begun: it stays as sampled, without the mark that begins it; that
     mark is put before it; or it is given apart."""
@@ -157,6 +159,11 @@ class Manners:
         users = [Entry(role="user", content=_WORDS[name]) for name in ("user", "more")]
         return self._shows(users, [_WORDS["user"], _WORDS["more"]])
 
+    def closes(self) -> bool:
+        """Return true if the template writes something behind the text of an assistant."""
+        history = [Entry(role="user", content=_WORDS["user"]), Entry(role="assistant", content=_WORDS["said"])]
+        return bool(self.render(history, None, generate=False).partition(_WORDS["said"])[2].strip())
+
     def thoughts_taken(self) -> Thoughts:
         """Return the form in which the template goes on from a thought that it began in the prompt.
 
@@ -245,9 +252,13 @@ def _found(tokenizer: PreTrainedTokenizerBase, template: str, frame: tuple[str, 
             encoded=encoded,
         )
         if manners.takes():
-            merged = not manners.takes_neighbours()
-            return dataclasses.replace(manners, merged=merged, thoughts=manners.thoughts_taken())
+            return dataclasses.replace(
+                manners,
+                merged=not manners.takes_neighbours(),
+                closed=manners.closes(),
+                thoughts=manners.thoughts_taken(),
+            )
     raise UserError(
-        "the model's chat template takes no conversation with a tool's answer: neither in a role of its own nor as "
-        "a user's text"
+        "the model's chat template takes no conversation with a tool's answer: neither in a role of its own "
+        "nor as a user's text"
     )
