@@ -124,7 +124,19 @@ _HEARD = ("Be brief.", "Where is it?", "It is north. 1", "It is north. 2", "It i
         (_THINKS, {"thoughts": "whole"}),
         (_APART, {"thoughts": "apart"}),
     ],
-    ids="plain,no system,no tool,refuses tool,alternates,parts,calls,encoded,text,whole,apart".split(","),
+    ids=[
+        "plain",
+        "no system",
+        "no tool",
+        "refuses tool",
+        "alternates",
+        "parts",
+        "calls",
+        "encoded",
+        "text",
+        "whole",
+        "apart",
+    ],
 )
 def test_an_episode_is_played_without_a_fork(template: str, differs: dict[str, object]) -> None:
     """Every message is heard once and in order, and what was sampled stands in the ids as it was."""
