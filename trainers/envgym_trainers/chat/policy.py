@@ -65,7 +65,7 @@ class ModelPolicy(Policy):
         concurrency: int = pydantic.Field(default=64, ge=1, description="conversations sampled at once")
         device: Device = pydantic.Field(default="auto", description="as model.device")
         dtype: Dtype = pydantic.Field(default="float32", description="as model.dtype")
-        tool_format: str = pydantic.Field(default="hermes", description="as model.tool_format")
+        tool_format: str = pydantic.Field(default="auto", description="as model.tool_format")
         engine: EngineChoice = pydantic.Field(default_factory=EngineChoice, description="as the recipe's [engine]")
 
     config: Config
@@ -98,9 +98,10 @@ class _EngineSession(PolicySession):
         self._config = policy.config
         self._capacity = policy.engine.capacity
         self._session = policy.engine.open()
-        self._format = policy.language_model.tool_format
         self._stops = policy.language_model.stop_ids
-        self._conversation = Conversation(policy.language_model.tokenizer, tools, self._format)
+        self._conversation = Conversation(
+            policy.language_model.tokenizer, tools, policy.language_model.tool_format
+        )
         self._seed = seed
         self._turn = 0
 
@@ -118,7 +119,8 @@ class _EngineSession(PolicySession):
             temperature=self._config.temperature,
             seed=derive_seed("sampling", self._seed, self._turn),
         )
-        message = self._format.parse(self._conversation.sampled(sampled.ids, self._stops))
+        self._conversation.sampled(sampled.ids, self._stops)
+        message = self._conversation.message
         if not sampled.ended:
             cut_by: Literal["tokens", "context"] = "context" if room < self._config.max_tokens else "tokens"
             message = dataclasses.replace(message, cut=True, cut_by=cut_by)

@@ -6,16 +6,15 @@ import functools
 import re
 from collections.abc import Iterator
 
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
-
+from envgym.records import Role
+from envgym_trainers.chat.manners import REFUSALS, Entry, Manners
 from envgym_trainers.models.turn_ends import special_tokens
 
 __all__ = ["Structure"]
 
 _BEFORE, _HERE, _AFTER = (f"\u2063{word}\u2063" for word in ("before", "here", "after"))
-_TAG = re.compile(r"</?[A-Za-z][\w-]*>|<\|[^|<>]+\|>|\[/?[A-Z][A-Z_]*\]")
-"""Tags as chat templates write them: ``</tool_response>``, ``<|tool|>``, ``[/INST]``."""
+_TAG = re.compile(r"</?[A-Za-z][\w:-]*>|<[|｜][^|｜<>]+[|｜]?>|<[A-Za-z_]+[|｜]>|\[/?[A-Z][A-Z_]*\]|```\w*")
+"""Tags as chat templates write them: ``</tool_response>``, ``<|tool|>``, ``<turn|>``, ``[/INST]``, fences."""
 
 
 class Structure:
@@ -26,10 +25,10 @@ class Structure:
     are a plain word, such as the role after ``<|im_start|>``, are left: their special token cannot be spelt.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        specials = special_tokens(tokenizer)
+    def __init__(self, manners: Manners) -> None:
+        specials = special_tokens(manners.tokenizer)
         tags, headers = set(specials), set[str]()
-        for text in _between(tokenizer):
+        for text in _between(manners):
             for found in _any_of(specials).split(text) if specials else [text]:
                 tags.update(_TAG.findall(found))
                 headers.update(_headers(found))
@@ -37,9 +36,9 @@ class Structure:
         self._headers = re.compile("|".join(sorted(headers)) or r"(?!)", re.MULTILINE)
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Structure:
-        """Return the structure of a tokenizer's template; it is made once."""
-        return _made(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+    def of(cls, manners: Manners) -> Structure:
+        """Return the structure of a template, its tokenizer and the answers of tools; it is made once."""
+        return _made(manners, len(manners.tokenizer))
 
     def broken(self, text: str) -> str:
         """Return ``text`` with a space inside everything that it must not spell; the rest is as it was."""
@@ -48,21 +47,24 @@ class Structure:
         return self._tags.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
 
-@functools.lru_cache(maxsize=4)
-def _made(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> Structure:
-    return Structure(tokenizer)
+@functools.lru_cache(maxsize=8)
+def _made(manners: Manners, size: int) -> Structure:
+    return Structure(manners)
 
 
-def _between(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+def _between(manners: Manners) -> Iterator[str]:
     """Yield what the template writes before and after a message of each role, next to other messages."""
-    user, system, said = ({"role": role, "content": _BEFORE} for role in ("user", "system", "assistant"))
-    for role in ("system", "user", "assistant", "tool"):
+    user, system = Entry(role="user", content=_BEFORE), Entry(role="system", content=_BEFORE)
+    said = manners.assistant(_BEFORE)
+    roles: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+    for role in roles:
         for start in ([], [user], [system], [user, said]):
-            turns = [*start, {"role": role, "content": _HERE}, {"role": "user", "content": _AFTER}]
+            here = manners.tool(_HERE) if role == "tool" else Entry(role=role, content=_HERE)
+            turns = [*start, here, Entry(role="user", content=_AFTER)]
             for shown in (turns, turns[:-1]):
                 try:
-                    text = str(tokenizer.apply_chat_template(shown, tokenize=False, add_generation_prompt=True))
-                except (TemplateError, ValueError, TypeError):  # it has no such role, or not in this place
+                    text = manners.render(shown, None)
+                except REFUSALS:  # it has no such role, or not in this place
                     continue
                 before, _, after = text.partition(_HERE)
                 # Before the first message stands what is no structure: a default system message, the date.

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import pydantic
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from envgym.chat.tool_formats import tool_formats
+from envgym.chat.tool_formats import ToolFormat, recognise, tool_formats
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
 from envgym.optional_packages import install_command, require
@@ -20,9 +20,10 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 from envgym_trainers.models.vocabulary import silence_unknown_ids
 
-__all__ = ["ModelConfig", "NewModelConfig", "load_model"]
+__all__ = ["ModelConfig", "NewModelConfig", "choose_tool_format", "load_model"]
 
 _BUILTIN = "builtin:"
+_AUTO = "auto"
 
 
 class NewModelConfig(Section):
@@ -45,7 +46,8 @@ class ModelConfig(Section):
     )
     dtype: Dtype = pydantic.Field(default="float32", description="data type of the weights")
     tool_format: str = pydantic.Field(
-        default="hermes", description="format of the model's tool calls: a name, or package.module:Class"
+        default="auto",
+        description="format of the model's tool calls: a name, package.module:Class, or auto for its template's",
     )
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
     context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
@@ -68,7 +70,8 @@ def load_model(config: ModelConfig) -> LanguageModel:
             chat template.
     """
     resolve_device(config.device)  # first, before minutes are spent on reading weights
-    tool_format = tool_formats.make(config.tool_format)
+    if config.tool_format != _AUTO:
+        tool_formats.load(config.tool_format)
     folder, file = _locate(config.path)
     transformers_logging.disable_progress_bar()
     # Code in a model's folder is never run.
@@ -96,7 +99,21 @@ def load_model(config: ModelConfig) -> LanguageModel:
         model = _with_lora(model, config.lora_rank)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.context
     context = min(config.context, limit)
+    tool_format = choose_tool_format(config.tool_format, tokenizer)
     return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=context, tool_format=tool_format)
+
+
+def choose_tool_format(name: str, tokenizer: PreTrainedTokenizerBase | None = None) -> ToolFormat:
+    """Return the format called ``name``; for ``auto`` that of the tokenizer's chat template or of its tokens.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    if name != _AUTO:
+        return tool_formats.make(name)
+    tokens = [] if tokenizer is None else [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    template = "" if tokenizer is None else str(tokenizer.chat_template)
+    return tool_formats.make(recognise(template, " ".join(tokens)))
 
 
 def _locate(path: str) -> tuple[str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from envgym.errors import UserError
@@ -24,9 +25,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
     Raises:
         UserError: there is none, so that no turn would end.
     """
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": _MARKER}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    closing: list[int] = tokenizer.encode(text.partition(_MARKER)[2], add_special_tokens=False)
+    closing: list[int] = tokenizer.encode(_closing(tokenizer), add_special_tokens=False)
     special = special_ids(tokenizer).values()
     own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     declared = [] if model is None else _declared(model, {*special, *tokenizer.added_tokens_decoder})
@@ -39,6 +38,20 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None 
             "an assistant's message with a special token"
         )
     return ends
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the template writes after an assistant's text; templates of images take text in parts alone."""
+    for parts in (False, True):
+        said = [[{"type": "text", "text": text}] if parts else text for text in ("hi", _MARKER)]
+        turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
+        try:
+            _, found, after = str(tokenizer.apply_chat_template(turns, tokenize=False)).partition(_MARKER)
+        except (TemplateError, TypeError, ValueError):
+            continue
+        if found:
+            return after
+    return ""
 
 
 def _declared(model: PreTrainedModel, added: Container[int]) -> Iterator[int]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from envgym.chat.tool_formats import tool_formats
 from envgym.errors import DataError
 from envgym.policies.scripted import Expert, Novice
 from envgym.records import Task, Trajectory, TurnTokens
@@ -28,7 +27,7 @@ from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.models.load import load_model
+from envgym_trainers.models.load import choose_tool_format, load_model
 from envgym_trainers.models.placement import place
 from envgym_trainers.models.tiny import new_model
 from envgym_trainers.objectives import Metrics
@@ -61,7 +60,10 @@ def write_tokens(trajectory: Trajectory, language_model: LanguageModel) -> None:
         said = "".join(
             [turn.action.content, *(json.dumps(c.arguments, ensure_ascii=False) for c in turn.action.tool_calls)]
         )
-        ids = [*conversation.encode(writer.render(turn.action), words=said), stops[0]]
+        ids = conversation.encode(writer.render_for(turn.action, trajectory.tools), words=said)
+        # Some formats end a call with a token of its own.
+        if not ids or ids[-1] not in stops:
+            ids.append(stops[0])
         conversation.sampled(ids, stops)
         turn.tokens = TurnTokens(
             prompt_ids=prompt_ids, completion_ids=ids, logprobs=[0.0] * len(ids), policy_version=0, fork=fork
@@ -182,8 +184,12 @@ class _Run:
             return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}))
         if config.new is None:
             return load_model(config)
-        writer = tool_formats.make(config.tool_format)
-        texts = [writer.render(m) if m.role == "assistant" else m.content for t in played for m in t.messages]
+        writer = choose_tool_format(config.tool_format)
+        texts = [
+            writer.render_for(m, t.tools) if m.role == "assistant" else m.content
+            for t in played
+            for m in t.messages
+        ]
         texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in played for spec in t.tools]
         made = new_model(config.new, texts, config.context)
         place(made.model, config.device, config.dtype)
