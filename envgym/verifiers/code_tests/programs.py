@@ -64,10 +64,10 @@ Result = Returned | Raised | Died
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """Return the text that runs in the sandbox: the part all guests share, then the guest file ``name``."""
-    folder = importlib.resources.files("envgym.verifiers.code_tests")
-    parts = ("tagged_json.py", "guest_channel.py", name)
-    return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
+    """Return the text that runs in the sandbox: the parts all guests share, then the guest file ``name``."""
+    ours, sandbox = map(importlib.resources.files, ("envgym.verifiers.code_tests", "envgym.sandbox"))
+    shared = (ours / "tagged_json.py", ours / "guest_channel.py", sandbox / "source_file.py", ours / "guest_module.py")
+    return "\n\n".join(part.read_text(encoding="utf-8") for part in (*shared, ours / name))
 
 
 def tagged_call(call: Call) -> list[Any]:

@@ -29,13 +29,13 @@ __all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
 REPOSITORY = "envgym-sandbox"
 _LOG = logging.getLogger("envgym.sandbox.interface")
 _PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
-_LAYOUT = 2
+_LAYOUT = 3
 """Version of the image's own files; raise it when they change, so that no old image is taken for a new one."""
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\nprogram:x:61000:61000:program:/work:/bin/sh\n",
     "/etc/group": b"root:x:0:\nprogram:x:61000:\n",
 }
-_FOLDERS = ("dev", "proc", "sys", "tmp", "work")
+_FOLDERS = ("dev", "proc", "sys", "tmp", "work", "program")
 
 
 class Image:
