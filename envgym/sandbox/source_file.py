@@ -3,6 +3,7 @@
 It imports only the standard library, because its text is also sent into sandboxes.
 """
 
+import contextlib
 import io
 import linecache
 import os
@@ -17,7 +18,7 @@ _BLANK = re.compile(r"^[ \t\f]*(?:#.*)?\r?$", re.ASCII)
 
 
 def execute(text: str, path: str, namespace: dict[str, Any]) -> None:
-    """Run ``text`` as the content of ``path``, which tracebacks and ``inspect`` quote even if there is no such file.
+    """Run ``text`` as the content of ``path``, which tracebacks and ``inspect`` quote even if no file is there.
 
     Characters are taken as they stand: a declared encoding is that of a file, and the text has been decoded.
     """
@@ -28,7 +29,7 @@ def execute(text: str, path: str, namespace: dict[str, Any]) -> None:
 
 
 def as_file(text: str) -> bytes:
-    """Return the bytes of a file that holds ``text``: in the encoding that it declares, if it can be, else UTF-8."""
+    """Return the bytes of a file that holds ``text``: in the encoding that it declares, or else in UTF-8."""
     for line in text.removeprefix(_BOM).split("\n", 2)[:2]:
         if declared := _COOKIE.match(line):
             try:
@@ -46,10 +47,8 @@ def write_source(text: str, path: str) -> None:
     Raises:
         OSError: there is no room, or a folder of that name.
     """
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - pathlib is slow to import where this runs
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with open(target, "wb") as file:
+    with os.fdopen(target, "wb") as file:
         file.write(as_file(text))

@@ -48,7 +48,7 @@ def test_container_limits() -> None:
 
 
 def test_writable_folders_are_small_and_carry_no_rights() -> None:
-    assert set(HOST["Tmpfs"]) == {"/work", "/tmp", "/dev/shm"}
+    assert set(HOST["Tmpfs"]) == {"/work", "/program", "/tmp", "/dev/shm"}
     for options in HOST["Tmpfs"].values():
         assert {"nosuid", "nodev", f"size={4 * 2**20}"} <= set(options.split(","))
         assert re.search(r"nr_inodes=\d+", options)
@@ -92,7 +92,7 @@ def test_bubblewrap_flags(as_root: bool) -> None:
     assert flags[flags.index("--cap-drop") + 1] == "ALL"
     assert flags[flags.index("--seccomp") + 1] == "7"
     assert not {"--bind", "--dev-bind", "--share-net"} & set(flags)
-    assert flags.count("--tmpfs") == 4
+    assert flags.count("--tmpfs") == 5
     assert flags[flags.index("--tmpfs") - 0 : flags.index("--tmpfs") + 2] == [
         "--tmpfs",
         "/p/lib/site-packages",
