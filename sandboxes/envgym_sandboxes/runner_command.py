@@ -10,9 +10,9 @@ from typing import Any
 
 from envgym.sandbox import source_file
 from envgym.sandbox.interface import Limits
-from envgym_sandboxes.inside import cells, file_transfer, program, runner, watch, wire
+from envgym_sandboxes.inside import cells, file_transfer, program, runner, seccomp, watch, wire
 
-__all__ = ["FOLDERS", "PROGRAM", "PROGRAM_UID", "WORK", "runner_command", "runner_source", "variables"]
+__all__ = ["FOLDERS", "PROGRAM", "PROGRAM_UID", "WORK", "filtered", "runner_command", "runner_source", "variables"]
 
 PROGRAM_UID = 61000
 WORK = "/work"
@@ -79,3 +79,9 @@ def runner_command(
         "rlimits": {**rlimits, **(more_rlimits or {})},
     }
     return [python, "-I", "-c", runner_source(), json.dumps(config)]
+
+
+def filtered(command: list[str]) -> list[str]:
+    """Return the command that puts the filter of system calls in effect and becomes ``command``, a Python's."""
+    source = f"{inspect.getsource(seccomp)}\nimport sys\nenter(sys.argv[1:])\n"
+    return [command[0], "-I", "-S", "-c", source, *command]

@@ -10,10 +10,10 @@ import pytest
 
 from envgym.errors import SandboxError, UserError
 from envgym.sandbox.interface import Limits
-from envgym_sandboxes.bubblewrap import seccomp
 from envgym_sandboxes.bubblewrap.flags import bwrap_command
 from envgym_sandboxes.docker.flags import container_config
 from envgym_sandboxes.docker.image import pinned_image
+from envgym_sandboxes.inside import seccomp
 from envgym_sandboxes.interpreter import Interpreter
 
 LIMITS = Limits(memory_bytes=100 * 2**20, disk_bytes=4 * 2**20, processes=10, open_files=80, cpus=0.5)

@@ -131,7 +131,7 @@ def test_rarer_builtins_cross(value: object) -> None:
         (ChainMap({1: 2}, {3: 4}), {1: 2, 3: 4}),
         (MappingProxyType({1: 2}), {1: 2}),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_equals_a_builtin_crosses_as_that(value: Any, same: Any) -> None:
     assert value == same

@@ -1,7 +1,7 @@
 """Guest part, run after ``source_file.py``: make a real module of source text, as an import of a file would.
 
-Classes of the module can be pickled and found by their module's name, ``inspect`` finds their source, and processes
-that start with a fresh interpreter can import the module again, because it has a file on their path.
+Classes of the module can be pickled and found by their module's name, ``inspect`` finds their source, and
+processes with a fresh interpreter can import the module again, because it has a file on their path.
 """
 
 import contextlib
