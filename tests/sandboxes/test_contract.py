@@ -84,6 +84,32 @@ async def test_honest_programs_are_not_in_the_way(name: str, any_sandbox: Sandbo
     assert (result.status, result.text) == (Status.OK, "3\n"), result
 
 
+COMMANDS = {
+    "python": (["python3", "-c", "import sys; print(sys.version_info >= (3, 11))"], "True\n"),
+    "python by name": (["sh", "-c", "command -v python3 > /dev/null && python3 -c 'print(6 * 7)'"], "42\n"),
+    "a pipeline": (["sh", "-c", "printf 'b\\na\\nb\\n' | sort | uniq -c | tr -s ' ' | head -n 1"], " 1 a\n"),
+    "files": (["sh", "-c", "mkdir -p d/e && echo text > d/e/f && cp -r d g && ls g/e && cat g/e/f"], "f\ntext\n"),
+    "checksums": (["sh", "-c", "printf abc | sha256sum | cut -c 1-8"], "ba7816bf\n"),
+    "a search": (["sh", "-c", "echo needle > hay && find . -name hay | xargs grep -l needle"], "./hay\n"),
+    "an edit": (["sh", "-c", "echo one two | sed s/one/three/ | awk '{print $1}'"], "three\n"),
+    "an environment": (["env", "-i", "A=b", "/usr/bin/env"], "A=b\n"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_a_shell_has_its_tools(name: str, any_sandbox: Sandbox) -> None:
+    command, expected = COMMANDS[name]
+    result = await any_sandbox.exec(command)
+    assert (result.status, result.text) == (Status.OK, expected), result
+
+
+async def test_tools_carry_no_rights(sandbox: Sandbox) -> None:
+    """What the machine's own tools may not do here either: other users, other roots, other hosts."""
+    for command in ("chroot / true", "mknod d b 8 0", "chown 0 /work", "su -c true", "mount -t tmpfs x /tmp"):
+        result = await sandbox.exec(["sh", "-c", command])
+        assert result.status is Status.NONZERO, (command, result)
+
+
 def test_auto_takes_the_first_isolated_backend_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     docker, bubblewrap = sandboxes.load("docker"), sandboxes.load("bubblewrap")
     monkeypatch.setattr(docker, "unavailable", classmethod(lambda cls: "no daemon; start one"))
