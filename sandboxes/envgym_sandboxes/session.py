@@ -163,8 +163,8 @@ async def _answered(worker: Worker, asked: Coroutine[Any, Any, RunnerReply]) -> 
             await asyncio.to_thread(worker.look)
         return request.result()
     finally:
-        if request.cancel():
-            await asyncio.wait([request])
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
 
 
 async def open_session(pool: SandboxPool, limits: Limits, *, reusable: bool) -> RunnerSandbox:

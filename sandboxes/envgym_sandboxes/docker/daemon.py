@@ -123,13 +123,12 @@ def _clients() -> tuple[docker.DockerClient, docker.DockerClient]:
     Neither finds out the version by itself, as the client does by default: it would leak a socket on failure.
     """
     _reach_socket()
-    probe = docker.from_env(version=MINIMUM_DOCKER_API_VERSION, timeout=_ANSWER_SECONDS)
-    try:
-        version = probe.version(api_version=False)["ApiVersion"]
-    except BaseException:
-        probe.close()
-        raise
-    return docker.from_env(version=version, timeout=_CALL_SECONDS), probe
+    with contextlib.closing(docker.from_env(version=MINIMUM_DOCKER_API_VERSION, timeout=_ANSWER_SECONDS)) as first:
+        version = first.version(api_version=False)["ApiVersion"]
+    patient, probe = (
+        docker.from_env(version=version, timeout=limit) for limit in (_CALL_SECONDS, _ANSWER_SECONDS)
+    )
+    return patient, probe
 
 
 def _reach_socket() -> None:
