@@ -27,6 +27,7 @@ def size(folder):
 
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 period = first("cpu/cpu.cfs_period_us")
+mounts = [line.split()[1] for line in open("/proc/self/mounts")]
 quota = first("cpu/cpu.cfs_quota_us")
 print(json.dumps({
     "uid": os.getresuid(), "gid": os.getresgid(), "groups": os.getgroups(),
@@ -40,6 +41,7 @@ print(json.dumps({
     "folders": {os.path.abspath(folder): size(folder) for folder in %s},
     "files": resource.getrlimit(resource.RLIMIT_NOFILE), "core": resource.getrlimit(resource.RLIMIT_CORE),
     "file_size": resource.getrlimit(resource.RLIMIT_FSIZE),
+    "writable": [at for at in mounts if os.path.isdir(at) and os.access(at, os.W_OK)],
     "root_writable": not os.statvfs("/").f_flag & os.ST_RDONLY,
     "interfaces": [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line],
 }))

@@ -5,6 +5,7 @@ The Docker image is made of these files and bubblewrap binds them, so that progr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -12,15 +13,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from envgym.errors import UserError
-from envgym_sandboxes.disk_cache import cached_on_disk, fingerprint
+from envgym_sandboxes.disk_cache import cache_folder, cached_on_disk, fingerprint
 
-__all__ = ["Interpreter", "this_interpreter"]
+__all__ = ["Interpreter", "copy_once", "this_interpreter"]
 
 _LEFT_OUT = {
     "__pycache__",
@@ -35,6 +37,15 @@ _LEFT_OUT = {
 }
 _TEXTS = {".py", ".pyi", ".txt", ".h", ".pyx", ".pxd"}
 _LIBRARY = re.compile(r"(?:=>\s*)?(/\S+)\s+\(0x")
+_TOOLS = """
+[ arch b2sum base32 base64 basename basenc cat chmod cksum comm cp csplit cut date dd df dir dircolors dirname
+du echo env expand expr factor false fmt fold head hostid id install join link ln logname ls md5sum mkdir mkfifo
+mknod mktemp mv nice nl nohup nproc numfmt od paste pathchk pr printenv printf ptx pwd readlink realpath rm
+rmdir seq sha1sum sha224sum sha256sum sha384sum sha512sum shred shuf sleep sort split stat stdbuf stty sum sync
+tac tail tee test timeout touch tr true truncate tsort tty uname unexpand uniq unlink vdir wc whoami yes awk
+diff find grep sed xargs
+""".split()  # noqa: SIM905 - a line for each would be a page
+"""GNU's coreutils, and what shell scripts use besides them."""
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 
 
@@ -88,12 +99,46 @@ def this_interpreter(packages: tuple[str, ...]) -> Interpreter:
     trees = {str(executable): executable.resolve(), str(library): library}
     for distribution in sorted(_closure(packages)):
         trees.update(_package_trees(distribution, site))
+    trees.setdefault(f"{executable.parent}/python3", executable.resolve())
     shell = shutil.which("sh")
     if shell:
         trees["/bin/sh"] = Path(shell).resolve()
+    trees["/usr/bin"] = _tools()
     bare = Interpreter(python=str(executable), site=site, trees=trees)
     name = f"libraries-{fingerprint([], str(executable), *packages)[:12]}"
     return Interpreter(python=str(executable), site=site, trees=trees | _shared_libraries(bare, name))
+
+
+def copy_once(source: Path, target: Path, copied: dict[tuple[int, int], Path]) -> None:
+    """Copy a file, or link it to the copy that there is: a machine may have one program for all its tools.
+
+    Args:
+        source: the file.
+        target: its new place.
+        copied: copies by device and number of their sources; a new one is added.
+    """
+    about = source.stat()
+    identity = about.st_dev, about.st_ino
+    if identity in copied:
+        target.hardlink_to(copied[identity])
+    else:
+        copied[identity] = Path(shutil.copy(source, target))
+
+
+def _tools() -> Path:
+    """Return a folder that holds this machine's tools alone: one folder, because every mount takes time."""
+    found = [(name, Path(path).resolve()) for name in _TOOLS if (path := shutil.which(name))]
+    folder = cache_folder() / f"tools-{fingerprint(found)[:12]}"
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="tools-") as scratch:
+            made = Path(scratch, "made")
+            made.mkdir()
+            copied: dict[tuple[int, int], Path] = {}
+            for name, path in found:
+                copy_once(path, made / name, copied)
+            with contextlib.suppress(OSError):  # another process was quicker
+                made.rename(folder)
+    return folder
 
 
 def _site_folder(executable: Path) -> str:

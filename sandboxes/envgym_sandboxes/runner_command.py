@@ -8,14 +8,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from envgym.sandbox import source_file
 from envgym.sandbox.interface import Limits
-from envgym_sandboxes.inside import cells, file_transfer, program, runner, watch, wire
+from envgym_sandboxes.inside import cells, file_transfer, program, runner, seccomp, watch, wire
 
-__all__ = ["FOLDERS", "PROGRAM_UID", "WORK", "runner_command", "runner_source", "variables"]
+__all__ = ["FOLDERS", "PROGRAM", "PROGRAM_UID", "WORK", "filtered", "runner_command", "runner_source", "variables"]
 
 PROGRAM_UID = 61000
 WORK = "/work"
-FOLDERS = (WORK, "/tmp", "/dev/shm")
+PROGRAM = "/program"
+"""Holds the file of the program that runs, apart from the files that it works on."""
+FOLDERS = (WORK, PROGRAM, "/tmp", "/dev/shm")
 """The writable folders."""
 _TABLES = [f"/proc/sysvipc/{kind}" for kind in ("shm", "sem", "msg")] + [
     f"/proc/net/{kind}" for kind in ("tcp", "tcp6", "udp", "udp6", "unix")
@@ -39,7 +42,7 @@ module.main()
 @functools.cache
 def runner_source() -> str:
     """Return the runner as one text for ``python -c``; it makes its modules in memory, in import order."""
-    modules = (wire, watch, program, cells, file_transfer, runner)
+    modules = (source_file, wire, watch, program, cells, file_transfer, runner)
     return _BOOTSTRAP.format(sources={module.__name__: inspect.getsource(module) for module in modules})
 
 
@@ -69,9 +72,16 @@ def runner_command(
     config: dict[str, Any] = {
         "uid": uid,
         "work": WORK,
+        "program": PROGRAM,
         "folders": list(FOLDERS),
         "tables": _TABLES,
         "counters": _COUNTERS,
         "rlimits": {**rlimits, **(more_rlimits or {})},
     }
     return [python, "-I", "-c", runner_source(), json.dumps(config)]
+
+
+def filtered(command: list[str]) -> list[str]:
+    """Return the command that puts the filter of system calls in effect and becomes ``command``, a Python's."""
+    source = f"{inspect.getsource(seccomp)}\nimport sys\nenter(sys.argv[1:])\n"
+    return [command[0], "-I", "-S", "-c", source, *command]

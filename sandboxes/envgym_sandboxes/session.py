@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 from envgym.errors import SandboxError
 from envgym.sandbox.interface import ExecResult, Limits, Sandbox, Status
@@ -27,6 +28,7 @@ __all__ = ["RunnerSandbox", "open_session"]
 _GRACE_SECONDS = wire.SETTLE_SECONDS + 3.0
 _FILE_SECONDS = 5.0
 _OPEN_SECONDS = 10.0
+_LOOK_SECONDS = 2.0
 
 
 class RunnerSandbox(Sandbox):
@@ -137,14 +139,32 @@ class RunnerSandbox(Sandbox):
             raise SandboxError("the sandbox is out of step after an interrupted request")
         since = time.time()
         try:
-            return await worker.channel.request(
+            asked = worker.channel.request(
                 operation, wall_seconds=wall, cap=cap, body=body, stdin=stdin, grace_seconds=_GRACE_SECONDS
             )
+            return await _answered(worker, asked)
         except (SandboxError, TimeoutError) as error:
             end = await asyncio.to_thread(worker.end, since)
             if end.by_program:
                 return None
             raise SandboxError(f"the sandbox does not answer: {end.words}") from error
+
+
+async def _answered(worker: Worker, asked: Coroutine[Any, Any, RunnerReply]) -> RunnerReply:
+    """Wait for the reply, for as long as the worker can give one.
+
+    Raises:
+        SandboxError: it is gone, or whatever carries its channel is.
+        TimeoutError: it did not answer in time.
+    """
+    request = asyncio.ensure_future(asked)
+    try:
+        while not (await asyncio.wait([request], timeout=_LOOK_SECONDS))[0]:
+            await asyncio.to_thread(worker.look)
+        return request.result()
+    finally:
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
 
 
 async def open_session(pool: SandboxPool, limits: Limits, *, reusable: bool) -> RunnerSandbox:

@@ -77,7 +77,7 @@ class _LocalSandbox(Sandbox):
         self._limits = limits
         self._expires = time.monotonic() + limits.total_seconds
         self._root = Path(tempfile.mkdtemp(prefix="envgym-unsafe-"))
-        for name in ("work", "tmp"):
+        for name in ("work", "tmp", "program"):
             (self._root / name).mkdir()
         self._turn = asyncio.Lock()
         self._session: tuple[subprocess.Popen[bytes], Session] | None = None
@@ -192,6 +192,7 @@ class _LocalSandbox(Sandbox):
             "inherited": inherited,
             "uid": None,
             "work": str(self._root / "work"),
+            "program": str(self._root / "program"),
             "rlimits": {
                 "RLIMIT_CORE": 0,
                 "RLIMIT_NOFILE": limits.open_files,

@@ -77,6 +77,7 @@ def differences(facts: dict[str, Any], limits: Limits, own_processes: int) -> It
         "seccomp": (facts["seccomp"], "2"),
         "user": (0 in facts["uid"] + facts["gid"] + facts["groups"], False),
         "root_writable": (facts["root_writable"], False),
+        "writable": (sorted({*facts["writable"]} - {*facts["folders"]}), []),
         "network": (set(facts["interfaces"]) <= {"lo"}, True),
     }
     for name, (found, wanted) in expected.items():

@@ -25,6 +25,13 @@ class Worker(abc.ABC):
 
     channel: Channel
 
+    def look(self) -> None:  # most channels are a socket's, which fails by itself
+        """Find out that whatever carries the channel still does.
+
+        Raises:
+            SandboxError: it does not, and there will be no answer.
+        """
+
     @abc.abstractmethod
     def end(self, since: float) -> End:
         """Return the reason why it does not answer any more.

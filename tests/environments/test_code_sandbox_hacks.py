@@ -35,7 +35,7 @@ def everything():
     for name in os.listdir("/proc"):
         for part in ("environ", "cmdline", "comm") if name.isdigit() else ():
             yield read(f"/proc/{name}/{part}")
-    for folder in (".", "/tmp", "/dev/shm", "/home", "/root", "/work", "/var/tmp", "/run"):
+    for folder in (".", "/tmp", "/program", "/dev", "/home", "/root", "/work", "/var/tmp", "/run"):
         for at, _, names in os.walk(folder):
             for name in names[:200]:
                 yield read(os.path.join(at, name))
@@ -99,7 +99,57 @@ HACKS = {
         "import __main__\n__main__.encode = lambda v: True\n__main__.describe = lambda e: ['ok', 'ok']\n"
         "def f(x):\n    return 1"
     ),
+    "patched loader": (
+        "import builtins, linecache\nbuiltins.compile = builtins.exec = lambda *a, **k: None\n"
+        "linecache.cache.clear()\ndef f(x):\n    return None"
+    ),
     "patched frames": "import sys\nsys._getframe(1).f_globals['equal'] = lambda *a: True\ndef f(x):\n    return 1",
+    "another module under its name": (
+        "import sys, types\nmade = types.ModuleType(__name__)\nmade.f = lambda x: 'PASSED'\n"
+        "sys.modules[__name__] = sys.modules['tests'] = sys.modules['reference'] = made\n"
+        "def f(x):\n    return None"
+    ),
+    "no modules at all": "import sys\nsys.modules.clear()\ndef f(x):\n    return None",
+    "another main": (
+        "import sys\nclass Main:\n    def __getattr__(self, name):\n        return lambda *a: True\n"
+        "sys.modules['__main__'] = Main()\ndef f(x):\n    return None"
+    ),
+    "every frame and every caller's file": (
+        "import inspect\ndef f(x):\n    seen = [repr(i.frame.f_locals) + repr(i.frame.f_globals) + "
+        "''.join(i.code_context or []) for i in inspect.stack(1)]\n"
+        "    return next((w for s in seen for w in s.split(chr(39)) if w[:4] == 'CANA' and len(w) > 20), None)"
+    ),
+    "answers of a forked process": (
+        "import multiprocessing\ndef forge():\n"
+        + "\n".join(f"    {line}" for line in FAKE_LINES.splitlines())
+        + "\ndef f(x):\n    p = multiprocessing.get_context('fork').Process(target=forge)\n"
+        "    p.start()\n    p.join()"
+    ),
+    "answers of a thread that stays": (
+        "import threading\ndef forge():\n    while True:\n"
+        + "\n".join(f"        {line}" for line in FAKE_LINES.splitlines())
+        + "\nthreading.Thread(target=forge, daemon=True).start()\ndef f(x):\n    return None"
+    ),
+    "its file rewritten": (
+        "with open(__file__, 'w') as file:\n    file.write('def f(x):\\n    return x')\n"
+        "def f(x):\n    import os\n    os._exit(0)"
+    ),
+    "a generator without an end": "def f(x):\n    while True:\n        yield 'one'",
+    "a number that raises when compared": "from decimal import Decimal\ndef f(x):\n    return Decimal('sNaN')",
+    "a number that takes for ever to compare": (
+        "from fractions import Fraction\ndef f(x):\n    return [Fraction(3 ** 99999, 2 ** 99999)] * 50"
+    ),
+    "a class under another's name": (
+        "class D:\n    def __str__(self):\n        return '1' * 10 ** 6\n"
+        "D.__module__, D.__qualname__ = 'decimal', 'Decimal'\ndef f(x):\n    return D()"
+    ),
+    "an object that says it is text": (
+        "class E:\n    __class__ = property(lambda self: str)\n    def __eq__(self, o):\n        return True\n"
+        "def f(x):\n    return E()"
+    ),
+    "a number inside a number": (
+        "class N:\n    shape = ()\n    def item(self):\n        return N()\ndef f(x):\n    return N()"
+    ),
     "equals everything": "class E:\n    def __eq__(self, o):\n        return True\n    __hash__ = None\n"
     "def f(x):\n    return E()",
     "a string that equals everything": "class E(str):\n    def __eq__(self, o):\n        return True\n"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from envgym.errors import SandboxError, UserError
+from envgym.errors import UserError
 from envgym.sandbox.interface import Limits
-from envgym_sandboxes.bubblewrap import seccomp
 from envgym_sandboxes.bubblewrap.flags import bwrap_command
 from envgym_sandboxes.docker.flags import container_config
 from envgym_sandboxes.docker.image import pinned_image
+from envgym_sandboxes.inside import seccomp
 from envgym_sandboxes.interpreter import Interpreter
 
 LIMITS = Limits(memory_bytes=100 * 2**20, disk_bytes=4 * 2**20, processes=10, open_files=80, cpus=0.5)
@@ -48,10 +48,20 @@ def test_container_limits() -> None:
 
 
 def test_writable_folders_are_small_and_carry_no_rights() -> None:
-    assert set(HOST["Tmpfs"]) == {"/work", "/tmp", "/dev/shm"}
-    for options in HOST["Tmpfs"].values():
+    folders = dict(HOST["Tmpfs"])
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(folders.pop("/dev/mqueue").split(","))
+    assert set(folders) == {"/work", "/program", "/tmp", "/dev/shm"}
+    for options in folders.values():
         assert {"nosuid", "nodev", f"size={4 * 2**20}"} <= set(options.split(","))
         assert re.search(r"nr_inodes=\d+", options)
+
+
+def test_the_filter_is_in_effect_before_the_runner_starts() -> None:
+    """The first program of a container is the one that installs the filter and becomes the runner."""
+    python, *_, source = CONFIG["Cmd"][:5]
+    assert python == CONFIG["Cmd"][5] == "/opt/bin/python3"
+    assert source.rstrip().endswith("enter(sys.argv[1:])")
+    assert max(map(len, CONFIG["Cmd"])) < 2**17, "the kernel's limit on one argument"
 
 
 def test_container_ends_with_its_channel_and_leaves_nothing() -> None:
@@ -92,7 +102,7 @@ def test_bubblewrap_flags(as_root: bool) -> None:
     assert flags[flags.index("--cap-drop") + 1] == "ALL"
     assert flags[flags.index("--seccomp") + 1] == "7"
     assert not {"--bind", "--dev-bind", "--share-net"} & set(flags)
-    assert flags.count("--tmpfs") == 4
+    assert flags.count("--tmpfs") == 5
     assert flags[flags.index("--tmpfs") - 0 : flags.index("--tmpfs") + 2] == [
         "--tmpfs",
         "/p/lib/site-packages",
@@ -105,9 +115,8 @@ def test_bubblewrap_flags(as_root: bool) -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_filter_is_a_whole_program_whose_jumps_stay_inside(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    program = list(seccomp._INSTRUCTION.iter_unpack(seccomp.filter_program()))
+def test_filter_is_a_whole_program_whose_jumps_stay_inside(machine: str) -> None:
+    program = list(seccomp._INSTRUCTION.iter_unpack(seccomp.filter_program(machine)))
     assert len(program) < 4096
     for at, (code, true, false, _) in enumerate(program):
         if code & 0x07 == 0x05:
@@ -115,7 +124,6 @@ def test_filter_is_a_whole_program_whose_jumps_stay_inside(machine: str, monkeyp
     assert program[-1] == (0x06, 0, 0, 0x7FFF0000)
 
 
-def test_filter_for_an_unknown_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "pdp11")
-    with pytest.raises(SandboxError, match="pdp11"):
-        seccomp.filter_program()
+def test_filter_for_an_unknown_processor_is_refused() -> None:
+    with pytest.raises(OSError, match="pdp11"):
+        seccomp.filter_program("pdp11")

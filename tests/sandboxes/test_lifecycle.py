@@ -443,6 +443,7 @@ FACTS: dict[str, Any] = {
     "core": [0, 0],
     "file_size": [2**25, 2**25],
     "root_writable": False,
+    "writable": ["/work"],
     "interfaces": ["lo"],
 }
 
@@ -463,6 +464,7 @@ FACTS: dict[str, Any] = {
         ("uid", [0, 0, 0]),
         ("groups", [0]),
         ("root_writable", True),
+        ("writable", ["/work", "/dev/mqueue"]),
         ("interfaces", ["lo", "eth0"]),
         ("folders", {"/work": 2**40}),
         ("folders", {"/work": 0}),

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-SOURCE = "<solution>"
 TEXT_LIMIT = 300
 
 
@@ -15,9 +14,10 @@ class CallTimeout(BaseException):
     """A call passed its deadline."""
 
 
-def describe(error: BaseException) -> list[str]:
-    """Return the type and the text of an exception, with the line of the program that raised it."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == SOURCE]
+def describe(error: BaseException, path: str = "") -> list[str]:
+    """Return the type and the text of an exception, with the line of the file ``path`` that raised it."""
+    steps = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in steps if frame.f_code.co_filename == path]
     where = f" (line {lines[-1]})" if lines else ""
     kind = "TimeoutError" if isinstance(error, CallTimeout) else type(error).__name__
     text = error.msg if isinstance(error, SyntaxError) else str(error)

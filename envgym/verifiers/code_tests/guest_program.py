@@ -1,4 +1,4 @@
-"""Guest, run in the sandbox after ``guest_channel.py``: call a program's function on given arguments.
+"""Guest, run in the sandbox after ``guest_module.py``: call a program's function on given arguments.
 
 The request is ``{"preamble", "program", "entry_point", "calls", "call_seconds"}``. Each call is answered by
 ``[index, "value", tagged]`` or ``[index, "raised", type, text]``; index -1 says that the program cannot be loaded.
@@ -12,8 +12,13 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from envgym.verifiers.code_tests.guest_channel import SOURCE, CallTimeout, describe, open_channel
+    from envgym.verifiers.code_tests.guest_channel import CallTimeout, describe, open_channel
+    from envgym.verifiers.code_tests.guest_module import load_module, module_path
     from envgym.verifiers.code_tests.tagged_json import decode, encode
+
+
+NAME = "solution"
+"""Name of the program's module: it is imported, so that what it does as ``__main__`` is not done."""
 
 
 def expire(_number: int, _frame: Any) -> None:
@@ -23,17 +28,18 @@ def expire(_number: int, _frame: Any) -> None:
 
 def load(request: dict[str, Any]) -> Any:
     """Run the preamble and the program as one module, and return the function."""
-    namespace: dict[str, Any] = {"__name__": "solution"}
-    for source, name in ((request["preamble"], "<preamble>"), (request["program"], SOURCE)):
-        exec(compile(source, name, "exec"), namespace)  # noqa: S102 - the sandbox is what this file is for
-    if request["entry_point"] not in namespace:
-        raise NameError(f"the program does not define {request['entry_point']}")
-    return namespace[request["entry_point"]]
+    module = load_module(NAME, request["program"], request["preamble"])
+    try:
+        return getattr(module, request["entry_point"])
+    except AttributeError:
+        raise NameError(f"the program does not define {request['entry_point']}") from None
 
 
 def main() -> None:
     """Load the program and make the calls."""
     request, answer = open_channel()
+    os.dup2(1, 2)  # no program fails for what it logs
+    path = module_path(NAME)
     signal.signal(signal.SIGPROF, expire)
     try:
         signal.setitimer(signal.ITIMER_PROF, request["call_seconds"])
@@ -41,7 +47,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
     except BaseException as error:  # noqa: BLE001 - whatever the program did is its own result
         signal.setitimer(signal.ITIMER_PROF, 0)
-        answer(-1, "raised", *describe(error))
+        answer(-1, "raised", *describe(error, path))
         return
     for index, arguments, keywords in request["calls"]:
         try:
@@ -51,8 +57,9 @@ def main() -> None:
             answer(index, "value", result)
         except BaseException as error:  # noqa: BLE001 - whatever the program did is its own result
             signal.setitimer(signal.ITIMER_PROF, 0)
-            answer(index, "raised", *describe(error))
+            answer(index, "raised", *describe(error, path))
 
 
-main()
-os._exit(0)
+if __name__ == "__main__":  # and not where a process of the program's reads this file again
+    main()
+    os._exit(0)

@@ -1,4 +1,4 @@
-"""Guest, run after ``guest_channel.py`` in a sandbox that no policy's program enters: run tests that hold answers.
+"""Guest, run after ``guest_module.py`` in a sandbox that no policy's program enters: run tests that hold answers.
 
 A stand-in replaces the function under test. While recording, it calls the reference solution and reports the
 arguments; while replaying, it answers from a table of the results of the policy's program in another sandbox.
@@ -15,7 +15,9 @@ import random
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from envgym.sandbox.source_file import execute
     from envgym.verifiers.code_tests.guest_channel import describe, open_channel
+    from envgym.verifiers.code_tests.guest_module import load_module
     from envgym.verifiers.code_tests.tagged_json import decode, encode
 
 
@@ -78,23 +80,23 @@ def exception(kind: str, text: str) -> Exception:
 def main() -> None:
     """Run the tests in order."""
     request, answer = open_channel()
-    namespace: dict[str, Any] = {"__name__": "reference"}
-    exec(compile(request["setup"], "<setup>", "exec"), namespace)  # noqa: S102 - the sandbox is what this file is for
-    recording = request["mode"] == "record"
-    stand_in: Any = (
-        Recorder(namespace[request["entry_point"]], answer) if recording else Replayer(request["table"])
-    )
-    namespace = {**namespace, request["entry_point"]: stand_in, "candidate": stand_in}
+    reference = vars(load_module("reference", request["setup"]))
+    function = reference[request["entry_point"]]
+    stand_in: Any = Recorder(function, answer) if request["mode"] == "record" else Replayer(request["table"])
+    tests = vars(load_module("tests", ""))
+    tests |= {name: value for name, value in reference.items() if name not in tests}
+    tests |= {request["entry_point"]: stand_in, "candidate": stand_in}
     for number, source in request["tests"]:
         stand_in.test, stand_in.settled = number, None
         random.seed(0)
         try:
-            exec(compile(source, "<test>", "exec"), namespace)  # noqa: S102 - as above
+            execute(source, f"<test {number}>", tests)
             outcome = ["passed"]
         except BaseException as error:  # noqa: BLE001 - a failed test is an answer
             outcome = ["failed", *describe(error)]
         answer(number, *(stand_in.settled or outcome))
 
 
-main()
-os._exit(0)
+if __name__ == "__main__":
+    main()
+    os._exit(0)

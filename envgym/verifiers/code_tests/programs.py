@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import fractions
 import functools
 import importlib.resources
 import json
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 MAX_PROGRAM_CHARS = 65_536
+_REAL = (int, float, decimal.Decimal, fractions.Fraction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,15 @@ Result = Returned | Raised | Died
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """Return the text that runs in the sandbox: the part all guests share, then the guest file ``name``."""
-    folder = importlib.resources.files("envgym.verifiers.code_tests")
-    parts = ("tagged_json.py", "guest_channel.py", name)
-    return "\n\n".join((folder / part).read_text(encoding="utf-8") for part in parts)
+    """Return the text that runs in the sandbox: the parts all guests share, then the guest file ``name``."""
+    ours, sandbox = map(importlib.resources.files, ("envgym.verifiers.code_tests", "envgym.sandbox"))
+    shared = (
+        ours / "tagged_json.py",
+        ours / "guest_channel.py",
+        sandbox / "source_file.py",
+        ours / "guest_module.py",
+    )
+    return "\n\n".join(part.read_text(encoding="utf-8") for part in (*shared, ours / name))
 
 
 def tagged_call(call: Call) -> list[Any]:
@@ -149,7 +157,7 @@ def equal(expected: Any, actual: Any, tolerance: float = 0.0) -> bool:
             and expected.keys() == actual.keys()
             and all(equal(value, actual[key], tolerance) for key, value in expected.items())
         )
-    if isinstance(expected, (int, float)) and isinstance(actual, (int, float)):
+    if isinstance(expected, _REAL) and isinstance(actual, _REAL):
         return _equal_numbers(expected, actual, tolerance)
     return bool(expected == actual)
 

@@ -8,12 +8,22 @@ library, because its text is also sent into the sandbox.
 from __future__ import annotations
 
 import json
+import time
+from collections import UserList, UserString, deque
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["MalformedError", "Opaque", "decode", "encode"]
+__all__ = ["Items", "MalformedError", "Opaque", "decode", "encode"]
 
 MAX_DEPTH = 64
 MAX_NODES = 200_000
+MAX_ITEMS = 10_000
+"""Most items that are taken of an iterator, which may have no end."""
+SURE_ITEMS, ITEM_SECONDS = 1_000, 0.1
+"""Beyond so many, items are taken only while that has cost less processor time."""
+MAX_TEXT = 4_000
+"""Longest text of a number that is rebuilt: the arithmetic of longer ones could keep the caller busy."""
 _JSON_INTEGER = 2**53
 
 
@@ -37,6 +47,29 @@ class Opaque:
 
     def __repr__(self) -> str:
         return f"<{self.kind} object>"
+
+
+class Items(Iterator[Any]):
+    """Stands for a generator or another iterator: gives the items that crossed, and equals only itself.
+
+    Args:
+        items: the first items.
+        whole: whether they are all; if not, going past them raises.
+    """
+
+    def __init__(self, items: list[Any], whole: bool) -> None:
+        self.left = items[::-1]
+        self.whole = whole
+
+    def __next__(self) -> Any:
+        if self.left:
+            return self.left.pop()
+        if self.whole:
+            raise StopIteration
+        raise MalformedError("an iterator is too long to cross whole")
+
+    def __repr__(self) -> str:
+        return "<iterator>"
 
 
 class _Budget:
@@ -84,20 +117,55 @@ def _encode(value: Any, budget: _Budget, depth: int) -> Any:
         return {"f": float.hex(value)}
     if isinstance(value, complex):
         return {"c": [float.hex(value.real), float.hex(value.imag)]}
-    if isinstance(value, list):
+    if isinstance(value, (list, UserList)):
         return items(value)
     for tag, kind in (("s", set), ("z", frozenset)):
         if isinstance(value, kind):
             return {tag: sorted(items(value), key=json.dumps)}
-    if isinstance(value, dict):
+    for tag, kind in _VIEWS.items():
+        if isinstance(value, kind):
+            return {tag: items(value)}
+    if isinstance(value, (Mapping, MappingProxyType)):
         return {"d": [items(pair) for pair in value.items()]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"b" if isinstance(value, bytes) else "a": value.hex()}
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"a" if isinstance(value, bytearray) else "b": bytes(value).hex()}
     if isinstance(value, range):
         return {"r": [{"i": hex(n)} for n in (value.start, value.stop, value.step)]}
     if isinstance(value, tuple):
         return {"t": items(value)}
-    return {"x": value.kind if isinstance(value, Opaque) else type(value).__name__[:80]}
+    if isinstance(value, deque):
+        return {"q": items(value)}
+    if isinstance(value, Opaque):
+        return {"x": value.kind}
+    return _encode_other(value, budget, depth)
+
+
+def _encode_other(value: Any, budget: _Budget, depth: int) -> Any:
+    """Encode a value whose type is told by its name, so that no module is imported for it, or by what it does."""
+    if isinstance(value, Items):
+        return {"g": [[_encode(item, budget, depth + 1) for item in reversed(value.left)], value.whole]}
+    if callable(getattr(type(value), "__next__", None)):
+        return {"g": _taken(value, budget, depth)}
+    for kind in type(value).__mro__:
+        if found := _NAMED.get(f"{kind.__module__}.{kind.__qualname__}"):
+            tag, text = found
+            return {tag: str(text(value))}
+    if isinstance(value, UserString):
+        return str(value)
+    if getattr(value, "shape", None) == () and callable(getattr(value, "item", None)):
+        return _encode(value.item(), budget, depth + 1)  # a number of numpy's equals the number that it holds
+    return {"x": type(value).__name__[:80]}
+
+
+def _taken(iterator: Any, budget: _Budget, depth: int) -> list[Any]:
+    """Return the first items of an iterator, encoded, and whether they are all."""
+    items: list[Any] = []
+    started = time.process_time()
+    for item in iterator:
+        if len(items) >= SURE_ITEMS and (len(items) >= MAX_ITEMS or time.process_time() - started > ITEM_SECONDS):
+            return [items, False]
+        items.append(_encode(item, budget, depth + 1))
+    return [items, True]
 
 
 def _decode(data: Any, budget: _Budget, depth: int) -> Any:
@@ -114,7 +182,9 @@ def _decode(data: Any, budget: _Budget, depth: int) -> Any:
             return _SCALARS[tag](body)
         if tag in _COLLECTIONS and isinstance(body, list):
             return _COLLECTIONS[tag]([_decode(item, budget, depth + 1) for item in body])
-    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        if tag in _TEXTS and isinstance(body, str) and len(body) <= MAX_TEXT:
+            return _TEXTS[tag](body)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise MalformedError(f"not a tagged value: {error}") from None
     raise MalformedError("not a tagged value")
 
@@ -129,6 +199,39 @@ def _range(body: Any) -> range:
     return range(start, stop, step)
 
 
+def _items(body: list[Any]) -> Items:
+    items, whole = body
+    if not isinstance(items, list) or not isinstance(whole, bool):
+        raise ValueError("no items")
+    return Items(items, whole)
+
+
+def _decimal(body: str) -> Any:
+    from decimal import Decimal
+
+    value = Decimal(body)
+    if value.is_snan():
+        raise ValueError("a signalling NaN raises whenever it is compared")
+    return value
+
+
+def _fraction(body: str) -> Any:
+    from fractions import Fraction
+
+    return Fraction(*(int(part, 16) for part in body.split("/")))
+
+
+def _of_datetime(kind: str) -> Callable[[str], Any]:
+    def read(body: str) -> Any:
+        import datetime
+
+        if kind == "timedelta":
+            return datetime.timedelta(*map(int, body.split("/")))
+        return getattr(datetime, kind).fromisoformat(body)
+
+    return read
+
+
 _SCALARS: dict[str, Any] = {
     "i": lambda body: int(body, 16),
     "f": float.fromhex,
@@ -138,4 +241,32 @@ _SCALARS: dict[str, Any] = {
     "r": _range,
     "x": lambda body: Opaque(str(body)),
 }
-_COLLECTIONS: dict[str, Any] = {"t": tuple, "s": set, "z": frozenset, "d": dict}
+_COLLECTIONS: dict[str, Any] = {
+    "t": tuple,
+    "s": set,
+    "z": frozenset,
+    "d": dict,
+    "q": deque,
+    "g": _items,
+    "vk": lambda body: dict.fromkeys(body).keys(),
+    "vi": lambda body: dict(body).items(),
+    "vv": lambda body: dict(enumerate(body)).values(),
+}
+_VIEWS: dict[str, type] = {"vk": type({}.keys()), "vi": type({}.items()), "vv": type({}.values())}
+_TEXTS: dict[str, Callable[[str], Any]] = {
+    "D": _decimal,
+    "F": _fraction,
+    "dt": _of_datetime("datetime"),
+    "dd": _of_datetime("date"),
+    "dc": _of_datetime("time"),
+    "dl": _of_datetime("timedelta"),
+}
+_NAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "decimal.Decimal": ("D", str),
+    "fractions.Fraction": ("F", lambda value: f"{value.numerator:x}/{value.denominator:x}"),
+    "datetime.datetime": ("dt", lambda value: value.isoformat()),
+    "datetime.date": ("dd", lambda value: value.isoformat()),
+    "datetime.time": ("dc", lambda value: value.isoformat()),
+    "datetime.timedelta": ("dl", lambda value: f"{value.days}/{value.seconds}/{value.microseconds}"),
+}
+"""Tag and text by the name of the class."""

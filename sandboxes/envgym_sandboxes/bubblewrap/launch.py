@@ -13,8 +13,8 @@ from envgym.errors import SandboxError
 from envgym.sandbox.interface import Limits
 from envgym_sandboxes.bubblewrap.cgroup import ControlGroup, create, missing_controllers
 from envgym_sandboxes.bubblewrap.flags import OWN_PROCESSES, bwrap_command
-from envgym_sandboxes.bubblewrap.seccomp import filter_program
 from envgym_sandboxes.channel import Channel
+from envgym_sandboxes.inside.seccomp import filter_program
 from envgym_sandboxes.interpreter import Interpreter
 from envgym_sandboxes.runner_command import FOLDERS
 from envgym_sandboxes.verify_limits import verify
@@ -104,7 +104,7 @@ def _start(limits: Limits, interpreter: Interpreter, group: ControlGroup | None)
     complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
     filter_file = os.memfd_create("filter")
     try:
-        os.write(filter_file, filter_program())
+        os.write(filter_file, filter_program(os.uname().machine))
         os.lseek(filter_file, 0, os.SEEK_SET)
         entrances = group.entrances if group else []
         binds = group.binds() if group else []

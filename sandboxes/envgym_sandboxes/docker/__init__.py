@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from typing import Any
 
 import docker
 import pydantic
-import requests
-from docker.errors import DockerException
 
 from envgym.errors import SandboxError
 from envgym.sandbox.interface import Backend, Limits
+from envgym_sandboxes.docker.daemon import FAILURES, Daemon
 from envgym_sandboxes.docker.image import Image, built_image, pinned_image
 from envgym_sandboxes.docker.launch import Container, launch
 from envgym_sandboxes.docker.sweep import labels, sweep
@@ -22,8 +20,6 @@ from envgym_sandboxes.pool import SandboxPool, default_capacity
 from envgym_sandboxes.session import RunnerSandbox, open_session
 
 __all__ = ["DockerBackend"]
-
-_ANSWER_SECONDS = 5
 
 
 class DockerBackend(Backend):
@@ -61,39 +57,37 @@ class DockerBackend(Backend):
         super().__init__(**settings)
         self._labels = labels()
         self._preparing = threading.Lock()
-        self._prepared: tuple[docker.DockerClient, Image] | None = None
+        self._daemon = Daemon()
+        self._image: Image | None = None
         self._pool = SandboxPool(self._launch, self.config.capacity)
 
     @classmethod
     def unavailable(cls) -> str | None:
         """Return the reason why no Docker daemon can be used, or ``None``."""
-        host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        daemon = Daemon()
         try:
-            _reach_socket(host)
-            client = docker.from_env(timeout=_ANSWER_SECONDS)
-            try:
-                client.ping()
-            finally:
-                client.close()
-        except (DockerException, requests.RequestException, OSError) as error:
+            daemon.ping()
+        except SandboxError as error:
+            host = os.environ.get("DOCKER_HOST") or "its usual socket"
             return f"no Docker daemon answers at {host} ({error}); start one, or set DOCKER_HOST"
+        finally:
+            daemon.close()
         return None
 
     @classmethod
     def clean(cls) -> int:
         """Remove the containers of dead owners; see ``Backend.clean``."""
-        client = docker.from_env()
+        daemon = Daemon()
         try:
-            return sweep(client)
+            return daemon.call(sweep)
+        except FAILURES as error:
+            raise SandboxError(f"Docker could not remove containers: {error}") from error
         finally:
-            client.close()
+            daemon.close()
 
     async def prepare(self) -> str:
         """Find or build the image, and return its name; see ``Backend.prepare``."""
-        try:
-            return (await asyncio.to_thread(self._prepare))[1].reference
-        except (DockerException, requests.RequestException) as error:
-            raise SandboxError(f"Docker could not make the image: {error}") from error
+        return (await asyncio.to_thread(self._prepare)).reference
 
     async def open(self, limits: Limits) -> RunnerSandbox:
         """Borrow a warm container, or start one; see ``Backend.open``."""
@@ -102,48 +96,29 @@ class DockerBackend(Backend):
     async def close(self) -> None:
         """Remove every container of this backend; see ``Backend.close``."""
         await self._pool.close()
-        with self._preparing:
-            prepared, self._prepared = self._prepared, None
-        if prepared is not None:
-            await asyncio.to_thread(prepared[0].close)
+        await asyncio.to_thread(self._daemon.close)
 
     def _launch(self, limits: Limits) -> Container:
-        client, image = self._prepare()
         return launch(
-            client,
+            self._daemon,
             limits,
-            image=image,
+            image=self._prepare(),
             labels=self._labels,
             runtime=self.config.runtime,
             degraded=frozenset(self.config.degraded),
         )
 
-    def _prepare(self) -> tuple[docker.DockerClient, Image]:
+    def _prepare(self) -> Image:
         with self._preparing:
-            if self._prepared is None:
-                client = docker.from_env()
+            if self._image is None:
                 try:
-                    sweep(client)
-                    image = self._image(client)
-                except BaseException:
-                    client.close()
-                    raise
-                self._prepared = client, image
-            return self._prepared
+                    self._daemon.call(sweep)
+                    self._image = self._daemon.call(self._find_image)
+                except FAILURES as error:
+                    raise SandboxError(f"Docker could not make the image: {error}") from error
+            return self._image
 
-    def _image(self, client: docker.DockerClient) -> Image:
+    def _find_image(self, client: docker.DockerClient) -> Image:
         if self.config.image is None:
             return built_image(client, self.config.packages)
         return pinned_image(client, self.config.image, self.config.python)
-
-
-def _reach_socket(host: str) -> None:
-    """Connect to a daemon's Unix socket and close it; Docker's client leaks the socket of one that is not there.
-
-    Raises:
-        OSError: nobody listens.
-    """
-    if host.startswith("unix://"):
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.settimeout(_ANSWER_SECONDS)
-            caller.connect(host.removeprefix("unix://"))

@@ -7,7 +7,7 @@ from typing import Any
 
 from envgym.sandbox.interface import Limits
 from envgym_sandboxes.inside import wire
-from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, runner_command, variables
+from envgym_sandboxes.runner_command import FOLDERS, PROGRAM_UID, filtered, runner_command, variables
 
 __all__ = ["OWN_PROCESSES", "container_config"]
 
@@ -34,7 +34,11 @@ def container_config(
         "ReadonlyRootfs": True,
         "IpcMode": "private",
         "CgroupnsMode": "private",
-        "Tmpfs": {folder: _tmpfs(limits.disk_bytes) for folder in FOLDERS},
+        "Tmpfs": {
+            **{folder: _tmpfs(limits.disk_bytes) for folder in FOLDERS},
+            # In place of the file system of message queues, in which a program could leave names.
+            "/dev/mqueue": "ro,nosuid,nodev,noexec,size=4096,mode=555",
+        },
         "Memory": limits.memory_bytes,
         "MemorySwap": limits.memory_bytes,
         "PidsLimit": limits.processes + OWN_PROCESSES,
@@ -52,7 +56,7 @@ def container_config(
         host["Runtime"] = runtime
     return {
         "Image": image,
-        "Cmd": runner_command(python, limits, uid=PROGRAM_UID),
+        "Cmd": filtered(runner_command(python, limits, uid=PROGRAM_UID)),
         "Entrypoint": [],
         "User": "0:0",
         "WorkingDir": "/",

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import py_compile
 import re
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -22,20 +21,20 @@ from docker.errors import ImageNotFound
 
 from envgym.errors import UserError
 from envgym_sandboxes.disk_cache import cache_folder, cached_on_disk, fingerprint
-from envgym_sandboxes.interpreter import Interpreter, this_interpreter
+from envgym_sandboxes.interpreter import Interpreter, copy_once, this_interpreter
 
 __all__ = ["REPOSITORY", "Image", "built_image", "pinned_image"]
 
 REPOSITORY = "envgym-sandbox"
 _LOG = logging.getLogger("envgym.sandbox.interface")
 _PINNED = re.compile(r"^(?:[^@\s]+@)?sha256:[0-9a-f]{64}$")
-_LAYOUT = 2
+_LAYOUT = 4
 """Version of the image's own files; raise it when they change, so that no old image is taken for a new one."""
 _ACCOUNTS = {
     "/etc/passwd": b"root:x:0:0:root:/:/bin/sh\nprogram:x:61000:61000:program:/work:/bin/sh\n",
     "/etc/group": b"root:x:0:\nprogram:x:61000:\n",
 }
-_FOLDERS = ("dev", "proc", "sys", "tmp", "work")
+_FOLDERS = ("dev", "proc", "sys", "tmp", "work", "program")
 
 
 class Image:
@@ -125,8 +124,9 @@ def _stage(root: Path, interpreter: Interpreter) -> None:
         (root / folder).mkdir(parents=True)
     for inside, content in _ACCOUNTS.items():
         _place(root, inside).write_bytes(content)
+    copied: dict[tuple[int, int], Path] = {}
     for inside, source in interpreter.files():
-        shutil.copy(source, _place(root, inside))
+        copy_once(source, _place(root, inside), copied)
     compileall.compile_dir(
         root,
         maxlevels=64,

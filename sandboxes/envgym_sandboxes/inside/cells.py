@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from envgym_sandboxes.inside.program import exit_code, flush, fresh_main, leave
-from envgym_sandboxes.inside.watch import Stream
+from envgym_sandboxes.inside.watch import Stream, output_pipe
 from envgym_sandboxes.inside.wire import FLOOD
 
 __all__ = ["CELLS", "DONE", "Session", "open_pipes", "run_cells"]
@@ -35,7 +35,8 @@ def open_pipes() -> tuple[list[int], list[int]]:
         the driver's ends, which do not block, in the order of ``Session``: cells, done, out, err; and those of the
         session's process in the order of its descriptors from 1 on: out, err, ``CELLS``, ``DONE``.
     """
-    (cells_read, cells), (done, done_write), (out, out_write), (err, err_write) = (os.pipe() for _ in range(4))
+    (cells_read, cells), (done, done_write) = os.pipe(), os.pipe()
+    (out, out_write), (err, err_write) = output_pipe(), output_pipe()
     ours = [cells, done, out, err]
     for descriptor in ours:
         os.set_blocking(descriptor, False)

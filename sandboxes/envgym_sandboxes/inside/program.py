@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import errno
 import gc
-import linecache
 import os
 import resource
 import signal
@@ -14,6 +13,8 @@ import sys
 import traceback
 import types
 from typing import Any
+
+from envgym.sandbox.source_file import execute, write_source
 
 __all__ = ["enter", "exit_code", "flush", "fresh_main", "leave", "run_argv", "run_python", "take"]
 
@@ -45,7 +46,7 @@ def take(descriptor: int) -> bytes:
 
 def fresh_main() -> types.ModuleType:
     """Install a new ``__main__`` in place of the runner's, and forget the runner's modules."""
-    for module in [module for module in sys.modules if module.startswith("envgym_")]:
+    for module in [module for module in sys.modules if module.startswith("envgym")]:
         del sys.modules[module]
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
@@ -56,19 +57,27 @@ def fresh_main() -> types.ModuleType:
     return main
 
 
-def run_python(source: bytes) -> None:
-    """Run ``source`` as a fresh ``__main__``, with the traceback CPython would print."""
-    name = "main.py"
+def run_python(source: bytes, folder: str) -> None:
+    """Run ``source`` as CPython runs a file: as a fresh ``__main__``, and with the traceback it would print.
+
+    Args:
+        source: the program, as UTF-8.
+        folder: where its file is put. It must be a real one, for processes that start with a fresh interpreter.
+    """
+    path = f"{folder}/main.py"
     main = fresh_main()
+    main.__file__ = sys.argv[0] = sys.orig_argv[1] = path
     code = 0
     try:
-        text = source.decode("utf-8", "replace")
-        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
-        exec(compile(source, name, "exec", dont_inherit=True), main.__dict__)  # noqa: S102 - in a sandbox
+        text = source.decode("utf-8", "surrogatepass")
+        with contextlib.suppress(OSError):  # an earlier program filled the disk: only few need the file
+            write_source(text, path)
+        execute(text, path, main.__dict__)
     except SystemExit as request:
         code = exit_code(request.code)
     except BaseException as error:  # noqa: BLE001 - as the interpreter itself does
         trace = error.__traceback__.tb_next if error.__traceback__ else None
+        trace = trace.tb_next if trace else None
         sys.excepthook(type(error), error.with_traceback(trace), trace)
         code = 1
     del main

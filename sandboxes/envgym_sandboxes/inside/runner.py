@@ -24,7 +24,7 @@ from typing import Any
 from envgym_sandboxes.inside.cells import Session, open_pipes, run_cells
 from envgym_sandboxes.inside.file_transfer import answer, empty, get, put
 from envgym_sandboxes.inside.program import enter, run_argv, run_python, take
-from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, reap, traces
+from envgym_sandboxes.inside.watch import Stream, counter, hide, kill_everything, output_pipe, reap, traces
 from envgym_sandboxes.inside.wire import (
     CELL,
     DISK,
@@ -133,8 +133,8 @@ class Runner:
         """
         if operation in (PYTHON, EXEC):
             self.end_session()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
+        out_read, out_write = output_pipe()
+        err_read, err_write = output_pipe()
         before = self.counters()
         started = time.monotonic()
         try:
@@ -317,7 +317,7 @@ def main() -> None:
     else:
         operation, body = Runner(config).serve()
     if operation == PYTHON:
-        run_python(take(body))
+        run_python(take(body), config["program"])
     elif operation == EXEC:
         run_argv(take(body))
     elif operation == CELL:

@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any
 
-__all__ = ["Stream", "counter", "hide", "kill_everything", "reap", "traces"]
+__all__ = ["Stream", "counter", "hide", "kill_everything", "output_pipe", "reap", "traces"]
 
 
 class Stream:
@@ -53,6 +53,13 @@ class Stream:
         """Overwrite the buffer, because the next execution is forked from this memory."""
         used = min(self.total, self.cap)
         self.view[:used] = bytes(used)
+
+
+def output_pipe() -> tuple[int, int]:
+    """Make a pipe whose writing end a program of another user can open by name too, as ``/dev/stdout``."""
+    reading, writing = os.pipe()
+    os.fchmod(writing, 0o622)
+    return reading, writing
 
 
 def hide() -> None:
