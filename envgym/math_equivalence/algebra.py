@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from envgym.math_equivalence.evaluation import evaluated
 from envgym.math_equivalence.limits import MAX_EXPONENT, OverCapError, UnreadableError
 from envgym.math_equivalence.primes import factorise
 from envgym.math_equivalence.ring import IMAGINARY, ONE, Atom, Budget, OverBudgetError, Ratio, atom, constant
@@ -29,7 +30,7 @@ from envgym.math_equivalence.tree import (
     children,
 )
 
-__all__ = ["Algebra", "check_value", "equal", "proportion", "within"]
+__all__ = ["Algebra", "check_value", "equal", "proportion", "quotient", "within"]
 
 _UNKNOWN_BASE: Atom = (2, "logarithm of the unknown base")
 _LARGEST_EXPANDED_POWER = 12
@@ -95,10 +96,8 @@ class Algebra:
             return self._logarithm(first) * base.inverse()
         if name == "lg" and not rest:
             return self._logarithm(first) * self._logarithm(constant(Fraction(10), self.budget)).inverse()
-        value = first.rational()
-        if name == "abs" and value is not None and not rest:
-            return constant(abs(value), self.budget)
-        return self._opaque(name, *arguments)
+        value = evaluated(name, arguments, self.budget)
+        return self._opaque(name, *arguments) if value is None else value
 
     def _root(self, radicand: Ratio, index: Ratio) -> Ratio:
         degree = index.rational()
@@ -238,6 +237,15 @@ def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool
     except ZeroDivisionError as error:
         raise UnreadableError(str(error)) from error
     return None if difference is None else abs(difference) <= tolerance
+
+
+def quotient(left: Tree, right: Tree, budget: Budget) -> Fraction | None:
+    """Return ``left / right`` if it is visibly a rational number, else ``None``."""
+    algebra = Algebra(budget)
+    try:
+        return (algebra.value(left) * algebra.value(right).inverse()).rational()
+    except (OverBudgetError, ZeroDivisionError):
+        return None
 
 
 def proportion(left: Tree, right: Tree, budget: Budget) -> Fraction | None:

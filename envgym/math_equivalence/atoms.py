@@ -22,8 +22,10 @@ from envgym.math_equivalence.tree import (
     Words,
     divide,
     negate,
+    replaced,
+    walk,
 )
-from envgym.math_equivalence.units import unit_name
+from envgym.math_equivalence.units import multiplier, unit_name
 
 __all__ = ["CONJUNCTIONS", "AtomParser", "scalar_node", "scalar_power"]
 
@@ -31,10 +33,22 @@ _TRIGONOMETRIC = ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tan
 _INVERSES = {name: "a" + name for name in _TRIGONOMETRIC}
 _FUNCTIONS = frozenset(
     {*_TRIGONOMETRIC, *_INVERSES.values(), "ln", "log", "lg", "exp", "abs", "floor", "ceil"}
-    | {"max", "min", "gcd", "lcm", "arcsin", "arccos", "arctan", "sqrt"}
+    | {"max", "min", "gcd", "lcm", "arcsin", "arccos", "arctan", "sqrt", "cis", "Re", "Im", "arg"}
+    | {"arccot", "arcsec", "arccsc", "arsinh", "arcosh", "artanh", "arcsinh", "arccosh", "arctanh", "cosec", "tg", "ctg"}
 )
-_SPELLINGS = {"arcsin": "asin", "arccos": "acos", "arctan": "atan"}
+_SPELLINGS = {
+    **{"arc" + name: "a" + name for name in _TRIGONOMETRIC},
+    "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh", "Re": "re", "Im": "im", "cosec": "csc", "tg": "tan",
+    "ctg": "cot",
+}  # fmt: skip
+_OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "cis"})
+_DEGREE = Mul((Const("pi"), Num(Fraction(1, 180))))
 _CONSTANTS = {"pi": "pi", "e": "e", "i": "i", "infty": "inf", "infinity": "inf", "inf": "inf", "oo": "inf"}
+_SETS: dict[str, Tree] = {
+    "reals": Series("()", (negate(Const("inf")), Const("inf"))),
+    "integers": Series("integers", ()),
+    "emptyset": Series("{}", ()),
+}
 _GREEK = frozenset({
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
     "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda",
@@ -47,7 +61,11 @@ _STARTS = frozenset({"(", "{", "|"})
 _ENDS = frozenset(
     rf"\{name}"
     for name in ("}", "cup", "le", "ge", "ne", "in", "pm", "mp", "rangle", "rfloor", "rceil", "row", "|")
+    + ("cap", "setminus", "notin", "modulo", "bmod", "degree")
 )
+_BEFORE_A_NAME = frozenset("({[,;=|:/+-<>") | {"\\{", "\\le", "\\ge", "\\ne"}
+_AFTER_A_NAME = frozenset(")}],;=|:/+-<>") | {"\\}", "\\le", "\\ge", "\\ne", ""}
+_MINUS_ONE = negate(Num(Fraction(1)))
 _NO_SCALARS = Series | Relation | Words
 
 
@@ -57,6 +75,7 @@ class AtomParser(Cursor):
     def __init__(self, tokens: list[Token]) -> None:
         super().__init__(tokens)
         self._open_bars = 0
+        self._separators: set[str] = set()
 
     def sum(self) -> Tree:
         """Read a signed sum of terms."""
@@ -83,6 +102,8 @@ class AtomParser(Cursor):
             return token.text.startswith("\\begin")
         if token.kind == "word":
             return token.text not in CONJUNCTIONS
+        if token.kind == "name":
+            return True
         if token.kind == "command":
             return token.text not in _ENDS
         return token.text in _STARTS and not (token.text == "|" and self._open_bars)
@@ -96,6 +117,8 @@ class AtomParser(Cursor):
             return read_repeating(self.advance().text)
         if token.kind == "word":
             return self._word(self.advance().text, after_factor)
+        if token.kind == "name":
+            return Sym(self.advance().text.partition("{")[2].rstrip("}").strip())
         if token.text in _FENCES:
             return self._fenced(*_FENCES[self.advance().text])
         if token.text in ("(", "[", "{", "\\{", "\\langle") or token.kind == "environment":
@@ -145,6 +168,11 @@ class AtomParser(Cursor):
             return self._symbol(word)
         if word in _FUNCTIONS and (word != "min" or self.token.text == "("):
             return self._function(word)
+        factor = multiplier(word) if after_factor else None
+        if factor is not None:  # a power of a literal, as in scientific notation, so that 5 dozen is a value
+            return Pow(Num(factor if factor > 1 else 1 / factor), Num(Fraction(1)) if factor > 1 else _MINUS_ONE)
+        if word.isascii() and word.isupper() and self._stands_alone():
+            return Sym(word)
         unit = unit_name(word)
         if unit is not None and (after_factor or len(word) > 4):
             return Sym(unit, unit=True)
@@ -152,6 +180,11 @@ class AtomParser(Cursor):
             self.tokens[self.position : self.position] = [Token("word", letter) for letter in word[1:]]
             return self._word(word[0], after_factor)
         raise UnreadableError(f"unknown word {word!r}")
+
+    def _stands_alone(self) -> bool:
+        """Return whether the word just read is a whole term: capitals are then one name, and IV is not VI."""
+        before = self.tokens[self.position - 2].text if self.position > 1 else "("
+        return before in _BEFORE_A_NAME and self.token.text in _AFTER_A_NAME
 
     def _symbol(self, name: str) -> Tree:
         if name in _CALLABLE_LETTERS and self.token.text == "(":
@@ -170,12 +203,16 @@ class AtomParser(Cursor):
     def _command(self, name: str) -> Tree:
         if name in _CONSTANTS:
             return Const(_CONSTANTS[name])
+        if name in _SETS:
+            return _SETS[name]
         if name in _GREEK:
             return self._symbol("\\" + name)
         if name == "frac":
             return divide(self._argument(), self._argument())
         if name == "binom":
             return FunctionCall("binom", (self._argument(), self._argument()))
+        if name in ("overline", "bar"):
+            return self._barred()
         if name == "sqrt" or name in _FUNCTIONS:
             return self._function(name)
         raise UnreadableError(f"unknown command \\{name}")
@@ -199,10 +236,25 @@ class AtomParser(Cursor):
         if power == negate(Num(Fraction(1))) and name in _INVERSES:
             name, power = _INVERSES[name], None
         arguments = self._function_arguments()
+        if name in _OF_ANGLES:
+            degrees = self.accept("\\degree") is not None
+            arguments = tuple(_in_radians(Mul((angle, _DEGREE)) if degrees else angle) for angle in arguments)
+        if name == "cis":
+            sine = Mul((Const("i"), FunctionCall("sin", arguments)))
+            return scalar_node(Add, [FunctionCall("cos", arguments), sine])
         call = FunctionCall(name, arguments if base is None else (*arguments, base))
         if name == "exp":
             return scalar_power(Const("e"), arguments[0])
         return call if power is None else Pow(call, power)
+
+    def _barred(self) -> Tree:
+        """Read the argument of a bar: a complex conjugate where it holds i, else a name of its own."""
+        inside = self._argument()
+        if isinstance(inside, Sym):  # a segment is named by its points, with a bar or without
+            return inside if len(inside.name) > 1 and inside.name.isupper() else Sym(f"bar {inside.name}")
+        if Const("i") not in walk(inside):
+            raise UnreadableError("a bar over something that is neither digits, a name nor a complex number")
+        return FunctionCall("conj", (inside,))
 
     def _root(self) -> Tree:
         index: Tree = Num(Fraction(2))
@@ -221,6 +273,17 @@ class AtomParser(Cursor):
         while self.starts_factor() and self.token.text.lstrip("\\") not in _FUNCTIONS:
             factors.append(self.power(after_factor=True))
         return (scalar_node(Mul, factors),)
+
+
+def _in_radians(angle: Tree) -> Tree:
+    """Return the argument of a trigonometric function as a plain number."""
+
+    def rule(part: Tree) -> Tree | None:
+        if isinstance(part, Sym) and part.unit:
+            return {"degree": _DEGREE, "rad": Num(Fraction(1))}.get(part.name)
+        return None
+
+    return replaced(angle, rule)
 
 
 def scalar_power(base: Tree, exponent: Tree) -> Tree:

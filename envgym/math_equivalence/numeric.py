@@ -32,7 +32,13 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "binom": mpmath.binomial,
     "factorial": mpmath.factorial,
+    "double_factorial": mpmath.fac2,
+    "re": mpmath.re,
+    "im": mpmath.im,
+    "conj": mpmath.conj,
+    "arg": mpmath.arg,
 }
+_OF_COMPLEX = frozenset({"re", "im", "conj", "arg"})
 _EXPONENTIAL = frozenset({"sinh", "cosh", "binom"})
 _LARGEST_FACTORIAL = 10_000
 _LARGEST_ARGUMENT = 1_000_000
@@ -147,8 +153,10 @@ def _call(name: str, parts: list[Any], point: dict[str, Fraction]) -> Any:
     if name == "log":
         base = parts[1] if len(parts) > 1 else _value(["sym", "base of log"], point)
         return mpmath.ln(parts[0]) / mpmath.ln(base)
-    if name == "factorial" and not (mpmath.isint(parts[0]) and 0 <= parts[0] <= _LARGEST_FACTORIAL):
-        raise ValueError("a factorial of something that is not a small natural number")
+    if "factorial" in name and not abs(parts[0]) <= _LARGEST_FACTORIAL:
+        raise ValueError("a factorial of a large number")
+    if name in _OF_COMPLEX and point:  # the points of variables are real, so they say nothing of a complex number
+        raise ValueError("a part of a complex variable")
     if any(abs(part) > _LARGEST_ARGUMENT for part in parts) and name in _EXPONENTIAL:
         raise ValueError("a value too large to be an answer")
     if name not in _FUNCTIONS:
