@@ -6,7 +6,7 @@ The base of a bare ``\log`` is unknown: it obeys the laws of logarithms and equa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from envgym.math_equivalence.evaluation import evaluated
@@ -28,6 +28,7 @@ from envgym.math_equivalence.tree import (
     Tree,
     Words,
     children,
+    walk,
 )
 
 __all__ = ["Algebra", "check_value", "equal", "proportion", "quotient", "within"]
@@ -96,7 +97,7 @@ class Algebra:
             return self._logarithm(first) * base.inverse()
         if name == "lg" and not rest:
             return self._logarithm(first) * self._logarithm(constant(Fraction(10), self.budget)).inverse()
-        value = evaluated(name, arguments, self.budget)
+        value = evaluated(name, arguments, self._opaque, self.budget)
         return self._opaque(name, *arguments) if value is None else value
 
     def _root(self, radicand: Ratio, index: Ratio) -> Ratio:
@@ -218,13 +219,33 @@ def equal(left: Tree, right: Tree, budget: Budget) -> bool | None:
     return False if algebra.complete else None
 
 
-def check_value(tree: Tree) -> None:
-    """Raise ``UnreadableError`` if a scalar in ``tree`` divides by zero or is over a cap."""
+def check_value(tree: Tree, equal_numerically: Callable[[Tree, Tree, Fraction | None], bool]) -> None:
+    """Raise ``UnreadableError`` if a scalar in ``tree`` divides by zero, is over a cap, or has no value.
+
+    Args:
+        tree: the answer.
+        equal_numerically: evaluates a number that exact arithmetic cannot; true where it equals itself.
+    """
     if isinstance(tree, Series | Relation):
         for part in children(tree):
-            check_value(part)
-    elif not isinstance(tree, Words) and not infinity_sign(tree):
-        equal(tree, tree, Budget())
+            check_value(part, equal_numerically)
+        return
+    if isinstance(tree, Words) or infinity_sign(tree):
+        return
+    algebra = Algebra(Budget())
+    try:
+        algebra.value(tree)
+    except OverBudgetError:
+        return
+    except ZeroDivisionError as error:
+        raise UnreadableError(str(error)) from error
+    is_number = not any(isinstance(part, Sym) or _is_symbolic_call(part) for part in walk(tree))
+    if is_number and not algebra.complete and not equal_numerically(tree, tree, None):
+        raise UnreadableError("its value cannot be computed")
+
+
+def _is_symbolic_call(tree: Tree) -> bool:
+    return isinstance(tree, FunctionCall) and (tree.name.startswith("call:") or tree.name in ("sum", "prod"))
 
 
 def within(left: Tree, right: Tree, tolerance: Fraction, budget: Budget) -> bool | None:

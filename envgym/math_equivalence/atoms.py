@@ -211,6 +211,8 @@ class AtomParser(Cursor):
             return divide(self._argument(), self._argument())
         if name == "binom":
             return FunctionCall("binom", (self._argument(), self._argument()))
+        if name in ("sum", "prod"):
+            return self._repeated(name)
         if name in ("overline", "bar"):
             return self._barred()
         if name == "sqrt" or name in _FUNCTIONS:
@@ -246,6 +248,23 @@ class AtomParser(Cursor):
         if name == "exp":
             return scalar_power(Const("e"), arguments[0])
         return call if power is None else Pow(call, power)
+
+    def _repeated(self, name: str) -> Tree:
+        """Read a sum or product over an index, which becomes a symbol of its own: no name outside can be it."""
+        self.expect("_")
+        self.expect("{")
+        index = self.nested(self.power)
+        self.expect("=")
+        low = self.nested(self.sum)
+        self.expect("}")
+        self.expect("^")
+        high = self._argument()
+        factors = [self.nested(self.power)]
+        while self.starts_factor():
+            factors.append(self.nested(self.power))
+        body = scalar_node(Mul, factors)
+        bound = Sym(f"index {sum(isinstance(part, FunctionCall) for part in walk(body))}")
+        return FunctionCall(name, (low, high, replaced(body, lambda part: bound if part == index else None)))
 
     def _barred(self) -> Tree:
         """Read the argument of a bar: a complex conjugate where it holds i, else a name of its own."""

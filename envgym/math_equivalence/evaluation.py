@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 from envgym.math_equivalence.ring import IMAGINARY, ONE, Budget, Polynomial, Ratio, constant
@@ -14,11 +15,18 @@ _LARGEST_CHOICE = 12
 """Of a variable, as in the binomial of n over 2, which is a product of as many factors."""
 
 
-def evaluated(name: str, arguments: list[Ratio], budget: Budget) -> Ratio | None:
-    """Return the value of a call where exact arithmetic has one, else ``None``."""
+def evaluated(
+    name: str, arguments: list[Ratio], opaque: Callable[[str, Ratio], Ratio], budget: Budget
+) -> Ratio | None:
+    """Return the value of a call where exact arithmetic has one, else ``None``.
+
+    ``opaque`` makes an atom of a call that stays one.
+    """
     values = [argument.rational() for argument in arguments]
     if name in ("re", "im", "conj") and len(arguments) == 1:
         return _part(name, arguments[0], budget)
+    if name == "factorial" and values == [None]:
+        return _shifted_factorial(arguments[0], opaque, budget)
     if name == "binom" and len(arguments) == 2 and values[0] is None:
         return _choices(arguments[0], values[1], budget)
     known = [value for value in values if value is not None]
@@ -69,6 +77,19 @@ def _choices(total: Ratio, chosen: Fraction | None, budget: Budget) -> Ratio | N
     product = constant(Fraction(1, math.factorial(int(chosen))), budget)
     for i in range(int(chosen)):
         product = product * (total + constant(Fraction(-i), budget))
+    return product
+
+
+def _shifted_factorial(argument: Ratio, opaque: Callable[[str, Ratio], Ratio], budget: Budget) -> Ratio | None:
+    """Return (n+2)! as (n+2)(n+1) n!, so that quotients of factorials cancel."""
+    shift = argument.top.get((), Fraction(0))
+    if argument.bottom != ONE or shift.denominator != 1 or abs(shift) > _LARGEST_CHOICE:
+        return None
+    base = argument + constant(-shift, budget)
+    product = opaque("factorial", base)
+    for i in range(1, abs(int(shift)) + 1):
+        factor = base + constant(Fraction(i if shift > 0 else 1 - i), budget)
+        product = product * (factor if shift > 0 else factor.inverse())
     return product
 
 

@@ -12,9 +12,11 @@ from fractions import Fraction
 
 from envgym.math_equivalence.tree import Add, Const, FunctionCall, Mul, Num, Pow, Sym, Tree, walk
 
-__all__ = ["is_work", "undone", "unevaluated_commands"]
+__all__ = ["is_work", "uncounted_commands", "undone", "unevaluated_commands", "value_of_work"]
 
 _COMMANDS = re.compile(r"\\(sum|int|iint|iiint|oint|prod|lim|det|bmod|pmod|mod)(?![a-zA-Z])")
+_COUNTS = re.compile(r"\\(binom|max|min|gcd|lcm)(?![a-zA-Z])|(!)(?!=)")
+_NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*")
 _CALLS = frozenset({"factorial", "double_factorial", "binom", "max", "min", "gcd", "lcm"})
 _MINUS_ONE = Num(Fraction(-1))
 
@@ -22,6 +24,32 @@ _MINUS_ONE = Num(Fraction(-1))
 def unevaluated_commands(text: str) -> frozenset[str]:
     """Return the operations in normalised ``text`` that only computer algebra can read, by command."""
     return frozenset(_COMMANDS.findall(text))
+
+
+def value_of_work(text: str) -> str:
+    r"""Return the last side of ``\sum_{k=1}^{10} k = 55``, where every side before it is such an operation or a name."""
+    if not unevaluated_commands(text):
+        return text
+    *way, last = split_sides(text)
+    is_work = [bool(unevaluated_commands(step)) for step in way]
+    named = bool(way) and _NAME.fullmatch(way[0]) is not None
+    return last if any(is_work) and all(is_work[named:]) else text
+
+
+def split_sides(text: str) -> list[str]:
+    """Return what stands between the equals signs outside brackets."""
+    sides, start, depth = [], 0, 0
+    for position, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "=" and depth == 0:
+            sides.append(text[start:position])
+            start = position + 1
+    return [*sides, text[start:]]
+
+
+def uncounted_commands(text: str) -> frozenset[str]:
+    """Return the factorials, choices and divisors in normalised ``text``, by command or sign."""
+    return frozenset(match[1] or match[2] for match in _COUNTS.finditer(text))
 
 
 def undone(prediction: Tree, gold: Tree) -> str | None:

@@ -178,7 +178,7 @@ def read_tree(text: str, *, grouped: bool = True) -> Tree:
 
 def _only_words(text: str) -> bool:
     """Return whether ``text`` is prose (``Evelyn``, ``no``, ``not enough information``), not algebra."""
-    if _TEXT.fullmatch(text) is None or text.isupper() and text.isalpha() or any(c in "/:()" or c.isdecimal() for c in text):
+    if _TEXT.fullmatch(text) is None or any(c in "/:()" or c.isdecimal() for c in text):
         return False
     words = _WORD.findall(text)
     if any(word in _NAMES for word in words):

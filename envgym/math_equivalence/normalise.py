@@ -75,7 +75,7 @@ def normalise(text: str) -> str:
     text = strip_markup(text)
     if not text.isascii():
         text = _CURRENCY.sub(lambda m: f"{m[2]} {_CURRENCIES[m[1]]}", text)
-        text = _SCRIPT.sub(lambda m: ("^{" if m[1] else "_{") + m[0].translate(_SCRIPTS) + "}", text)
+        text = _SCRIPT.sub(_script, text)
         text = text.translate(_TRANSLATION)
     text = ungroup(text)
     if "\\" in text:
@@ -87,6 +87,12 @@ def normalise(text: str) -> str:
     if _ALL_REALS.fullmatch(text):
         return "\\reals"
     return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
+
+
+def _script(match: re.Match[str]) -> str:
+    digits = match[0].translate(_SCRIPTS)
+    alone = len(digits) == 1 and not match.string[match.end() : match.end() + 1].isdecimal()
+    return ("^" if match[1] else "_") + (digits if alone else f"{{{digits}}}")
 
 
 def _commands(text: str) -> str:

@@ -64,8 +64,7 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
         return _equal_at({}, left, right, tolerance)
     # Each variable gets a value of its own over a prime denominator, so that different functions rarely agree.
     tried = 0
-    for sign, shift in ((1, 0), (1, 7), (-1, 0), (-1, 7), (1, 19)):
-        point = {n: Fraction(sign * (1009 + 97 * i + 31 * shift * (i + 1)), 733) for i, n in enumerate(names)}
+    for point in _points(names, whole=any(map(_counts, (left, right)))):
         try:
             with mpmath.workdps(30):
                 if mpmath.im(_value(right, point)):  # outside the gold's real domain, where branches may differ
@@ -77,6 +76,23 @@ def equal(left: Node, right: Node, tolerance: Fraction | None) -> bool:
         except (ZeroDivisionError, OverflowError):
             continue
     return tried > 1  # a single point in the domain is too little evidence
+
+
+def _points(names: list[str], *, whole: bool) -> Iterator[dict[str, Fraction]]:
+    """Yield values for the variables, whole numbers where they count something."""
+    if whole:
+        for start in (29, 41, 57, 83, 101):
+            yield {name: Fraction(start + 13 * i) for i, name in enumerate(names)}
+        return
+    for sign, shift in ((1, 0), (1, 7), (-1, 0), (-1, 7), (1, 19)):
+        yield {name: Fraction(sign * (1009 + 97 * i + 31 * shift * (i + 1)), 733) for i, name in enumerate(names)}
+
+
+def _counts(node: Node) -> bool:
+    """Return whether a factorial or a binomial is in ``node``: its variables are whole numbers."""
+    if node[0] == "call" and ("factorial" in node[1] or node[1] == "binom"):
+        return True
+    return any(_counts(child) for child in node if isinstance(child, list))
 
 
 def _equal_at(
@@ -133,8 +149,38 @@ def _value(node: Node, point: dict[str, Fraction]) -> Any:
     if kind == "mul":
         return mpmath.fprod(parts)
     if kind == "pow":
-        return _power(*parts)
+        return _real_power(parts, rest[1]) if _is_negative(parts[0]) else _power(*parts)
     return _call(str(rest[0]), parts, point)
+
+
+def _is_negative(value: Any) -> bool:
+    return bool(mpmath.im(value) == 0 and mpmath.re(value) < 0)
+
+
+def _real_power(parts: list[Any], exponent: str | Node) -> Any:
+    """Return a power of a negative number: real where the exponent has an odd denominator, as its root is."""
+    base, value = parts
+    ratio = _ratio(exponent)
+    if ratio is None or ratio.denominator == 1 or ratio.denominator % 2 == 0:
+        return _power(base, value)
+    return _power(-base, value) * (-1 if ratio.numerator % 2 else 1)
+
+
+def _ratio(node: str | Node) -> Fraction | None:
+    """Return the rational number that a node of numbers, products and reciprocals is."""
+    if node[0] == "num":
+        return Fraction(int(str(node[1]), 16), int(str(node[2]), 16))
+    if node[0] == "pow" and (base := _ratio(node[1])) and _ratio(node[2]) == -1:
+        return 1 / base
+    if node[0] == "mul":
+        product = Fraction(1)
+        for factor in node[1:]:
+            part = _ratio(factor)
+            if part is None:
+                return None
+            product *= part
+        return product
+    return None
 
 
 def _power(base: Any, exponent: Any) -> Any:

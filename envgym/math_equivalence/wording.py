@@ -96,7 +96,7 @@ def plain_words(text: str) -> str:
     text = _GLUED_POWER.sub(r"\1^{\2}", text)
     text = _PER.sub("/", text)
     text = _TO.sub(":", text)
-    if "d" in text:
+    if "d" in text or "\\partial" in text:
         text = _DERIVATIVE.sub(lambda m: _named(f"{m[1]} over {m[2]}"), text)
         text = _FLAT_DERIVATIVE.sub(lambda m: _named(f"d{m[1]} over d{m[2]}"), text)
         text = _BARE_MODULUS.sub(r"\\modulo ", _MODULUS.sub(r"\\modulo{\1}", text))
