@@ -12,7 +12,7 @@ _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
 def approximate(tree: Tree) -> float | None:
-    """Return the real value of ``tree`` to about ten digits; ``None`` with a variable, or out of a float's range."""
+    """Return the real value of ``tree`` to about ten digits; ``None`` with a variable, or too large."""
     try:
         value = _value(tree)
     except (ArithmeticError, ValueError):
@@ -36,7 +36,9 @@ def _value(tree: Tree) -> float:
             return math.pow(_value(base), _value(exponent))
         case FunctionCall("root", (radicand, index)):
             inside, degree = _value(radicand), _value(index)
-            return -math.pow(-inside, 1 / degree) if inside < 0 and degree % 2 == 1 else math.pow(inside, 1 / degree)
+            return (
+                -math.pow(-inside, 1 / degree) if inside < 0 and degree % 2 == 1 else math.pow(inside, 1 / degree)
+            )
         case FunctionCall("ln", (argument,)):
             return math.log(_value(argument))
         case FunctionCall("log", (argument, base)):

@@ -37,7 +37,7 @@ def _is_zero(tree: Tree) -> bool:
 
 
 def as_matrix_of(tree: Series, other: Series) -> Series:
-    """Return ``tree`` as a matrix where ``other`` is one: ``[[1,2],[3,4]]`` by rows, ``(1,2)`` as column or row."""
+    """Return ``tree`` as a matrix where ``other`` is one: ``[[1,2],[3,4]]`` by rows, ``(1,2)`` as one of them."""
     if other.kind != "matrix" or tree.kind not in _VECTORS or not tree.items:
         return tree
     rows = [item.items for item in tree.items if isinstance(item, Series) and item.kind in _VECTORS]

@@ -1,7 +1,8 @@
 r"""Find the last ``\boxed{...}`` of a message, and the boxes that make one answer with it.
 
-``\boxed{1} and \boxed{2}`` is the list of both: boxes that only a comma, a semicolon, or a few words ending in "and"
-or "or" separate. Any other text between two boxes makes the last one the answer. Two boxes inside one are no answer.
+``\boxed{1} and \boxed{2}`` is the list of both: boxes that only a comma, a semicolon, or a few words ending in
+"and" or "or" separate. Any other text between two boxes makes the last one the answer. Two boxes inside one are no
+answer.
 """
 
 from __future__ import annotations

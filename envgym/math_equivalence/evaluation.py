@@ -60,6 +60,8 @@ def _of_integers(name: str, values: list[int]) -> Fraction | None:
             return Fraction(math.gcd(*values))
         case "lcm":
             return Fraction(math.lcm(*values)) if len(values) <= _LARGEST_CHOICE else None
+        case "mod" if len(values) == 2 and values[1]:
+            return Fraction(values[0] % values[1])
         case "factorial" if small and len(values) == 1:
             return Fraction(math.factorial(values[0]))
         case "double_factorial" if small and len(values) == 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from envgym.math_equivalence.atoms import AtomParser, scalar_node, scalar_power
+from envgym.math_equivalence.atoms import AtomParser
+from envgym.math_equivalence.functions import scalar_node, scalar_power
 from envgym.math_equivalence.limits import MAX_DEPTH, OverCapError, UnreadableError
 from envgym.math_equivalence.tree import Add, FunctionCall, Mul, Num, Percent, Series, Sym, Tree, negate
 
@@ -56,6 +57,8 @@ class ExpressionParser(AtomParser):
                 factors.append(self._signed_factor())
             elif self.accept("/"):
                 factors.append(scalar_power(self._signed_factor(), Num(Fraction(-1))))
+            elif self.accept("\\bmod"):
+                factors = [FunctionCall("mod", (scalar_node(Mul, factors), self._signed_factor()))]
             elif self.starts_factor():
                 is_number = self.token.kind in ("number", "repeating")
                 if is_number and (self.previous.text not in ("}", ")") or isinstance(factors[-1], Num)):

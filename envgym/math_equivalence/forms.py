@@ -14,10 +14,10 @@ from envgym.math_equivalence.tree import Add, Const, FunctionCall, Mul, Num, Pow
 
 __all__ = ["is_work", "uncounted_commands", "undone", "unevaluated_commands", "value_of_work"]
 
-_COMMANDS = re.compile(r"\\(sum|int|iint|iiint|oint|prod|lim|det|bmod|pmod|mod)(?![a-zA-Z])")
-_COUNTS = re.compile(r"\\(binom|max|min|gcd|lcm)(?![a-zA-Z])|(!)(?!=)")
+_COMMANDS = re.compile(r"\\(sum|int|iint|iiint|oint|prod|lim|det|pmod|mod)(?![a-zA-Z])")
+_COUNTS = re.compile(r"\\(binom|max|min|gcd|lcm|bmod)(?![a-zA-Z])|(!)(?!=)")
 _NAME = re.compile(r"\s*\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?\s*")
-_CALLS = frozenset({"factorial", "double_factorial", "binom", "max", "min", "gcd", "lcm"})
+_CALLS = frozenset({"factorial", "double_factorial", "binom", "max", "min", "gcd", "lcm", "mod"})
 _MINUS_ONE = Num(Fraction(-1))
 
 
@@ -27,7 +27,7 @@ def unevaluated_commands(text: str) -> frozenset[str]:
 
 
 def value_of_work(text: str) -> str:
-    r"""Return the last side of ``\sum_{k=1}^{10} k = 55``, where every side before it is such an operation or a name."""
+    r"""Return the last side of ``\sum_{k=1}^{10} k = 55``; every side before it is such an operation or a name."""
     if not unevaluated_commands(text):
         return text
     *way, last = split_sides(text)

@@ -10,7 +10,7 @@ from envgym.math_equivalence.labels import name_labels
 from envgym.math_equivalence.lexer import tokenise
 from envgym.math_equivalence.limits import UnreadableError
 from envgym.math_equivalence.moments import read_moment
-from envgym.math_equivalence.tree import Const, Relation, Series, Tree, Words, negate
+from envgym.math_equivalence.tree import Relation, Series, Tree, Words
 
 __all__ = ["read_tree"]
 

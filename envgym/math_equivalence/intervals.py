@@ -1,4 +1,4 @@
-r"""Sets of real numbers in their many forms: ``x \ge 2``, ``[2,\infty)``, ``x \ne 0``, ``\mathbb{R}\setminus\{0\}``.
+r"""Sets of real numbers in many forms: ``x \ge 2``, ``[2,\infty)``, ``x \ne 0``, ``\mathbb{R}\setminus\{0\}``.
 
 Every form becomes a sorted union of intervals that do not touch. Two bounds are in order where their approximate
 values are far apart; whether they are equal is asked of the exact comparison.
@@ -109,7 +109,10 @@ def _of_relation(relation: Relation, same: Same) -> RealSet | None:
             return RealSet(name, (Piece(negate(bound), bound, sign == "<=", sign == "<="),))
         case Relation((bound, FunctionCall("abs", (name,))), ("<" | "<=" as sign,)) if is_name(name):
             closed = sign == "<="
-            below, above = Piece(_MINUS_INFINITY, negate(bound), False, closed), Piece(bound, INFINITY, closed, False)
+            below, above = (
+                Piece(_MINUS_INFINITY, negate(bound), False, closed),
+                Piece(bound, INFINITY, closed, False),
+            )
             return RealSet(name, (below, above))
         case Relation((name, bound), ("<" | "<=" as sign,)) if is_name(name) and not is_name(bound):
             return RealSet(name, (Piece(_MINUS_INFINITY, bound, False, sign == "<="),))
@@ -145,19 +148,21 @@ def _all_of(items: tuple[Tree, ...], same: Same) -> RealSet | None:
         return None
     pieces = sets[0].pieces
     for other in sets[1:]:
-        pieces = tuple(
-            common for a in pieces for b in other.pieces if (common := _common(a, b, same)) is not None
-        )
+        pieces = tuple(common for a in pieces for b in other.pieces if (common := _common(a, b, same)) is not None)
     return RealSet(sets[0].variable, pieces) if pieces else None
 
 
 def _common(a: Piece, b: Piece, same: Same) -> Piece | None:
     low_order, high_order = _order(a.low, b.low, same), _order(a.high, b.high, same)
     with_low = (a.with_low and b.with_low) if low_order == 0 else a.with_low if low_order > 0 else b.with_low
-    with_high = (a.with_high and b.with_high) if high_order == 0 else a.with_high if high_order < 0 else b.with_high
+    with_high = (
+        (a.with_high and b.with_high) if high_order == 0 else a.with_high if high_order < 0 else b.with_high
+    )
     low, high = a.low if low_order > 0 else b.low, a.high if high_order < 0 else b.high
     span = _order(low, high, same)
-    return None if span > 0 or (span == 0 and not (with_low and with_high)) else Piece(low, high, with_low, with_high)
+    return (
+        None if span > 0 or (span == 0 and not (with_low and with_high)) else Piece(low, high, with_low, with_high)
+    )
 
 
 def _without(pieces: tuple[Piece, ...], points: tuple[Tree, ...], same: Same) -> Iterator[Piece]:

@@ -1,7 +1,7 @@
 r"""Names on the left of an equals sign that are not one letter: ``\angle ABC = 60^\circ``, ``P(A) = \frac12``.
 
-Each is replaced by one symbol before parsing, so that ``Area of ABC = 10`` is read like ``x = 10``. A sum, a product
-of small letters or a number is no name: ``a+b=5`` and ``6=5`` stay equations.
+Each is replaced by one symbol before parsing, so that ``Area of ABC = 10`` is read like ``x = 10``. A sum, a
+product of small letters or a number is no name: ``a+b=5`` and ``6=5`` stay equations.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ _PATTERNS = tuple(
 )
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-_NOT_NAMES = frozenset("and or not but sin cos tan cot sec csc log exp sqrt lim sum max min gcd lcm frac".split())
-_SHORT_NAMES = frozenset("sum max min gcd lcm ans avg lhs rhs".split())
+_NOT_NAMES = frozenset({
+    "and", "or", "not", "but", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "lim", "sum",
+    "max", "min", "gcd", "lcm", "frac",
+})  # fmt: skip
+_SHORT_NAMES = frozenset(["sum", "max", "min", "gcd", "lcm", "ans", "avg", "lhs", "rhs"])
 _GEOMETRY = re.compile(r"^m?(?:angle|triangle|overline|square)+(?=[A-Z0-9])")
 _OPENERS, _CLOSERS = "([{", ")]}"
 

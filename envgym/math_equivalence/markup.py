@@ -1,6 +1,7 @@
 r"""Remove what changes only the look of an answer: colour, bold type, Markdown, HTML, invisible characters.
 
-What strikes an answer out (``\cancel``, ``\sout``, ``~~``) or hides a part of it (``\phantom``) stays, and is refused.
+What strikes an answer out (``\cancel``, ``\sout``, ``~~``) or hides a part of it (``\phantom``) stays, and is
+refused.
 """
 
 from __future__ import annotations

@@ -8,7 +8,19 @@ __all__ = ["read_moment"]
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _FULL_MONTHS = (
-    *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november"),
+    *(
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+    ),
     *("december", "sept"),
 )
 _MONTH = rf"({'|'.join((*_FULL_MONTHS, *_MONTHS))})\.?"

@@ -111,14 +111,17 @@ def _equal_at(
 
 def _is_noise(point: dict[str, Fraction], left: Node, right: Node, digits: int, more: int) -> bool:
     """Return whether the difference shrinks by half the added digits when ``digits`` become ``more``."""
-    gaps = []
+    gaps, values = [], []
     for precision in (digits, more):
         with mpmath.workdps(precision):
             a, b = _value(left, point), _value(right, point)
             if not (mpmath.isfinite(a) and mpmath.isfinite(b)):
                 return False
             gaps.append(abs(a - b))
+            values.append(b)
     coarse, fine = gaps
+    if abs(values[1] - values[0]) > mpmath.mpf(10) ** (-digits // 2) * max(1, abs(values[1])):
+        return False  # a pole, met at a rounded argument: tan(pi/2) grows with every digit
     if coarse == 0:  # no ratio to take: the finer difference must vanish at the coarse precision
         return bool(fine <= mpmath.mpf(10) ** -digits * max(abs(a), abs(b)))
     return bool(fine <= coarse * mpmath.mpf(10) ** ((digits - more) // 2))

@@ -16,9 +16,9 @@ _INTEGERS = Series("integers", ())
 
 
 def aligned(prediction: Tree, gold: Tree) -> tuple[Tree, Tree, Sym | None]:
-    r"""Return both without ``k \in \mathbb{Z}``, the prediction's free integer renamed as the gold's, and its name.
+    r"""Return both without ``k \in \mathbb{Z}``, with the gold's name for the free integer, and that name.
 
-    An integer is free where the gold says so, or where it counts whole or half turns: a multiple of pi or of degrees.
+    An integer is free where the gold says so, or where it counts turns: a multiple of pi or of degrees.
     The name is ``None`` where there is none, and the trees are then as they were.
     """
     stated = _stated(gold)
@@ -39,7 +39,10 @@ def same_progression(left: Tree, right: Tree, name: Sym, budget: Budget) -> bool
     """Return whether two expressions, linear in a free integer, take the same values: same step, same residue."""
     ours, theirs = _at(left, name), _at(right, name)
     steps = [_minus(values[1], values[0]) for values in (ours, theirs)]
-    if any(algebra.equal(_minus(v[2], v[1]), step, budget) is not True for v, step in zip((ours, theirs), steps, strict=True)):
+    if any(
+        algebra.equal(_minus(v[2], v[1]), step, budget) is not True
+        for v, step in zip((ours, theirs), steps, strict=True)
+    ):
         return False
     ratio = algebra.quotient(steps[0], steps[1], budget)
     shift = algebra.quotient(_minus(ours[0], theirs[0]), steps[1], budget)

@@ -1,12 +1,24 @@
-r"""Bring answers with several written forms to one: ``x = \pm 2``, ``x = 2, -2``, ``f(x) = 2x``, ``x = 1, y = 2``."""
+r"""Bring answers with several written forms to one: ``x = \pm 2``, ``f(x) = 2x``, ``x = 1, y = 2``."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 from envgym.math_equivalence.limits import UnreadableError
-from envgym.math_equivalence.tree import Const, FunctionCall, Mul, Num, Pow, Relation, Series, Sym, Tree, negate
-from envgym.math_equivalence.tree import replaced, walk
+from envgym.math_equivalence.tree import (
+    Const,
+    FunctionCall,
+    Mul,
+    Num,
+    Pow,
+    Relation,
+    Series,
+    Sym,
+    Tree,
+    negate,
+    replaced,
+    walk,
+)
 
 __all__ = ["INFINITY", "assigned", "expand_plus_minus", "infinity_sign", "is_name", "oriented", "system"]
 
@@ -80,7 +92,7 @@ def _assigned_list(items: tuple[Tree, ...]) -> tuple[Tree, Tree] | None:
 
 
 def is_name(tree: Tree) -> bool:
-    r"""Return whether ``tree`` only names something: ``x``, ``AB``, ``f(x)``, ``\sin A``, ``|AB|``, ``a/b``, ``a:b``."""
+    r"""Return whether ``tree`` only names something: ``x``, ``f(x)``, ``\sin A``, ``|AB|``, ``a/b``."""
     match tree:
         case Sym(_, unit):
             return not unit
@@ -104,7 +116,9 @@ def system(tree: Tree) -> tuple[tuple[Tree, ...], tuple[Tree, ...]] | None:
             known = [pair for pair in pairs if pair is not None]
             names = tuple(name for name, _ in known)
             distinct = len({str(name) for name in names}) == len(names)
-            return (names, tuple(value for _, value in known)) if len(known) == len(items) > 1 and distinct else None
+            return (
+                (names, tuple(value for _, value in known)) if len(known) == len(items) > 1 and distinct else None
+            )
         case _:
             return None
 

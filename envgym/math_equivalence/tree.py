@@ -93,8 +93,8 @@ class Series:
     """Several parts with their brackets.
 
     ``kind`` is the bracket pair for tuples and intervals (``()``, ``[)``, ``<>`` ...), ``{}`` for a set,
-    ``,`` for a bare list, ``or`` for alternatives, ``:`` for a ratio, ``cup`` for a union, ``minus`` for a difference
-    of sets, ``mod`` for (residue, modulus), ``matrix`` and ``row``.
+    ``,`` for a bare list, ``or`` for alternatives, ``:`` for a ratio, ``cup`` for a union, ``minus`` for a
+    difference of sets, ``mod`` for (residue, modulus), ``matrix`` and ``row``.
     """
 
     kind: str

@@ -56,27 +56,30 @@ _COUNTS = {
     "mn": 10**6, "mil": 10**6, "mln": 10**6, "bn": 10**9, "bln": 10**9, "tn": 10**12, "trn": 10**12,
 }  # fmt: skip
 _FRACTIONS = {
-    "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
-    "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15,
+    "half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+    "eighth": 8, "ninth": 9, "tenth": 10, "eleventh": 11, "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15,
     "sixteenth": 16, "seventeenth": 17, "eighteenth": 18, "nineteenth": 19, "twentieth": 20, "thirtieth": 30,
     "fortieth": 40, "fiftieth": 50, "sixtieth": 60, "hundredth": 100, "thousandth": 1000, "millionth": 10**6,
     "billionth": 10**9,
 }  # fmt: skip
 MULTIPLIERS = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 """Letters that multiply a number where no unit or variable is meant: ``5K``."""
-NUMBER_WORDS = frozenset(
-    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion""".split()
-)
-_CHANGES_THE_ANSWER = NUMBER_WORDS | frozenset(
-    """negative negated minus plus positive times over divided multiplied squared cubed squareroot root power raised
-    factorial doubled tripled halved twice thrice double triple inverse reciprocal opposite mod modulo sum difference
-    product quotient square cube factor log ln half
-    wrong not false incorrect untrue invalid error mistaken mistake never no none nothing neither nor isnt aint without
-    except unless guess unknown undefined impossible nonsense or maybe perhaps possibly probably either approximately
-    about around roughly almost nearly atleast atmost least most below above under less fewer more greater
-    answer option choice""".split()
-)
+NUMBER_WORDS = frozenset({
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "thirty",
+    "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion",
+})  # fmt: skip
+_CHANGES_THE_ANSWER = NUMBER_WORDS | frozenset({
+    "negative", "negated", "minus", "plus", "positive", "times", "over", "divided", "multiplied", "squared",
+    "cubed", "squareroot", "root", "power", "raised", "factorial", "doubled", "tripled", "halved", "twice",
+    "thrice", "double", "triple", "inverse", "reciprocal", "opposite", "mod", "modulo", "sum", "difference",
+    "product", "quotient", "square", "cube", "factor", "log", "ln", "half", "wrong", "not", "false",
+    "incorrect", "untrue", "invalid", "error", "mistaken", "mistake", "never", "no", "none", "nothing",
+    "neither", "nor", "isnt", "aint", "without", "except", "unless", "guess", "unknown", "undefined",
+    "impossible", "nonsense", "or", "maybe", "perhaps", "possibly", "probably", "either", "approximately",
+    "about", "around", "roughly", "almost", "nearly", "atleast", "atmost", "least", "most", "below", "above",
+    "under", "less", "fewer", "more", "greater", "answer", "option", "choice",
+})  # fmt: skip
 """Words behind a number that say more than what is counted, so that ignoring them would ignore the answer."""
 _LETTERS_OF_ALGEBRA = frozenset("abcxyz")
 

@@ -63,7 +63,9 @@ def ungroup(text: str) -> str:
 def repeating_decimals(text: str) -> str:
     r"""Return ``text`` with every repeating decimal in the notation ``0.1\overline{6}``."""
     if "\\dot" in text:
-        text = _DOTS.sub(lambda m: rf"{m[1]}.{m[2]}\overline{{{''.join(part or '' for part in m.groups()[2:])}}}", text)
+        text = _DOTS.sub(
+            lambda m: rf"{m[1]}.{m[2]}\overline{{{''.join(part or '' for part in m.groups()[2:])}}}", text
+        )
     if not text.isascii():
         text = _MARKED.sub(lambda m: rf"{m[1]}\overline{{{''.join(c for c in m[2] if c.isdecimal())}}}", text)
     text = _AFTER_BAR.sub(r"\1", text)
@@ -73,7 +75,7 @@ def repeating_decimals(text: str) -> str:
 
 
 def _repeated(match: re.Match[str]) -> str:
-    r"""Write ``0.1666...`` as ``0.1\overline{6}``; the text stays, and is refused, where nothing visibly repeats."""
+    r"""Write ``0.1666...`` as ``0.1\overline{6}``; the text stays, and is refused, where nothing repeats."""
     whole, digits = match[1], match[2]
     for start in range(len(digits)):
         tail = digits[start:]
