@@ -19,7 +19,7 @@ __all__ = ["MAX_FORMAT_WEIGHT", "call", "fenced_answer", "has_format", "referenc
 
 MAX_FORMAT_WEIGHT = 0.2
 """Keeps the best wrong answer far below the worst right one."""
-_FENCES = ("<answer>", "\\boxed{")
+_FENCES = ("<answer>", "\\boxed")
 
 
 def fenced_answer(trajectory: Trajectory) -> str | None:
@@ -27,7 +27,7 @@ def fenced_answer(trajectory: Trajectory) -> str | None:
     if not trajectory.turns or trajectory.turns[-1].action.tool_calls:
         return None
     text = trajectory.final_text
-    return extract_answer(text) if any(fence in text for fence in _FENCES) else None
+    return extract_answer(text, fenced=True) if any(fence in text for fence in _FENCES) else None
 
 
 def has_format(trajectory: Trajectory) -> float:

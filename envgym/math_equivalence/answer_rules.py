@@ -8,12 +8,13 @@ from fractions import Fraction
 from envgym.math_equivalence.grammar import read_tree
 from envgym.math_equivalence.normalise import normalise
 from envgym.math_equivalence.tree import Mul, Num, Percent, Pow, Sym, Tree, walk
+from envgym.math_equivalence.units import MULTIPLIERS, says_more_than_a_unit
 
 __all__ = ["ANY_UNIT", "AnswerRules", "split_unit"]
 
 ANY_UNIT = "*"
 """The gold is a bare number, and a unit that only the prediction states is ignored."""
-_UNIT_LETTERS = frozenset("msghLNJWVK")
+_UNIT_LETTERS = frozenset("msghLNJWV")
 _ONE = Num(Fraction(1))
 _MINUS_ONE = Num(Fraction(-1))
 
@@ -31,6 +32,8 @@ class AnswerRules:
 
     def read(self, tree: Tree, other: Tree) -> Tree:
         """Return the scalar ``tree`` as these rules read it beside ``other``."""
+        if isinstance(tree, Mul) and not _symbols(other):
+            tree = Mul(tuple(_times(factor) for factor in tree.factors))
         if self.unit == ANY_UNIT:
             tree = tree if _symbols(other) else split_unit(tree)[0]
         elif self.unit is not None:
@@ -75,4 +78,12 @@ def _symbols(tree: Tree) -> set[str]:
 
 def _is_unit(tree: Tree) -> bool:
     base = tree.base if isinstance(tree, Pow) else tree
-    return isinstance(base, Sym) and (base.unit or base.name in _UNIT_LETTERS)
+    if not isinstance(base, Sym):
+        return False
+    return base.name in _UNIT_LETTERS or (base.unit and not says_more_than_a_unit(base.name))
+
+
+def _times(factor: Tree) -> Tree:
+    """Return 1000 for the K of ``5K``."""
+    count = MULTIPLIERS.get(factor.name) if isinstance(factor, Sym) else None
+    return factor if count is None else Pow(Num(Fraction(count)), _ONE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from envgym.math_equivalence.atoms import AtomParser, scalar_node, scalar_power
+from envgym.math_equivalence.atoms import AtomParser
+from envgym.math_equivalence.functions import scalar_node, scalar_power
 from envgym.math_equivalence.limits import MAX_DEPTH, OverCapError, UnreadableError
 from envgym.math_equivalence.tree import Add, FunctionCall, Mul, Num, Percent, Series, Sym, Tree, negate
 
@@ -56,10 +57,16 @@ class ExpressionParser(AtomParser):
                 factors.append(self._signed_factor())
             elif self.accept("/"):
                 factors.append(scalar_power(self._signed_factor(), Num(Fraction(-1))))
+            elif self.accept("\\bmod"):
+                factors = [FunctionCall("mod", (scalar_node(Mul, factors), self._signed_factor()))]
             elif self.starts_factor():
-                if self.token.kind in ("number", "repeating") and self.previous.text not in ("}", ")"):
+                is_number = self.token.kind in ("number", "repeating")
+                if is_number and (self.previous.text not in ("}", ")") or isinstance(factors[-1], Num)):
                     raise UnreadableError("a number directly after another factor")
+                in_braces = self.token.text == "{" and isinstance(factors[-1], Num)
                 factors.append(self.power(after_factor=True))
+                if in_braces and isinstance(factors[-1], Num):  # LaTeX prints 4{2} as 42
+                    raise UnreadableError("a number directly after another factor")
             else:
                 return scalar_node(Mul, factors)
 
@@ -92,7 +99,8 @@ class ExpressionParser(AtomParser):
             if marks > _MAX_MARKS:
                 raise OverCapError(f"more than {_MAX_MARKS} signs after a factor")
             if mark == "!":
-                tree = FunctionCall("factorial", (tree,))
+                twice = self.accept("!") is not None
+                tree = FunctionCall("double_factorial" if twice else "factorial", (tree,))
             elif mark == "%":
                 tree = Percent(tree)
             elif mark == "'" and isinstance(tree, Sym):

@@ -1,4 +1,4 @@
-r"""Bring answers with several written forms to one: ``x = \pm 2``, ``x = 2, -2``, ``x > 5``, ``f(x) = 2x``."""
+r"""Bring answers with several written forms to one: ``x = \pm 2``, ``f(x) = 2x``, ``x = 1, y = 2``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from fractions import Fraction
 
 from envgym.math_equivalence.limits import UnreadableError
 from envgym.math_equivalence.tree import (
-    Add,
     Const,
     FunctionCall,
     Mul,
     Num,
-    Percent,
     Pow,
     Relation,
     Series,
     Sym,
     Tree,
     negate,
+    replaced,
     walk,
 )
 
-__all__ = ["INFINITY", "as_interval", "assigned", "expand_plus_minus", "infinity_sign", "oriented"]
+__all__ = ["INFINITY", "assigned", "expand_plus_minus", "infinity_sign", "is_name", "oriented", "system"]
 
 INFINITY = Const("inf")
 _FLIPPED = {">": "<", ">=": "<="}
 _MINUS_ONE = Num(Fraction(-1))
+_OF_A_NAME = frozenset({"abs", "sin", "cos", "tan", "cot", "sec", "csc"})
+_LISTS = (",", "{}", "or")
 
 
 def infinity_sign(tree: Tree) -> int:
@@ -38,7 +39,7 @@ def infinity_sign(tree: Tree) -> int:
 
 def expand_plus_minus(tree: Tree) -> Tree:
     r"""Return ``tree`` with ``\pm`` written out as a list; raise ``UnreadableError`` if an item holds two."""
-    if isinstance(tree, Series) and tree.kind in (",", "{}"):
+    if isinstance(tree, Series) and tree.kind in _LISTS:
         items: list[Tree] = []
         for item in tree.items:
             expanded = expand_plus_minus(item)
@@ -56,32 +57,21 @@ def expand_plus_minus(tree: Tree) -> Tree:
 
 
 def _signed(tree: Tree, sign: int) -> Tree:
-    match tree:
-        case FunctionCall("pm", (value,)):
-            return value if sign > 0 else negate(value)
-        case FunctionCall(name, arguments):
-            return FunctionCall(name, tuple(_signed(argument, sign) for argument in arguments))
-        case Add(terms):
-            return Add(tuple(_signed(term, sign) for term in terms))
-        case Mul(factors):
-            return Mul(tuple(_signed(factor, sign) for factor in factors))
-        case Pow(base, exponent):
-            return Pow(_signed(base, sign), _signed(exponent, sign))
-        case Percent(value):
-            return Percent(_signed(value, sign))
-        case Relation(sides, signs):
-            return Relation(tuple(_signed(side, sign) for side in sides), signs)
-        case _:
-            return tree
+    def rule(part: Tree) -> Tree | None:
+        if isinstance(part, FunctionCall) and part.name == "pm":
+            return part.arguments[0] if sign > 0 else negate(part.arguments[0])
+        return None
+
+    return replaced(tree, rule)
 
 
 def assigned(tree: Tree) -> tuple[Tree, Tree] | None:
     """Return (name, value) of ``x = 5``, ``x in S``, ``f(x) = 2x``, ``(x, y) = (1, 2)`` and ``x = 1, 2``."""
     match tree:
         case Relation((left, right), ("=" | "in",)):
-            if _is_name(left):
+            if is_name(left):
                 return left, right
-            return (right, left) if _is_name(right) and tree.signs == ("=",) else None
+            return (right, left) if is_name(right) and tree.signs == ("=",) else None
         case Series(",", items):
             return _assigned_list(items)
         case _:
@@ -101,16 +91,36 @@ def _assigned_list(items: tuple[Tree, ...]) -> tuple[Tree, Tree] | None:
     return None if name is None else (name, Series(",", tuple(values)))
 
 
-def _is_name(tree: Tree) -> bool:
+def is_name(tree: Tree) -> bool:
+    r"""Return whether ``tree`` only names something: ``x``, ``f(x)``, ``\sin A``, ``|AB|``, ``a/b``."""
     match tree:
         case Sym(_, unit):
             return not unit
-        case FunctionCall(name):
-            return name.startswith("call:")
-        case Series("()", items):
-            return all(isinstance(item, Sym) for item in items)
+        case FunctionCall(name, arguments):
+            return name.startswith("call:") or (name in _OF_A_NAME and all(map(is_name, arguments)))
+        case Mul((top, Pow(bottom, exponent))):
+            return exponent == _MINUS_ONE and is_name(top) and is_name(bottom)
+        case Series("()" | ":", items):
+            return all(map(is_name, items))
         case _:
             return False
+
+
+def system(tree: Tree) -> tuple[tuple[Tree, ...], tuple[Tree, ...]] | None:
+    """Return (names, values) of ``x = 1, y = 2`` and ``(x, y) = (1, 2)``: one value for each of several names."""
+    match tree:
+        case Relation((Series("()", names), Series("()", values)), ("=",)):
+            return (names, values) if len(names) == len(values) and all(map(is_name, names)) else None
+        case Series("," | "()", items):
+            pairs = [assigned(item) for item in items if isinstance(item, Relation)]
+            known = [pair for pair in pairs if pair is not None]
+            names = tuple(name for name, _ in known)
+            distinct = len({str(name) for name in names}) == len(names)
+            return (
+                (names, tuple(value for _, value in known)) if len(known) == len(items) > 1 and distinct else None
+            )
+        case _:
+            return None
 
 
 def oriented(relation: Relation) -> Relation:
@@ -118,39 +128,3 @@ def oriented(relation: Relation) -> Relation:
     if all(sign in _FLIPPED for sign in relation.signs):
         return Relation(relation.sides[::-1], tuple(_FLIPPED[sign] for sign in relation.signs[::-1]))
     return relation
-
-
-def as_interval(tree: Tree) -> tuple[Tree, Series] | None:
-    """Return (variable, interval) of ``x > 5`` or ``1 < x <= 5``, the union for a list, ``None`` otherwise."""
-    if isinstance(tree, Series) and tree.kind == ",":
-        parts = [as_interval(item) for item in tree.items]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts) or any(part[0] != known[0][0] for part in known):
-            return None
-        return known[0][0], Series("cup", tuple(part[1] for part in known))
-    if not isinstance(tree, Relation):
-        return None
-    relation = oriented(tree)
-    if not all(sign in ("<", "<=") for sign in relation.signs):
-        return None
-    match relation.sides:
-        case (Sym() as name, bound):
-            sides, variable = (negate(INFINITY), bound), name
-            kind = "(" + _closer(relation.signs[0])
-        case (bound, Sym() as name):
-            sides, variable = (bound, INFINITY), name
-            kind = _opener(relation.signs[0]) + ")"
-        case (low, Sym() as name, high):
-            sides, variable = (low, high), name
-            kind = _opener(relation.signs[0]) + _closer(relation.signs[1])
-        case _:
-            return None
-    return variable, Series(kind, sides)
-
-
-def _opener(sign: str) -> str:
-    return "[" if sign == "<=" else "("
-
-
-def _closer(sign: str) -> str:
-    return "]" if sign == "<=" else ")"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,6 +22,7 @@ __all__ = [
     "children",
     "divide",
     "negate",
+    "replaced",
     "walk",
 ]
 
@@ -92,7 +93,8 @@ class Series:
     """Several parts with their brackets.
 
     ``kind`` is the bracket pair for tuples and intervals (``()``, ``[)``, ``<>`` ...), ``{}`` for a set,
-    ``,`` for a bare list, ``:`` for a ratio, ``cup`` for a union, ``matrix`` and ``row``.
+    ``,`` for a bare list, ``or`` for alternatives, ``:`` for a ratio, ``cup`` for a union, ``minus`` for a
+    difference of sets, ``mod`` for (residue, modulus), ``matrix`` and ``row``.
     """
 
     kind: str
@@ -145,3 +147,27 @@ def walk(tree: Tree) -> Iterator[Tree]:
     yield tree
     for child in children(tree):
         yield from walk(child)
+
+
+def replaced(tree: Tree, rule: Callable[[Tree], Tree | None]) -> Tree:
+    """Return ``tree`` with every part for which ``rule`` returns a tree replaced by it, from the outside in."""
+    new = rule(tree)
+    if new is not None:
+        return new
+    match tree:
+        case Add(parts):
+            return Add(tuple(replaced(part, rule) for part in parts))
+        case Mul(parts):
+            return Mul(tuple(replaced(part, rule) for part in parts))
+        case FunctionCall(name, parts):
+            return FunctionCall(name, tuple(replaced(part, rule) for part in parts))
+        case Series(kind, parts):
+            return Series(kind, tuple(replaced(part, rule) for part in parts))
+        case Relation(parts, signs):
+            return Relation(tuple(replaced(part, rule) for part in parts), signs)
+        case Pow(base, exponent):
+            return Pow(replaced(base, rule), replaced(exponent, rule))
+        case Percent(value):
+            return Percent(replaced(value, rule))
+        case _:
+            return tree

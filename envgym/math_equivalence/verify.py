@@ -7,6 +7,7 @@ evaluates code, and uses no signal, so any thread may call.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +17,7 @@ from envgym.math_equivalence.algebra import check_value
 from envgym.math_equivalence.answer_rules import AnswerRules
 from envgym.math_equivalence.compare import Comparison
 from envgym.math_equivalence.final_answer import extract_answer
-from envgym.math_equivalence.forms import unevaluated_commands
+from envgym.math_equivalence.forms import uncounted_commands, unevaluated_commands, value_of_work
 from envgym.math_equivalence.grammar import read_tree
 from envgym.math_equivalence.limits import OverCapError, UnreadableError, check_caps
 from envgym.math_equivalence.normalise import normalise
@@ -31,6 +32,9 @@ __all__ = ["check_gold", "verify_math"]
 
 _Result = tuple[Decision, VerifierStage, str]
 _MAX_REQUESTS = 32
+_CHOICE = re.compile(r"[(\[{]?\s*([A-J])\s*[)\]}.:]*")
+"""A letter of multiple choice; a gold in capitals may be answered in small letters."""
+_NAME = re.compile(r"\\name\{([^{}]*)\}")
 _CAS = "envgym.math_equivalence.cas"
 _NUMERIC = "envgym.math_equivalence.numeric"
 
@@ -61,14 +65,23 @@ def verify_math(
     return Verdict(decision, stage, reason, time.perf_counter() - start)
 
 
-def check_gold(gold: str, *, timeout: float = 5.0) -> None:
-    """Raise ``DataError`` if ``gold`` cannot be read, so that a faulty data set fails on loading."""
+def check_gold(gold: str, *, unit: str | None = None, timeout: float = 5.0) -> None:
+    """Raise ``DataError`` where a faulty data set should fail on loading.
+
+    That is a ``gold`` (or its ``unit``) that cannot be read, does not equal itself, or has no value that can be
+    computed.
+    """
     try:
         answer = _read_gold(gold)
-        if answer.tree is not None:
-            check_value(answer.tree)
-        elif not shared_pool().ask(_CAS, {"gold": answer.text}, timeout).found["readable"]:
-            raise UnreadableError("computer algebra cannot read it")
+        stage = _NumericStage(timeout)
+        tree = answer.tree
+        if tree is None:
+            if shared_pool().ask(_CAS, {"gold": answer.text}, timeout).found["readable"]:
+                return
+            tree = expand_plus_minus(read_tree(answer.text))
+        check_value(tree, stage)
+        if not Comparison(AnswerRules(unit), stage).same(tree, tree):
+            raise UnreadableError("it does not equal itself")
     except (UnreadableError, WorkerTimeoutError, WorkerFailedError) as error:
         raise DataError(
             f"the gold answer {gold[:100]!r} cannot be read: {error}; correct or drop the row"
@@ -85,10 +98,10 @@ class _Answer:
 def _read_gold(gold: str) -> _Answer:
     answer = extract_answer(gold) if "\\boxed" in gold or "\\fbox" in gold else gold
     if answer is None:
-        raise UnreadableError("its box is not closed")
+        raise UnreadableError("its last box is open, empty, or holds two boxes")
     check_caps(answer)
     text = normalise(answer)
-    if unevaluated_commands(text) - {"!", "binom", "max", "min", "gcd", "lcm"}:
+    if unevaluated_commands(text):
         return _Answer(text, None)
     return _Answer(text, expand_plus_minus(read_tree(text)))
 
@@ -121,12 +134,21 @@ def _decide(prediction: str, gold: str, rules: AnswerRules, timeout: float) -> _
 
 
 def _compare(text: str, gold: _Answer, rules: AnswerRules, timeout: float) -> _Result:
-    if text.split() == gold.text.split():
+    if _letters(text) == _letters(gold.text):
         return Decision.CORRECT, VerifierStage.STRING, "the same text"
+    choice, chosen = _CHOICE.fullmatch(gold.text), _CHOICE.fullmatch(text.upper())
+    if choice is not None and chosen is not None and choice[1] == chosen[1]:
+        return Decision.CORRECT, VerifierStage.STRING, "the same choice"
+    if gold.tree is not None:
+        text = value_of_work(text)
     undone = unevaluated_commands(text) - unevaluated_commands(gold.text)
+    if gold.tree is None:
+        undone |= uncounted_commands(text) - uncounted_commands(gold.text)
     if undone:
         return Decision.INCORRECT, VerifierStage.FORM, f"an unevaluated {min(undone)} is not an answer"
     if gold.tree is None:
+        if _same_structure(text, gold.text, rules):
+            return Decision.CORRECT, VerifierStage.ALGEBRA, "equivalent"
         return _by_computer_algebra(text, gold.text, timeout)
     tree = expand_plus_minus(read_tree(text))
     if isinstance(tree, Series) != isinstance(gold.tree, Series):
@@ -145,6 +167,20 @@ def _compare(text: str, gold: _Answer, rules: AnswerRules, timeout: float) -> _R
     return Decision.INCORRECT, comparison.stage, "not equivalent"
 
 
+def _letters(text: str) -> list[str]:
+    """Return the words of normalised ``text``, with names in LaTeX's text mode as plain letters."""
+    return _NAME.sub(r"\1", text).split()
+
+
+def _same_structure(text: str, gold: str, rules: AnswerRules) -> bool:
+    """Return whether two answers with sums or products agree part by part, without evaluating any."""
+    try:
+        left, right = expand_plus_minus(read_tree(text)), expand_plus_minus(read_tree(gold))
+        return Comparison(rules, lambda prediction, gold, tolerance: False).same(left, right)
+    except UnreadableError:
+        return False
+
+
 def _with_commas_apart(text: str, tree: Tree, gold: _Answer) -> tuple[Tree, _Answer]:
     """Read ``1,234`` as a list on one side where the other side is a list."""
     if isinstance(tree, Series):
@@ -154,7 +190,7 @@ def _with_commas_apart(text: str, tree: Tree, gold: _Answer) -> tuple[Tree, _Ans
 
 def _blame(gold: Tree, error: UnreadableError) -> _Result:
     try:
-        check_value(gold)
+        check_value(gold, lambda left, right, tolerance: True)
     except UnreadableError as gold_error:
         return Decision.GOLD_ERROR, VerifierStage.ALGEBRA, str(gold_error)
     raise error

@@ -29,6 +29,66 @@ def test_normalises_in_squad_order(text: str, normalised: str) -> None:
     assert normalise_answer(text) == normalised
 
 
+@pytest.mark.parametrize(
+    ("written", "other"),
+    [
+        ("10\u00b2", "102"),
+        ("7\u00b3", "73"),
+        ("10\u207b\u00b2", "102"),
+        ("10\u2082", "102"),
+        ("1\u2460", "11"),
+        ("\u2460\u2461", "12"),
+        ("\u24885", "15"),
+        ("\u00bd", "12"),
+        ("\u2153", "13"),
+        ("3\u00bd", "312"),
+        ("10^2", "102"),
+        ("1.5", "15"),
+        ("1/2", "12"),
+        ("-5", "5"),
+        ("\u2212 5", "-5"),
+        ("5\u33a0", "5 cm2"),
+    ],
+)
+def test_no_number_changes_its_value(written: str, other: str) -> None:
+    """Raised, lowered, circled and stacked digits, marks inside a number, and its sign."""
+    assert not exact_match(written, other)
+    assert f1_score(written, other) < 1.0
+    assert exact_match(written, written)
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("10\u00b2", "10^2"),
+        ("\u2153", "1/3"),
+        ("2\u00bd", "2 1/2"),
+        ("\u2463", "4"),
+        ("H\u2082O", "H2O"),
+        ("5 m\u00b2", "5 m2"),
+        ("\u22125", "-5"),
+        ("12,500", "12500"),
+        ("\U0001d7cf\U0001d7d0", "12"),
+        ("\ufb01nd", "find"),
+        ("well-known", "wellknown"),
+        ("1914-1918", "19141918"),
+    ],
+)
+def test_the_same_value_in_other_characters(written: str, plain: str) -> None:
+    """What only looks different stays equal."""
+    assert exact_match(written, plain)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**4))
+def test_a_power_is_never_the_digits_in_a_row(base: int, exponent: int) -> None:
+    """For every base and exponent, in raised digits and with a sign."""
+    raised = str(exponent).translate(
+        str.maketrans("0123456789", "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+    )
+    assert exact_match(f"{base}{raised}", f"{base}^{exponent}")
+    assert not exact_match(f"{base}{raised}", f"{base}{exponent}")
+
+
 def test_exact_match_takes_any_gold() -> None:
     """One of several golds is enough; a part of a gold is not."""
     assert exact_match("the Eiffel Tower.", ["Tower of London", "Eiffel tower"])

@@ -41,20 +41,25 @@ class FileProblems:
                 id=row_id(where, split),
                 split=split,
                 messages=(system, question),
-                reference={"answer": self._gold(where, row), **_comparison(where, row)},
+                reference=self._reference(where, row),
             )
 
         columns = (self.question_column, self.answer_column)
         return load_split(split, self.train_file, self.held_out_file, columns, make)
 
-    def _gold(self, where: str, row: dict[str, Any]) -> str:
+    def _reference(self, where: str, row: dict[str, Any]) -> dict[str, str | bool]:
+        options = _comparison(where, row)
+        unit = options.get("unit")
+        return {"answer": self._gold(where, row, unit if isinstance(unit, str) else None), **options}
+
+    def _gold(self, where: str, row: dict[str, Any], unit: str | None) -> str:
         text = text_of(where, row, self.answer_column)
         if self.answer_marker:
             _, marker, text = text.rpartition(self.answer_marker)
             if not marker:
                 raise DataError(f"{where}: no {self.answer_marker!r} in column {self.answer_column!r}")
         try:
-            check_gold(text.strip())
+            check_gold(text.strip(), unit=unit)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         return text.strip()
