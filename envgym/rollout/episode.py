@@ -19,6 +19,7 @@ from envgym.policies.scripted import Expert, Player
 from envgym.records import Observation, Outcome, OutcomeKind, Task, Trajectory
 from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
+from envgym.web.deadline import bounded_by
 
 __all__ = ["discard", "rollout", "typed_errors"]
 
@@ -191,7 +192,8 @@ class _Episode:
         seconds = max(0.0, self.seconds_left())
         try:
             async with time_limit(seconds):
-                await self._play()
+                with bounded_by(self.seconds_left):
+                    await self._play()
         except TimeoutError:
             raise EpisodeTimeout(
                 f"{self._progress()} after {round(seconds, 2):g} s; raise the deadline (sampling.deadline in a "
