@@ -1,4 +1,4 @@
-"""Read a chat completion: what the model said, what it thought, which tools it calls, and whether that is decided."""
+"""Read a chat completion: what the model said and thought, which tools it calls, and whether that is decided."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _INSTEAD = {
 _ADVICE = {
     401: "set ENVGYM_API_KEY to a key that this server accepts",
     403: "set ENVGYM_API_KEY to a key that may use this model",
-    404: "see that the address is right, it ends in /v1 as a rule, and that the server knows the model by that name",
+    404: "see that the address is right, mostly one that ends in /v1, and that the server knows such a model",
 }
 
 
@@ -93,8 +93,8 @@ class ChatEndpoint:
     async def complete(self, write: Callable[[frozenset[str]], dict[str, Any]]) -> ChatAnswer:
         """Return the answer to the request that ``write`` makes of what the server is known to refuse.
 
-        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE`` and the fields of messages; top-level fields are
-        left out here.
+        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE`` and the fields of messages; other fields are left
+        out here.
 
         Raises:
             ConversationTooLong: the server says so.

@@ -30,12 +30,13 @@ _WORDS = re.compile(
             r"\b(?:context|max_model_len|max_seq_len|session_len|n_ctx)\b",
             rf"\bcontext[ _]{_LENGTH}\b[^\n]{{0,60}}\b(?:exceed|overflow|too (?:short|small)|reached)",
             # "prompt is too long", "Input is too long for requested model", "the prompt (length 9) is too long"
-            r"\b(?:prompt|input|conversation|messages|request|context)\b[^.\n]{0,60}\b(?:too (?:long|big|many tokens))",
+            r"\b(?:prompt|input|conversation|messages|request|context)\b[^.\n]{0,60}\btoo (?:long|big|many tokens)",
             r"\btoo many (?:input |prompt )?tokens\b(?! per)",
             r"\binput is too large to process",
             # "The input token count (9) exceeds the maximum number of tokens allowed (8)"
             r"\b(?:input|prompt)\b[^.\n]{0,30}\btokens?\b[^.\n]{0,40}\bexceed",
-            r"\b(?:prompt|input)\b[^.\n]{0,40}\b(?:exceed\w*|larger than|longer than)\b[^.\n]{0,40}\b(?:max|limit|length)",
+            r"\b(?:prompt|input)\b[^.\n]{0,40}\b(?:exceed\w*|larger than|longer than)\b[^.\n]{0,40}"
+            r"\b(?:max|limit|length)",
             # "`inputs` must have less than 1024 tokens", "`inputs` tokens + `max_new_tokens` must be <= 2048"
             r"inputs?`? (?:must have less than|tokens \+ )",
             # vLLM, where a prompt leaves no room at all: "max_tokens must be at least 1, got -5"

@@ -49,8 +49,8 @@ _LOOKED_AT = 4000
 def refused_parts(text: str, sent: Mapping[str, Any]) -> frozenset[str]:
     """Return the parts of the request ``sent`` that the refusal ``text`` says the server does not take.
 
-    They are names of fields, or ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE``. A value out of its range is no such part:
-    it is the user's to change.
+    They are names of fields, or ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE``. A value out of its range is no such
+    part: it is the user's to change.
     """
     words = text[:_LOOKED_AT].lower().replace('\\"', '"')
     found = set(_named(text)) & _fields(sent)

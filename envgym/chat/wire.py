@@ -45,8 +45,8 @@ def write_messages(
 ) -> list[dict[str, Any]]:
     """Return the messages of a request, for a server that does not take what ``refused`` names.
 
-    Without ``TOOLS``, the prompt describes them, calls are text of the assistant, and their answers are text of the
-    user, which every chat template shows. With ``PLAIN_ROLES``, user and assistant take turns.
+    Without ``TOOLS``, the prompt describes them, calls are text of the assistant, and their answers are text of
+    the user, which every chat template shows. With ``PLAIN_ROLES``, user and assistant take turns.
     """
     plain = PLAIN_ROLES in refused
     if TOOLS in refused or plain:

@@ -28,7 +28,8 @@ class HttpPolicy(Policy):
     request, roles, and tools, which the prompt then describes.
 
     The history sent back holds earlier answers as they were parsed: an unreadable tool call goes back without its
-    arguments, because servers refuse histories that they cannot parse. Thoughts go back under the name they came in.
+    arguments, because servers refuse histories that they cannot parse. Thoughts go back under the name that they
+    came in.
 
     Raises:
         UserError: the address is not one of a server, there is no such tool format, or no header can hold the key.

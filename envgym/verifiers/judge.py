@@ -3,11 +3,11 @@
 A policy learns to persuade its judge: bare openers such as "Thought process:" pass up to 90% on some judges
 (arXiv 2507.08794). Hence:
 
-- the judge sees only the final answer, as a JSON string of bounded length: data, never part of the instructions, and
-  nothing that could be read as a verdict when it is quoted;
+- the judge sees only the final answer, as a JSON string of bounded length: data, never part of the instructions,
+  and nothing that could be read as a verdict when it is quoted;
 - an answer without content (empty, only punctuation, a stock opener, the question itself) is wrong unasked;
-- the reply must hold one decided verdict (``envgym.verifiers.verdicts``); an unreadable one is requested once more, and
-  is then missing data, as is one that was cut off: neither is a no;
+- the reply must hold one decided verdict (``envgym.verifiers.verdicts``); an unreadable one is requested once
+  more, and is then missing data, as is one that was cut off: neither is a no;
 - a preference is requested in both orders, and counts only if both agree;
 - an outage is a ``VerifierError``: missing data, never a reward of 0.
 """

@@ -1,7 +1,7 @@
 """Read a judge's verdict: one JSON object with one key, bare, fenced, after thoughts, or in prose.
 
-Whoever is graded would like to write the verdict, and a judge may quote what it reads. What it is shown must therefore
-hold nothing that reads like a verdict, or like the end of thoughts; see ``unquotable``.
+Whoever is graded would like to write the verdict, and a judge may quote what it reads. What it is shown must
+therefore hold nothing that reads like a verdict, or like the end of thoughts; see ``unquotable``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MAX_CHARS = 100_000
 
 
 def unquotable(text: str, key: str) -> str:
-    """Return ``text`` so that no quotation of it is a verdict under ``key``: without braces where it names the key.
+    """Return ``text`` so that no quotation of it is a verdict under ``key``.
 
-    The tags of thoughts lose their bracket. Other texts stay as they are.
+    Where it names the key, braces become round; the tags of thoughts lose their bracket. Other texts stay as they are.
     """
     text = _TAG.sub("(", text)
     return text.translate(_ROUND) if "{" in text and key in text.casefold() else text

@@ -25,8 +25,8 @@ class CutBody(Exception):
 async def read_body(response: httpx.Response) -> str:
     """Return the body as text.
 
-    Nothing is asked to be compressed, yet some gateways compress all that they send. One layer of gzip or deflate is
-    undone; a second one, with which a few bytes become gigabytes, is refused as are all others.
+    Nothing is asked to be compressed, yet some gateways compress all that they send. One layer of gzip or deflate
+    is undone; a second one, with which a few bytes become gigabytes, is refused as are all others.
 
     Raises:
         LargeBody: it is too large.

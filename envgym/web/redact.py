@@ -45,7 +45,7 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return the beginning of ``text`` in one printable line. Secrets go before it is cut, which may halve them."""
+    """Return the beginning of ``text`` in one printable line. Secrets go first: a cut may halve one."""
     known = tuple(secrets)
     clean = redacted(text[:_READ], known)
     if len(text) > _READ:

@@ -1,7 +1,7 @@
 """A server that answers posts of JSON, with one rule for what is an answer.
 
-Whatever is not a decided answer is tried again, with growing pauses or after the wait that the server asks for, as long
-as the episode has time; then it is missing data. What the server refuses for good is missing data at once.
+Whatever is not a decided answer is tried again, with growing pauses or after the wait that the server asks for, as
+long as the episode has time; then it is missing data. What the server refuses for good is missing data at once.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class WebService:
         self._reached = False
 
     async def close(self) -> None:
-        """Close the connections of this event loop; another loop closes its own when it ends. Safe to call twice."""
+        """Close this event loop's connections; another loop closes its own when it ends. Safe to call twice."""
         loop = asyncio.get_running_loop()
         self._clients.pop(loop, None)
         closer = self._closers.pop(loop, None)
@@ -231,7 +231,7 @@ class WebService:
             return Answer(status=response.status_code, text=text, wait=retry_after(response.headers))
 
     async def _client(self) -> httpx.AsyncClient:
-        """Return this event loop's client. Whoever limits requests is the caller: none waits in line for another."""
+        """Return this event loop's client. The caller limits requests: none waits in line for another."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
