@@ -93,8 +93,8 @@ class ChatEndpoint:
     async def complete(self, write: Callable[[frozenset[str]], dict[str, Any]]) -> ChatAnswer:
         """Return the answer to the request that ``write`` makes of what the server is known to refuse.
 
-        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE`` and the fields of messages; other fields are left
-        out here.
+        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE`` and the fields of messages; other fields are
+        left out here.
 
         Raises:
             ConversationTooLong: the server says so.

@@ -30,7 +30,8 @@ _WORDS = re.compile(
             r"\b(?:context|max_model_len|max_seq_len|session_len|n_ctx)\b",
             rf"\bcontext[ _]{_LENGTH}\b[^\n]{{0,60}}\b(?:exceed|overflow|too (?:short|small)|reached)",
             # "prompt is too long", "Input is too long for requested model", "the prompt (length 9) is too long"
-            r"\b(?:prompt|input|conversation|messages|request|context)\b[^.\n]{0,60}\btoo (?:long|big|many tokens)",
+            r"\b(?:prompt|input|conversation|messages|request|context)\b[^.\n]{0,60}"
+            r"\btoo (?:long|big|many tokens)",
             r"\btoo many (?:input |prompt )?tokens\b(?! per)",
             r"\binput is too large to process",
             # "The input token count (9) exceeds the maximum number of tokens allowed (8)"

@@ -25,7 +25,7 @@ _MAX_CHARS = 100_000
 def unquotable(text: str, key: str) -> str:
     """Return ``text`` so that no quotation of it is a verdict under ``key``.
 
-    Where it names the key, braces become round; the tags of thoughts lose their bracket. Other texts stay as they are.
+    Where it names the key, braces become round; the tags of thoughts lose their bracket. Other texts stay.
     """
     text = _TAG.sub("(", text)
     return text.translate(_ROUND) if "{" in text and key in text.casefold() else text

@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?")
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that ``retry-after-ms`` or ``Retry-After`` asks for, or None.
 
-    ``Retry-After`` may hold seconds, fractions of them included, or an HTTP date (RFC 9110, section 10.2.3). A date
-    is compared with the server's own clock where it tells the time.
+    ``Retry-After`` may hold seconds, fractions of them included, or an HTTP date (RFC 9110, section 10.2.3). A
+    date is compared with the server's own clock where it tells the time.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
