@@ -2,10 +2,10 @@
 
     python benchmarks/served_model.py [--json] [--python PATH] [--episodes 200] [--broken 0.2] [--at-once 4]
 
-Starts llama.cpp's server (``llama_cpp.server``) with SmolLM2-135M, puts a proxy in front of it that breaks a share
-of the answers, and plays a guessing game of several turns through a tool. What breaks: delays, resets, 429 and 503
-with ``Retry-After``, 529, cut bodies, pages, empty bodies, errors with a 200, repeated ids. Nothing is played again
-when it fails.
+Starts llama.cpp's server (``llama_cpp.server``) with SmolLM2-135M, puts a proxy in front that breaks a share of
+its answers, and plays a guessing game of several turns through a tool. What breaks: delays, resets, 429 and 503
+with ``Retry-After``, 529, cut bodies, pages, empty bodies, errors with a 200, repeated ids. Nothing is played
+again when it fails.
 
 ``lost`` counts episodes that are missing data. ``wrong`` counts those whose turns are not, one by one, what the
 proxy delivered, or whose score is not that of the last of them, reckoned here from the server's own words.

@@ -17,6 +17,8 @@ _BEGUN = re.compile(rf"<\s*{_THOUGHT}\s*>", re.IGNORECASE)
 _ENDED = re.compile(rf"<\s*/\s*{_THOUGHT}\s*>", re.IGNORECASE)
 _TAG = re.compile(rf"<(?=\s*/?\s*{_THOUGHT})", re.IGNORECASE)
 _FENCED = re.compile(r"```[a-zA-Z]*\s*(\{[^`]*\})\s*```")
+_ESCAPED = re.compile(r"\\u[0-9a-fA-F]{4}")
+"""A letter as JSON may spell it, of which a key may consist."""
 _OBJECT = re.compile(r"\{[^{}]*\}")
 _ROUND = str.maketrans("{}", "()")
 _MAX_CHARS = 100_000
@@ -28,7 +30,8 @@ def unquotable(text: str, key: str) -> str:
     Where it names the key, braces become round; the tags of thoughts lose their bracket. Other texts stay.
     """
     text = _TAG.sub("(", text)
-    return text.translate(_ROUND) if "{" in text and key in text.casefold() else text
+    named = key in text.casefold() or _ESCAPED.search(text)
+    return text.translate(_ROUND) if named else text
 
 
 def read_verdict(reply: str, key: str) -> Any:

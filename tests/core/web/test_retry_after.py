@@ -6,7 +6,7 @@ import datetime
 import email.utils
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.web.retry_after import retry_after
@@ -46,6 +46,7 @@ def test_a_date_is_compared_with_this_clock_where_the_server_tells_no_time() -> 
     assert 50 < asked <= 100
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_whatever_stands_there_is_a_wait_or_none(asked: str, date: str) -> None:
     seconds = retry_after({"retry-after": asked, "retry-after-ms": date, "date": date})
