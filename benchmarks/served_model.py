@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--broken", type=float, default=0.2, help="share of the answers that the proxy breaks")
     parser.add_argument("--at-once", type=int, default=4)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends as well
     with _server(options.python) as upstream:
         figures = asyncio.run(measure(upstream, options.episodes, options.broken, options.at_once))
     print(json.dumps(figures) if options.json else "\n".join(f"{k:<12} {v}" for k, v in figures.items()))

@@ -23,15 +23,15 @@ OVERLONG = {
     "vllm, total": (400, "The prompt (total length 700) is too long to fit into the model (context length 320)."),
     "vllm, tokens": (
         400,
-        "'max_tokens' or 'max_completion_tokens' is too large: 96. This model's maximum context length is 320 tokens "
-        "and your request has 300 input tokens (96 > 320 - 300).",
+        "'max_tokens' or 'max_completion_tokens' is too large: 96. This model's maximum context length is 320 "
+        "tokens and your request has 300 input tokens (96 > 320 - 300).",
     ),
     "vllm, no room": (400, "max_tokens must be at least 1, got -12."),
     "vllm, input": (400, "Input length (500) exceeds model's maximum context length (320)."),
     "sglang": (400, "The input (900 tokens) is longer than the model's context length (512 tokens)."),
     "sglang, total": (
         400,
-        "Requested token count exceeds the model's maximum context length of 512 tokens. You requested a total of 600",
+        "Requested token count exceeds the model's maximum context length of 512 tokens. You asked for 600",
     ),
     "llama.cpp": (
         400,

@@ -109,7 +109,7 @@ def test_six_thousand_bodies_are_read_or_refused(seed: int) -> None:
 def policy(web_server: Any) -> Callable[[Callable[[Any, int], bytes]], HttpPolicy]:
     def make(answer: Callable[[Any, int], bytes]) -> HttpPolicy:
         web_server.answer = answer
-        return HttpPolicy(url=web_server.url, model="m", pause=0.0, timeout=2.0)
+        return HttpPolicy(url=web_server.url, model="m", pause=0.0, timeout=20.0)
 
     return make
 
@@ -135,10 +135,9 @@ async def test_whatever_comes_over_the_wire_is_a_completion_or_a_typed_failure(
         try:
             return type(await player.open((), seed).act(asked)).__name__
         except (PolicyError, ContextFull) as error:
-            assert str(error).isprintable()
-            return type(error).__name__
+            return type(error).__name__ if str(error).isprintable() else str(error)
 
-    async with asyncio.timeout(60):
-        ends = [await once(seed) for seed in range(80)]
+    async with asyncio.timeout(300):
+        ends = [await once(seed) for seed in range(60)]
     await player.close()
-    assert set(ends) >= {"Completion", "PolicyError"}
+    assert {"Completion", "PolicyError"} <= set(ends) <= {"Completion", "PolicyError", "ContextFull"}

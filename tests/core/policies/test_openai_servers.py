@@ -44,7 +44,7 @@ def says(content: Any, reason: Any = "stop", **message: Any) -> dict[str, Any]:
 def calls(call_id: Any = "c", **message: Any) -> dict[str, Any]:
     function = {"name": "depth", "arguments": '{"lake": "Baikal"}'}
     call = {"id": call_id, "type": "function", "function": function}
-    return says(None, "tool_calls", tool_calls=[call], **message)
+    return says(message.pop("content", None), "tool_calls", tool_calls=[call], **message)
 
 
 def asked_before(body: dict[str, Any]) -> int:
