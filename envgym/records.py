@@ -75,6 +75,8 @@ class Message:
     """On an assistant message: a limit ended it, so it is incomplete. Its tool calls are never run."""
     cut_by: Literal["tokens", "context"] = "tokens"
     """Limit that cut the message: that of one turn, or the room left in the context."""
+    reasoning: str = ""
+    """On an assistant message: thoughts that a server gave apart from the answer. They are never scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

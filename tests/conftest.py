@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -30,6 +32,75 @@ class JudgeServer:
     status: int = 200
     seen: list[dict[str, Any]] = field(default_factory=list)
     """Bodies of the requests."""
+
+
+@dataclass
+class WebServer:
+    """A server that sends the bytes of ``answer(body, n)``, the n-th request counted from 1.
+
+    A list holds bytes and pauses in seconds. The connection is closed after each answer, unless ``keeps`` is set.
+    """
+
+    url: str = ""
+    answer: Callable[[Any, int], Any] = lambda body, n: b""
+    keeps: bool = False
+    bodies: list[Any] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    connections: int = 0
+
+    @staticmethod
+    def reply(body: Any, status: int = 200, **headers: str) -> bytes:
+        """Return a whole answer; a body that is no bytes is sent as JSON, ``retry_after`` as ``retry-after``."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {"content-length": str(len(data)), **{k.replace("_", "-"): v for k, v in headers.items()}}
+        head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+        return f"HTTP/1.1 {status} X\r\n{head}\r\n".encode() + data
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        ends = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*ends), contextlib.closing(writer):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                size = next(
+                    int(h.split(":")[1]) for h in head.splitlines() if h.lower().startswith("content-length")
+                )
+                self.heads.append(head)
+                self.bodies.append(json.loads(await reader.readexactly(size)))
+                answer = self.answer(self.bodies[-1], len(self.bodies))
+                for piece in answer if isinstance(answer, list) else [answer]:
+                    if isinstance(piece, float):
+                        await asyncio.sleep(piece)
+                    else:
+                        writer.write(piece)
+                        await writer.drain()
+                if not self.keeps:
+                    return
+
+
+@pytest.fixture
+def web_server() -> Iterator[WebServer]:
+    """A server in an event loop, and a thread, of its own."""
+    state, loop = WebServer(), asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(state.serve, "127.0.0.1", 0, backlog=1000))
+    state.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield state
+    finally:
+
+        async def end() -> None:
+            server.close()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture(scope="session")

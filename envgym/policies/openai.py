@@ -1,24 +1,22 @@
-"""A policy behind an OpenAI-compatible HTTP server: vLLM, SGLang, llama.cpp, transformers serve."""
+"""A policy behind an OpenAI-compatible HTTP server: vLLM, SGLang, llama.cpp, transformers serve, hosted ones."""
 
 from __future__ import annotations
 
-import json
-import re
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
-from envgym.chat.tool_formats import MAX_CALLS, HermesFormat, dropped, make_call
+from envgym.chat.refusals import PLAIN_ROLES, TOOLS
+from envgym.chat.tool_formats import tool_formats
+from envgym.chat.wire import Said, read_calls, write_messages, write_tools
 from envgym.errors import PolicyError
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
 from envgym.records import Message, Observation, ToolCall, ToolSpec
-from envgym.strict_json import parse_json
 
 __all__ = ["HttpPolicy"]
-
-_NO_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class HttpPolicy(Policy):
@@ -26,11 +24,15 @@ class HttpPolicy(Policy):
 
     The key, if the server wants one, is read from ``ENVGYM_API_KEY`` and appears in no message or log.
 
+    What the server does not take is learnt from its refusal, said once in the log, and left out: fields of the
+    request, roles, and tools, which the prompt then describes.
+
     The history sent back holds earlier answers as they were parsed: an unreadable tool call goes back without its
-    arguments, because servers refuse histories that they cannot parse.
+    arguments, because servers refuse histories that they cannot parse. Thoughts go back under the name that they
+    came in.
 
     Raises:
-        UserError: the address is not one of a server, or no header can hold the key.
+        UserError: the address is not one of a server, there is no such tool format, or no header can hold the key.
     """
 
     class Config(Policy.Config):
@@ -44,14 +46,28 @@ class HttpPolicy(Policy):
         pause: float = pydantic.Field(
             default=0.5, ge=0, description="seconds before the first retry; each further one waits twice as long"
         )
+        tools: Literal["request", "prompt"] = pydantic.Field(
+            default="request",
+            description="where tools are told: in the request, until the server refuses them, or in the prompt",
+        )
+        tool_format: str = pydantic.Field(
+            default="hermes", description="of calls in the text, as model.tool_format"
+        )
+        omit: tuple[str, ...] = pydantic.Field(
+            default=(), description="fields that the server does not take, e.g. seed; others are learnt"
+        )
+        extra: dict[str, pydantic.JsonValue] = pydantic.Field(
+            default_factory=dict, description="further fields of every request, e.g. top_p"
+        )
 
     config: Config
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         c = self.config
-        self._endpoint = ChatEndpoint(c.url, failure=PolicyError, timeout=c.timeout, pause=c.pause)
-        self._body = {"model": c.model, "temperature": c.temperature, "max_tokens": c.max_tokens}
+        refused = {*c.omit, *((TOOLS,) if c.tools == "prompt" else ())}
+        self.tool_format = tool_formats.make(c.tool_format)
+        self.endpoint = ChatEndpoint(c.url, failure=PolicyError, timeout=c.timeout, pause=c.pause, refused=refused)
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
@@ -59,88 +75,61 @@ class HttpPolicy(Policy):
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._endpoint.close()
-
-    async def ask(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-        """Return one completion: the first choice of the server's answer.
-
-        Raises:
-            ContextFull: the server says that the conversation is too long.
-            PolicyError: the server cannot be reached or answers with something else.
-        """
-        body = {**self._body, "messages": messages, "seed": seed % 2**31}
-        if tools:
-            body["tools"] = tools
-        try:
-            return await self._endpoint.complete(body)
-        except ConversationTooLong:
-            raise ContextFull from None
+        await self.endpoint.close()
 
 
 class _HttpSession(PolicySession):
     def __init__(self, policy: HttpPolicy, tools: Sequence[ToolSpec], seed: int) -> None:
         self._policy = policy
+        self._tools = tools
         self._seed = seed
-        self._messages: list[dict[str, Any]] = []
-        self._tools = [
-            {
-                "type": "function",
-                "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
-            }
-            for t in tools
-        ]
+        self._said: list[Said] = []
+        self._ids: set[str] = set()
 
     async def act(self, observation: Observation) -> Completion:
-        self._messages += [_to_openai(m) for m in observation.messages]
-        choice = await self._policy.ask(self._messages, self._tools, self._seed + len(self._messages))
-        message = _from_openai(choice["message"], cut=choice.get("finish_reason") == "length")
-        self._messages.append(_to_openai(message))
+        self._said += [Said(message=m) for m in observation.messages]
+        try:
+            answer = await self._policy.endpoint.complete(self._request)
+        except ConversationTooLong:
+            raise ContextFull from None
+        message = Message(role="assistant", content=answer.text)
+        if answer.calls:
+            message = dataclasses.replace(message, tool_calls=read_calls(answer.calls, len(self._ids)))
+        else:
+            # A server without a tool parser leaves the calls in the text.
+            message = self._policy.tool_format.parse(answer.text)
+        message = dataclasses.replace(
+            message,
+            tool_calls=tuple(self._own_id(call) for call in message.tool_calls),
+            cut=answer.cut_by is not None,
+            cut_by=answer.cut_by or "tokens",
+            reasoning=answer.reasoning,
+        )
+        text = "" if answer.calls else answer.text
+        # Content in parts goes back whole, unless calls were taken out of it.
+        as_it_was = message.content == answer.text
+        echo = {name: value for name, value in answer.echo.items() if name != "content" or as_it_was}
+        self._said.append(Said(message=message, echo=echo, text=text))
         return Completion(message=message)
 
+    def _request(self, refused: frozenset[str]) -> dict[str, Any]:
+        c = self._policy.config
+        body: dict[str, Any] = {
+            "model": c.model,
+            "temperature": c.temperature,
+            "max_tokens": c.max_tokens,
+            "messages": write_messages(self._said, self._tools, self._policy.tool_format, refused),
+            "seed": (self._seed + len(self._said)) % 2**31,
+            **c.extra,
+        }
+        if self._tools and PLAIN_ROLES not in refused:
+            body["tools"] = write_tools(self._tools)
+        return body
 
-def _to_openai(message: Message) -> dict[str, Any]:
-    record: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.role == "tool":
-        record["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        record["tool_calls"] = [_call_to_openai(call) for call in message.tool_calls]
-    return record
-
-
-def _call_to_openai(call: ToolCall) -> dict[str, Any]:
-    name = _NO_NAME.sub("_", call.name)[:64] or "unreadable"
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
-    }
-
-
-def _from_openai(answer: dict[str, Any], cut: bool) -> Message:
-    content = answer.get("content")
-    text = content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
-    raw = answer.get("tool_calls")
-    if not isinstance(raw, list) or not raw:
-        # A server without a tool parser leaves the calls in the text.
-        parsed = HermesFormat().parse(text)
-        return Message(role="assistant", content=parsed.content, tool_calls=parsed.tool_calls, cut=cut)
-    return Message(role="assistant", content=text, tool_calls=_calls(raw), cut=cut)
-
-
-def _calls(raw: Sequence[Any]) -> tuple[ToolCall, ...]:
-    calls = [_call(item, f"call_{i}") for i, item in enumerate(raw[:MAX_CALLS])]
-    return (*calls, *dropped(len(raw) - MAX_CALLS))
-
-
-def _call(raw: Any, fallback_id: str) -> ToolCall:
-    call_id = raw.get("id") if isinstance(raw, dict) else None
-    call_id = call_id if isinstance(call_id, str) and call_id.isascii() and call_id else fallback_id
-    try:
-        function = raw["function"]
-        arguments = function.get("arguments") or {}
-        if isinstance(arguments, str):
-            arguments = parse_json(arguments)
-        body = {"name": function.get("name"), "arguments": arguments}
-        return make_call(parse_json(json.dumps(body)), call_id)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return ToolCall(name="", id=call_id, error=f"the tool call cannot be read ({error!s:.100})")
+    def _own_id(self, call: ToolCall) -> ToolCall:
+        """Return the call with an id that this conversation has not had: servers count anew in every answer."""
+        call_id, number = call.id, len(self._ids)
+        while call_id in self._ids:
+            call_id, number = f"call_{number}", number + 1
+        self._ids.add(call_id)
+        return dataclasses.replace(call, id=call_id)

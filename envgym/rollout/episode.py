@@ -23,6 +23,7 @@ from envgym.policies.scripted import Expert, Player
 from envgym.records import Observation, Outcome, OutcomeKind, Task, Trajectory
 from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
+from envgym.web.deadline import bounded_by
 
 __all__ = ["discard", "rollout", "typed_errors"]
 
@@ -205,7 +206,9 @@ class _Episode:
 
     async def _within_the_deadline(self) -> None:
         try:
-            await bounded(self._play(), max(0.0, self.seconds_left()), f"the code of {type(self._env).__name__}")
+            with bounded_by(self.seconds_left):
+                name = f"the code of {type(self._env).__name__}"
+                await bounded(self._play(), max(0.0, self.seconds_left()), name)
         except Late as late:
             raise EpisodeTimeout(
                 f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in "

@@ -3,29 +3,36 @@
 A policy learns to persuade its judge: bare openers such as "Thought process:" pass up to 90% on some judges
 (arXiv 2507.08794). Hence:
 
-- the judge sees only the final answer, as a JSON string of bounded length: data, never part of the instructions;
+- the judge sees only the final answer, as a JSON string of bounded length: data, never part of the instructions,
+  and nothing that could be read as a verdict when it is quoted;
 - an answer without content (empty, only punctuation, a stock opener, the question itself) is wrong unasked;
-- the reply must be one strict JSON object; an unreadable one is requested once more and then counts as a no;
+- the reply must hold one decided verdict (``envgym.verifiers.verdicts``); an unreadable one is requested once
+  more, and is then missing data, as is one that was cut off: neither is a no;
 - a preference is requested in both orders, and counts only if both agree;
 - an outage is a ``VerifierError``: missing data, never a reward of 0.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from envgym.chat.answers import ChatAnswer
 from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
+from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE
 from envgym.errors import VerifierError
 from envgym.math_equivalence.final_answer import extract_answer
-from envgym.strict_json import parse_json
+from envgym.verifiers.verdicts import read_verdict, unquotable
 
 __all__ = ["Judge", "Judgement", "has_content"]
 
 _ASKED = 2
 """Requests made until a reply can be read."""
+_FEWEST_TOKENS = 64
+"""A verdict without thoughts."""
 _SHOWN_CHARS = 4000
 _FENCES = ("<answer>", "\\boxed{", "####")
 _OPENERS = frozenset(
@@ -76,7 +83,7 @@ class Judgement:
 
     correct: bool
     reason: str
-    """``judged``, ``no content`` (not asked) or ``unreadable`` (the judge's reply)."""
+    """``judged`` or ``no content`` (not asked)."""
 
 
 class Judge:
@@ -85,6 +92,8 @@ class Judge:
     Args:
         url: base address of the server, e.g. ``http://127.0.0.1:8000/v1``; a key is read from ``ENVGYM_API_KEY``.
         model: the server's name for the model.
+        max_tokens: sampled tokens of a reply at most, its thoughts included. A server whose context is smaller is
+            asked for less.
         timeout: seconds for one request.
         pause: seconds before the first retry of a request.
 
@@ -92,9 +101,12 @@ class Judge:
         UserError: ``url`` is not the address of a server.
     """
 
-    def __init__(self, url: str, *, model: str, timeout: float = 60.0, pause: float = 0.5) -> None:
+    def __init__(
+        self, url: str, *, model: str, max_tokens: int = 4096, timeout: float = 120.0, pause: float = 0.5
+    ) -> None:
         self._endpoint = ChatEndpoint(url, failure=VerifierError, timeout=timeout, pause=pause)
         self._model = model
+        self._max_tokens = max_tokens
 
     async def close(self) -> None:
         """Close the connections."""
@@ -104,20 +116,20 @@ class Judge:
         """Grade the final answer in ``prediction``: correct if it says the same as ``reference``.
 
         Raises:
-            VerifierError: the judge cannot be reached.
+            VerifierError: the judge cannot be reached, or its reply cannot be read.
         """
         answer = _final_answer(prediction)[:_SHOWN_CHARS]
         if not has_content(answer, question):
             return Judgement(correct=False, reason="no content")
         asked = {"question": question[:_SHOWN_CHARS], "reference": reference, "answer": answer}
         correct = await self._ask(_GRADE, asked, "correct", (True, False))
-        return Judgement(correct=correct is True, reason="unreadable" if correct is None else "judged")
+        return Judgement(correct=correct is True, reason="judged")
 
     async def prefer(self, question: str, first: str, second: str, criterion: str) -> Preference:
         """Return which of two answers is better by ``criterion``; a tie unless both orders agree.
 
         Raises:
-            VerifierError: the judge cannot be reached.
+            VerifierError: the judge cannot be reached, or its reply cannot be read.
         """
         filled = has_content(first, question), has_content(second, question)
         if not all(filled):
@@ -134,21 +146,42 @@ class Judge:
         return await self._ask(_PREFER, cut, "better", ("A", "B", "tie"))
 
     async def _ask(self, instructions: str, texts: dict[str, str], key: str, allowed: tuple[Any, ...]) -> Any:
-        """Return the judge's value under ``key``, or None if its reply cannot be read."""
+        """Return the judge's value under ``key``.
+
+        Raises:
+            VerifierError: its reply cannot be read, or it was cut off, however often it is asked.
+        """
+        harmless = {name: unquotable(text, key) for name, text in texts.items()}
         messages = [
             {"role": "system", "content": instructions},
-            {"role": "user", "content": json.dumps(texts, ensure_ascii=False, indent=1)},
+            {"role": "user", "content": json.dumps(harmless, ensure_ascii=False, indent=1)},
         ]
-        settings = {"model": self._model, "messages": messages, "temperature": 0.0, "max_tokens": 64}
+        problem = ""
         for attempt in range(_ASKED):
-            try:
-                choice = await self._endpoint.complete({**settings, "seed": attempt})
-            except ConversationTooLong:
-                raise VerifierError("the judge's context is too short for the question and the answers") from None
-            said = _read(choice["message"].get("content"), key)
-            if any(said is value or (isinstance(value, str) and said == value) for value in allowed):
+            # What a greedy judge said once it would say again.
+            answer = await self._reply({"messages": messages, "temperature": 0.5 * attempt, "seed": attempt})
+            said = read_verdict(answer.text, key)
+            if answer.cut_by is not None:
+                problem = "its reply was cut off; let it write more tokens, or think less"
+            elif any(said is value or (isinstance(value, str) and said == value) for value in allowed):
                 return said
-        return None
+            else:
+                problem = f"its reply holds no verdict: {answer.text!r:.200}"
+        raise VerifierError(f"the judge {self._model} did not decide: {problem}")
+
+    async def _reply(self, request: dict[str, Any]) -> ChatAnswer:
+        """Ask for a reply, a shorter one where the server has no room for as many tokens."""
+        tokens = self._max_tokens
+        while True:
+            body = {"model": self._model, "max_tokens": tokens, **request}
+            try:
+                return await self._endpoint.complete(functools.partial(_with_roles, body))
+            except ConversationTooLong:
+                if tokens <= _FEWEST_TOKENS:
+                    raise VerifierError(
+                        "the judge's context is too short for the question and the answers"
+                    ) from None
+                tokens = max(_FEWEST_TOKENS, tokens // 8)
 
 
 def has_content(answer: str, question: str = "") -> bool:
@@ -169,9 +202,9 @@ def _final_answer(text: str) -> str:
     return "" if "<think>" in rest else rest.strip()
 
 
-def _read(content: object, key: str) -> Any:
-    try:
-        reply = parse_json(content) if isinstance(content, str) else None
-    except ValueError:
-        return None
-    return reply[key] if isinstance(reply, dict) and set(reply) == {key} else None
+def _with_roles(body: dict[str, Any], refused: frozenset[str]) -> dict[str, Any]:
+    """Return the request with its instructions in the user's message, for a server without a system role."""
+    if not refused & {SYSTEM_ROLE, PLAIN_ROLES}:
+        return body
+    text = "\n\n".join(message["content"] for message in body["messages"])
+    return {**body, "messages": [{"role": "user", "content": text}]}

@@ -46,6 +46,7 @@ MESSAGES = st.builds(
     tool_calls=st.lists(CALLS, max_size=2).map(tuple),
     tool_call_id=TEXT,
     cut=st.booleans(),
+    reasoning=TEXT,
 )
 SPOKEN = st.lists(MESSAGES, max_size=2).map(tuple)
 TASKS = st.builds(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import httpx
 import pydantic
 
 from envgym.errors import ToolError
+from envgym.web.service import Answer, Refusal, Undecided, WebService
 from envgym_environments.search_qa.world import Document
 
 __all__ = ["RemoteRetriever"]
+
+
+_PAUSE = 0.2
+"""Seconds before the first retry."""
 
 
 class _Contents(pydantic.BaseModel):
@@ -30,11 +34,13 @@ class RemoteRetriever:
     Args:
         url: address for posts of ``{"queries": [...], "topk": k, "return_scores": true}``.
         timeout: seconds for one request.
+
+    Raises:
+        UserError: ``url`` is not the address of a server.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._url = url
-        self._client = httpx.AsyncClient(timeout=timeout)
+        self._service = WebService(url, says="retriever", failure=ToolError, timeout=timeout, pause=_PAUSE)
 
     async def search(self, query: str, top_k: int) -> list[Document]:
         """Return the server's documents, best first.
@@ -45,22 +51,25 @@ class RemoteRetriever:
         """
         request = {"queries": [query], "topk": top_k, "return_scores": True}
         try:
-            response = await self._client.post(self._url, json=request)
-            response.raise_for_status()
-            answer = _Answer.model_validate_json(response.content)
-        except httpx.HTTPError as error:
-            raise ToolError(f"retriever {self._url}: {type(error).__name__}: {error}") from error
-        except pydantic.ValidationError as error:
-            raise ToolError(
-                f"retriever {self._url}: not the shape of /retrieve: {error.errors()[0]['msg']}"
-            ) from None
-        if len(answer.result) != 1:
-            raise ToolError(f"retriever {self._url}: {len(answer.result)} results for one query")
-        return [_document(hit.document.contents) for hit in answer.result[0][:top_k]]
+            hits = await self._service.post(request, _hits)
+        except Refusal as refusal:
+            raise self._service.failed(str(refusal)) from None
+        return [_document(hit.document.contents) for hit in hits[:top_k]]
 
     async def close(self) -> None:
         """Close the connections. Safe to call twice."""
-        await self._client.aclose()
+        await self._service.close()
+
+
+def _hits(answer: Answer) -> list[_Hit]:
+    answer.check()
+    try:
+        result = _Answer.model_validate(answer.json()).result
+    except pydantic.ValidationError as error:
+        raise Undecided(f"not the shape of /retrieve: {error.errors()[0]['msg']}") from None
+    if len(result) != 1:
+        raise Undecided(f"{len(result)} results for one query")
+    return result[0]
 
 
 def _document(contents: str) -> Document:
