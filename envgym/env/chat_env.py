@@ -41,6 +41,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
     A subclass may set:
         Config: its settings; the instance is ``self.config``.
         reward_range: the least and the greatest score.
+        chance: mean success of the best answer that is the same for every task, where the tasks are a choice
+            between few; ``envgym check`` allows that much.
         roles: names of the roles that its nested episodes are played for, through ``self.services.play``.
 
     and finds in ``self``: ``config``, ``split``, ``tools`` by name, ``trajectory`` and ``services``.
@@ -64,6 +66,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
 
     config: Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    chance: ClassVar[float] = 0.0
     roles: ClassVar[tuple[str, ...]] = ()
     needs_sandbox: ClassVar[bool] = False
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own declaration
