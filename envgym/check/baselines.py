@@ -17,8 +17,8 @@ from envgym.records import Message, Observation, Split, Task, ToolSpec
 __all__ = ["OFTEN", "RepeatedAction", "constant_answers"]
 
 OFTEN = 0.4
-"""Mean success from which one answer for every task is a fault, unless the environment declares a higher ``chance``:
-half of the tasks are told from a third with the number of tasks below."""
+"""Mean success from which one answer for every task is a fault, unless the environment declares a higher ``chance``.
+Half of the tasks are told from a third with the number of tasks below."""
 _TASKS = 50
 """Number of tasks of each split."""
 _DRAWN_FROM = 10_000
