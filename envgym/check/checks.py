@@ -90,9 +90,10 @@ def _bad_calls(subject: Subject) -> Iterator[str]:
         elif len(played.turns) < 2 or not played.turns[1].messages[0].content.startswith("error: "):
             yield f"call {call.name!r} with {call.arguments} was not answered with an error"
     for name, found in subject.env.tools.items():
-        if not found.spec.parameters.get("required"):
-            if fault := subject.play(say("", ToolCall(name=name)), task)[1]:
-                yield f"call {name!r}, which needs no arguments: {fault}"
+        if found.spec.parameters.get("required"):
+            continue
+        if fault := subject.play(say("", ToolCall(name=name)), task)[1]:
+            yield f"call {name!r}, which needs no arguments: {fault}"
 
 
 def _random(subject: Subject) -> Iterator[str]:

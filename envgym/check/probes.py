@@ -107,7 +107,7 @@ def say(text: str, *calls: ToolCall) -> Script:
 
 
 def wrong_arguments(spec: ToolSpec) -> Iterator[dict[str, JsonValue]]:
-    """Yield arguments that the schema of a tool forbids: one unknown, those required left out, one of a wrong type.
+    """Yield arguments that a tool's schema forbids: one unknown, those required left out, one of a wrong type.
 
     A tool that requires nothing may be called with nothing, so that is no mistake.
     """
