@@ -17,7 +17,7 @@ from envgym.records import Message, Observation, Split, Task, ToolSpec
 __all__ = ["OFTEN", "RepeatedAction", "constant_answers"]
 
 OFTEN = 0.4
-"""Mean success from which one answer for every task is a fault, unless the environment declares more as ``chance``.
+"""Mean success from which one answer for every task is a fault, unless the environment declares a ``chance``.
 Half of the tasks are told from a third with the number of tasks below."""
 _TASKS = 50
 """Number of tasks of each split."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from envgym.cli.interruption import run
 from envgym.cli.options import (
     JsonFlag,
     JudgeAddress,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from envgym.records import Split, Trajectory
     from envgym.rollout.collector import Collector
     from envgym.rollout.mix import MixEntry
+    from envgym.runs.failures import Failures
 
 __all__ = ["add_to"]
 
@@ -56,12 +57,14 @@ def eval_command(
 ) -> None:
     """Score a policy on the first tasks of a split, with 95% intervals over tasks.
 
-    Exit code 1: an environment has no score, because all of its episodes failed.
+    Why episodes failed is told on standard error, and in JSON. Exit code 1: an environment has no score, because
+    all of its episodes failed.
     """
     from envgym.config import parse_overrides
     from envgym.env.services import Services
     from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
+    from envgym.runs.failures import Failures
     from envgym.tasks.procedural import check_split
 
     checked = check_split(split)
@@ -73,20 +76,28 @@ def eval_command(
         "concurrency": concurrency,
     }
 
+    failures = Failures()
+
     async def work() -> tuple[dict[str, EnvScores], float | None]:
         async with Services(sandbox, judge=judge) as services:
             player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                scores = await _watched(collector, labels, split=checked, limit=limit, samples=samples)
+                scores = await _watched(
+                    collector, labels, failures, split=checked, limit=limit, samples=samples
+                )
                 return scores, _temperature_of(player)
             finally:
                 await collector.close()
                 await player.close()
 
-    scores, used = asyncio.run(work())
-    records = {label: _record(s) for label, s in scores.items()}
+    try:
+        scores, used = run(work())
+    finally:
+        for line in failures.lines():
+            print(line, file=sys.stderr)
+    records = {label: {**_record(s), "failures": failures.records(label)} for label, s in scores.items()}
     if as_json:
         about = {"policy": policy, "split": split, "seed": seed, "temperature": used}
         print(json.dumps({**about, "environments": records}, indent=2))
@@ -116,9 +127,15 @@ def _temperature_of(player: Player) -> float | None:
 
 
 async def _watched(
-    collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
+    collector: Collector,
+    labels: Sequence[str],
+    failures: Failures,
+    *,
+    split: Split,
+    limit: int,
+    samples: int,
 ) -> dict[str, EnvScores]:
-    """Evaluate, and show progress as episodes end."""
+    """Evaluate, show progress as episodes end, and note why some failed."""
     from envgym.evaluate import distinct, evaluate
     from envgym.runs.progress import Reporter
     from envgym.runs.tally import Tally
@@ -130,6 +147,7 @@ async def _watched(
 
         def note(trajectory: Trajectory) -> None:
             tally.add(trajectory)
+            failures.add(trajectory)
             reporter.advance(str(tally))
 
         return await evaluate(collector, labels, split=split, limit=limit, samples=samples, on_episode=note)
@@ -150,13 +168,21 @@ def _record(scores: EnvScores) -> dict[str, Any]:
 
 
 def _lines(label: str, record: dict[str, Any], limit: int) -> Iterator[str]:
-    from envgym.runs.table import endings_text, interval_text
+    from envgym.runs.table import endings_text, interval_text, terminal_width, wrapped
 
     reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
     counts = f"n {record['reward']['n']}  turns {record['turns_mean']:.1f}"
     cut = endings_text(record["ended"])
-    yield f"{label}: reward {reward}  accuracy {accuracy}  {counts}{f'  ({cut})' if cut else ''}"
+    parts = [f"reward {reward}", f"accuracy {accuracy}", counts, *([f"({cut})"] if cut else [])]
+    line = f"{label}: {'  '.join(parts)}"
+    if len(line) <= terminal_width():
+        yield line
+    else:
+        yield f"{label}:"
+        yield from (wrapped(part, "  ") for part in parts)
     for name, part in record["parts"].items():
-        yield f"  {name} {interval_text(part)}  n {part['n']}"
+        yield wrapped(f"{name} {interval_text(part)}  n {part['n']}", "  ")
     if record["problems"] < limit and not cut:
-        yield f"  note: the split holds {record['problems']} distinct problems, fewer than --limit {limit}"
+        yield wrapped(
+            f"note: the split holds {record['problems']} distinct problems, fewer than --limit {limit}", "  "
+        )

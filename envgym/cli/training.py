@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from envgym.cli.interruption import STOPPED, run
 from envgym.cli.options import Settings
 from envgym.errors import RecipeError, UserError
 
@@ -81,15 +82,17 @@ def _run(stage: Stage, folder: RunFolder) -> Path:
 
     with Reporter() as reporter:
         reporter.say(f"run folder: {folder.path}")
-        summary = asyncio.run(stage.run(folder, reporter))
+        resume = f"resume with: envgym train --resume {shlex.quote(str(folder.path))}"
+        advice = f"what was saved is intact; {resume}"
+        summary = run(stage.run(folder, reporter), reporter.say, advice=advice)
         if summary is None:
-            sys.exit(130)
+            sys.exit(STOPPED)
         report = render_report(folder)
         print(summary_table(summary))
         if names := requested_controls(folder):
-            record = asyncio.run(stage.run_controls(folder, reporter, names))
+            record = run(stage.run_controls(folder, reporter, names), reporter.say, advice=advice)
             if record is None:
-                sys.exit(130)
+                sys.exit(STOPPED)
             report = render_report(folder)
             print(f"\n{controls_table(record)}")
     return report

@@ -14,7 +14,7 @@ from envgym.records import from_json, to_json
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
-from envgym.runs.progress import Reporter
+from envgym.runs.progress import Reporter, duration
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
@@ -121,7 +121,7 @@ class _Run:
             checkpoint.check(recipe.identity())
         if checkpoint and not config.lora_rank:
             config = config.model_copy(update={"path": str(checkpoint.model)})
-        with StopRequest() as stop:
+        with StopRequest(self._reporter.say) as stop:
             async with (
                 open_environments(recipe, self._reporter) as environments,
                 open_setup(recipe, environments, load_model(config)) as setup,
@@ -173,12 +173,15 @@ class _Run:
     async def _train(self, setup: TrainingSetup, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
         self._reporter.begin("step", self._recipe.steps, self._step)
         while not self._finished and not stop.requested:
+            stop.doing = f"step {self._step + 1}"
             started = time.monotonic()
             earlier = setup.engine.statistics()
-            collected = await source.collect()
+            with self._reporter.during(setup.episodes_status(self._recipe.groups * self._recipe.group_size)):
+                collected = await source.collect()
             setup.engine.check()
             sampled = time.monotonic()
-            metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
+            with self._reporter.during(lambda since=sampled: f"learning for {duration(time.monotonic() - since)}"):
+                metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
             if not metrics["not_finite"]:  # a fault, whose end is an error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from envgym.policies.scripted import Player
 from envgym.policies.selection import make_player
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
-from envgym.runs.progress import Reporter
+from envgym.runs.progress import Reporter, Status, duration
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.engine.interface import Engine
 from envgym_trainers.models.language_model import LanguageModel
@@ -55,6 +56,25 @@ class TrainingSetup:
     def temperatures(self) -> dict[str, float]:
         """Temperature of each decoding."""
         return {"greedy": 0.0, "sampled": evaluation_temperature(self.recipe)}
+
+    def episodes_status(self, total: int) -> Status:
+        """Return a status that counts the next ``total`` episodes, and the tokens sampled for them."""
+        counts, tokens = self.collector.counts, self.tokens_status()
+        started, earlier = time.monotonic(), counts["episodes"]
+
+        def status() -> str:
+            ended = counts["episodes"] - earlier
+            left = (time.monotonic() - started) / max(1, ended) * max(0, total - ended)
+            estimate = f", ETA {duration(left)}" if ended else ""
+            return f"{ended}/{max(total, ended)} episodes, {tokens()}{estimate}"
+
+        return status
+
+    def tokens_status(self) -> Status:
+        """Return a status that counts the tokens sampled from now on."""
+        engine = self.engine
+        earlier = engine.statistics().sampled_tokens
+        return lambda: f"{engine.statistics().sampled_tokens - earlier:,} tokens"
 
     @property
     def labels(self) -> list[str]:

@@ -104,7 +104,7 @@ class _Run:
         self._checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
         if self._checkpoint:
             self._checkpoint.check(recipe.identity())
-        with StopRequest() as stop:
+        with StopRequest(self._reporter.say) as stop:
             async with open_environments(recipe, self._reporter) as environments:
                 played = await self._demonstrations(environments)
                 language_model = self._language_model(played)
