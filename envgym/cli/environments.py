@@ -96,9 +96,7 @@ def rollout_command(
     from envgym.records import to_json
 
     player = make_player(policy, parse_overrides(policy_set or []))
-    trajectory = run(
-        _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
-    )
+    trajectory = run(_play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge)))
     if as_json:
         print(to_json(trajectory))
     else:

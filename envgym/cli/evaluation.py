@@ -84,9 +84,7 @@ def eval_command(
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                scores = await _watched(
-                    collector, labels, failures, split=checked, limit=limit, samples=samples
-                )
+                scores = await _watched(collector, labels, failures, split=checked, limit=limit, samples=samples)
                 return scores, _temperature_of(player)
             finally:
                 await collector.close()

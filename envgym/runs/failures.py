@@ -1,4 +1,4 @@
-"""Why episodes failed: reasons that differ in their numbers and names alone are one, with a count and an example."""
+"""Why episodes failed: reasons that differ in numbers and names alone are one, with a count and an example."""
 
 from __future__ import annotations
 

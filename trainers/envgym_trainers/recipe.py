@@ -188,6 +188,11 @@ class ReinforcementRecipe(StageRecipe):
     reward: RewardSettings = RewardSettings()
     truncated: TruncatedSettings = TruncatedSettings()
 
+    @pydantic.field_validator("objective", mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
     @pydantic.model_validator(mode="after")
     def _needs_a_model(self) -> Self:
         if self.model.new is not None:

@@ -20,7 +20,7 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 from envgym_trainers.models.vocabulary import silence_unknown_ids
 
-__all__ = ["ModelConfig", "NewModelConfig", "load_model"]
+__all__ = ["ModelConfig", "NewModelConfig", "check_model", "load_model"]
 
 _BUILTIN = "builtin:"
 
@@ -58,6 +58,18 @@ class ModelConfig(Section):
         if self.new is not None and self.lora_rank:
             raise ValueError("a new model has no weights to adapt: set lora_rank = 0, or leave out [model.new]")
         return self
+
+
+def check_model(config: ModelConfig) -> None:
+    """Look for the model, the device and the tool format that a recipe names, and load nothing.
+
+    Raises:
+        UserError: there is no such model, device or tool format here.
+    """
+    resolve_device(config.device)
+    tool_formats.load(config.tool_format)
+    if config.new is None:
+        _locate(config.path)
 
 
 def load_model(config: ModelConfig) -> LanguageModel:

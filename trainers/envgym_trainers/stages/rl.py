@@ -29,7 +29,7 @@ from envgym_trainers.stages.doubts import no_signal
 from envgym_trainers.stages.exhaustion import Exhaustion
 from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
-from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
+from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
 __all__ = ["ReinforcementStage", "make_objective"]
@@ -65,6 +65,10 @@ class ReinforcementStage(Stage):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._objective = make_objective(self.config.objective)
+
+    def check(self) -> None:
+        """Look for what the recipe names; see ``Stage.check``."""
+        check_setup(self.config)
 
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""

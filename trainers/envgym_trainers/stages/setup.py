@@ -11,19 +11,21 @@ import torch
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments
+from envgym.env.run_sync import run_sync
 from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
 from envgym.policies.scripted import Player
 from envgym.policies.selection import make_player
 from envgym.rollout.collector import Collector
-from envgym.rollout.mix import MixEntry
+from envgym.rollout.mix import Mix, MixEntry
 from envgym.runs.progress import Reporter, Status, duration
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.engine.interface import Engine
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import check_model
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["EnvironmentSet", "TrainingSetup", "open_collector", "open_environments", "open_setup"]
+__all__ = ["EnvironmentSet", "TrainingSetup", "check_setup", "open_collector", "open_environments", "open_setup"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +82,24 @@ class TrainingSetup:
     def labels(self) -> list[str]:
         """Names of the environments, in the order of the recipe."""
         return [entry.label for entry in self.environments.entries]
+
+
+def check_setup(recipe: StageRecipe) -> None:
+    """Look for what the recipe names: model, environments with their settings, sandbox, judge, players of roles.
+
+    Raises:
+        UserError: something does not exist, or does not work here.
+    """
+    check_model(recipe.model)
+    services = Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge)
+    try:
+        entries, _ = _usable(recipe, services)
+        for entry in entries:
+            entry.make(services).close()
+        _check_roles(recipe, entries)
+        Mix(entries, dict.fromkeys((entry.label for entry in entries), 1), recipe.seed)
+    finally:
+        run_sync(services.close())
 
 
 @contextlib.asynccontextmanager
@@ -192,16 +212,20 @@ async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> Async
         RecipeError: no environment has such a role.
         UserError: there is no such policy, or it cannot be loaded.
     """
-    declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
-    if unknown := sorted(recipe.roles.keys() - declared):
-        known = ", ".join(declared) or "none"
-        raise RecipeError(f"roles.{unknown[0]}: no environment of the mix has that role; they have: {known}")
+    _check_roles(recipe, entries)
     async with contextlib.AsyncExitStack() as stack:
         made: dict[str, Player] = {}
         for role, chosen in recipe.roles.items():
             made[role] = make_player(chosen.policy, chosen.settings)
             stack.push_async_callback(made[role].close)
         yield made
+
+
+def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
+    declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
+    if unknown := sorted(recipe.roles.keys() - declared):
+        known = ", ".join(declared) or "none"
+        raise RecipeError(f"roles.{unknown[0]}: no environment of the mix has that role; they have: {known}")
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:

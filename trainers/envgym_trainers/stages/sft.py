@@ -35,7 +35,13 @@ from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 from envgym_trainers.recipe import SupervisedRecipe
 from envgym_trainers.stages.measurement import measure, write_summary
-from envgym_trainers.stages.setup import EnvironmentSet, open_collector, open_environments, open_setup
+from envgym_trainers.stages.setup import (
+    EnvironmentSet,
+    check_setup,
+    open_collector,
+    open_environments,
+    open_setup,
+)
 from envgym_trainers.stages.stopping import StopRequest
 
 __all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
@@ -75,6 +81,10 @@ class SupervisedStage(Stage):
         """The recipe."""
 
     config: Config
+
+    def check(self) -> None:
+        """Look for what the recipe names; see ``Stage.check``."""
+        check_setup(self.config)
 
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Imitate the experts, and measure afterwards; see ``Stage.run``."""
