@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 
+_LIMITS = {"context": "context", "max_tokens": "turns of at most"}
+"""Words for the limits of a policy."""
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command to ``app``."""
     app.command("eval")(eval_command)
@@ -50,8 +54,13 @@ def eval_command(
     judge: JudgeAddress = "",
     seed: Annotated[int, typer.Option(help="seeds environments and sampling", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="of a policy that samples; 0 is greedy", min=0)] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="sampled tokens per turn", min=1)] = 96,
-    context: Annotated[int, typer.Option(help="tokens of a whole conversation", min=16)] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="sampled tokens per turn; the model's or the server's own by default", min=1)
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="tokens of a whole conversation; the model's own by default, if memory allows", min=16),
+    ] = None,
     concurrency: Annotated[int, typer.Option(help="episodes in flight", min=1)] = 64,
     as_json: JsonFlag = False,
 ) -> None:
@@ -65,43 +74,45 @@ def eval_command(
     from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
     from envgym.runs.failures import Failures
+    from envgym.runs.table import wrapped
     from envgym.tasks.procedural import check_split
 
     checked = check_split(split)
     entries = _entries(env, set_)
+    limits = {"max_tokens": max_tokens, "context": context}
     sampling = {
         "temperature": temperature,
-        "max_tokens": max_tokens,
-        "context": context,
         "concurrency": concurrency,
+        **{name: value for name, value in limits.items() if value is not None},
     }
 
     failures = Failures()
 
-    async def work() -> tuple[dict[str, EnvScores], float | None]:
+    async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
         async with Services(sandbox, judge=judge) as services:
             player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
                 scores = await _watched(collector, labels, failures, split=checked, limit=limit, samples=samples)
-                return scores, _temperature_of(player)
+                return scores, _temperature_of(player), _limits_of(player)
             finally:
                 await collector.close()
                 await player.close()
 
     try:
-        scores, used = run(work())
+        scores, used, taken = run(work())
     finally:
         for line in failures.lines():
             print(line, file=sys.stderr)
     records = {label: {**_record(s), "failures": failures.records(label)} for label, s in scores.items()}
     if as_json:
-        about = {"policy": policy, "split": split, "seed": seed, "temperature": used}
+        about = {"policy": policy, "split": split, "seed": seed, "temperature": used, "limits": taken}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        sampled = "" if used is None else f"temperature {used:g}, "
-        print(f"{sampled}{samples} episode{'s' if samples > 1 else ''} per problem")
+        sampled = [] if used is None else [f"temperature {used:g}"]
+        sampled += [f"{_LIMITS[name]} {value:,} tokens" for name, value in taken.items()]
+        print(wrapped(", ".join([*sampled, f"{samples} episode{'s' if samples > 1 else ''} per problem"])))
         for label, record in records.items():
             print("\n".join(_lines(label, record, limit)))
     if not all(s.rewards for s in scores.values()):
@@ -122,6 +133,12 @@ def _temperature_of(player: Player) -> float | None:
 
     found = getattr(player.config, "temperature", None) if isinstance(player, Policy) else None
     return float(found) if isinstance(found, int | float) else None
+
+
+def _limits_of(player: Player) -> dict[str, int]:
+    from envgym.policies.interface import Policy
+
+    return dict(player.limits) if isinstance(player, Policy) else {}
 
 
 async def _watched(

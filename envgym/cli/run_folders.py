@@ -1,4 +1,4 @@
-"""The folder of a run as a command takes it: nobody else's, one process at a time, and gone if nothing was done."""
+"""The folder of a run as a command takes it: empty before, one process's, and gone if nothing was done."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def check_new(path: Path) -> None:
     if held:
         rest = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         raise UserError(
-            f"--out {path}: the folder holds {', '.join(held[:_SHOWN])}{rest}, which no run made; name one that is "
-            "empty or does not exist"
+            f"--out {path}: the folder holds {', '.join(held[:_SHOWN])}{rest}, which no run made; name one "
+            "that is empty or does not exist"
         )
 
 

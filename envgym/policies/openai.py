@@ -39,7 +39,9 @@ class HttpPolicy(Policy):
         url: str = pydantic.Field(description="base address, e.g. http://127.0.0.1:8000/v1")
         model: str = pydantic.Field(default="", description="name the server knows the model by")
         temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
-        max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")
+        max_tokens: int | None = pydantic.Field(
+            default=None, ge=1, description="sampled tokens per turn at most; the server's own limit if left out"
+        )
         timeout: float = pydantic.Field(default=120.0, gt=0, description="seconds for one request")
         pause: float = pydantic.Field(
             default=0.5, ge=0, description="seconds before the first retry; each further one waits twice as long"
@@ -51,11 +53,18 @@ class HttpPolicy(Policy):
         super().__init__(**settings)
         c = self.config
         self._endpoint = ChatEndpoint(c.url, failure=PolicyError, timeout=c.timeout, pause=c.pause)
-        self._body = {"model": c.model, "temperature": c.temperature, "max_tokens": c.max_tokens}
+        self._body = {"model": c.model, "temperature": c.temperature}
+        if c.max_tokens is not None:
+            self._body["max_tokens"] = c.max_tokens
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
         return _HttpSession(self, tools, seed)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limit of a turn, where one is set; the server has its own."""
+        return {} if self.config.max_tokens is None else {"max_tokens": self.config.max_tokens}
 
     async def close(self) -> None:
         """Close the connections."""

@@ -19,14 +19,14 @@ __all__ = [
     "wrapped",
 ]
 
-_WIDEST = 120
-"""Columns that are used of a wider terminal."""
+_PROSE = 120
+"""Columns that prose takes of a wider terminal; tables take all."""
 _NARROWEST = 30
 
 
 def terminal_width() -> int:
     """Return the number of columns that text may take: those of the terminal, and 80 where there is none."""
-    return max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns))
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
 
 
 def wrapped(text: str, indent: str = "") -> str:
@@ -34,11 +34,11 @@ def wrapped(text: str, indent: str = "") -> str:
     return "\n".join(
         textwrap.wrap(
             text,
-            terminal_width(),
+            min(_PROSE, terminal_width()),
             initial_indent=indent,
             subsequent_indent=f"{indent}  ",
             break_on_hyphens=False,
-            drop_whitespace=True,
+            break_long_words=False,
         )
     )
 

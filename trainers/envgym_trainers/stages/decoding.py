@@ -46,7 +46,7 @@ async def scores_at(
         with StopRequest(reporter.say) as stop:
             async with (
                 open_environments(recipe, reporter) as environments,
-                open_setup(recipe, environments, load_model(model)) as setup,
+                open_setup(recipe, environments, load_model(model, recipe.sampling.concurrency)) as setup,
             ):
                 for name, temperature in missing.items():
                     if stop.requested:

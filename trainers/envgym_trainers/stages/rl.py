@@ -128,7 +128,7 @@ class _Run:
         with StopRequest(self._reporter.say) as stop:
             async with (
                 open_environments(recipe, self._reporter) as environments,
-                open_setup(recipe, environments, load_model(config)) as setup,
+                open_setup(recipe, environments, load_model(config, recipe.sampling.concurrency)) as setup,
             ):
                 sizes = {label: len(setup.collector.tasks(label, "train")) for label in setup.labels}
                 source = GroupSource(recipe, self._objective, setup, Mix(environments.entries, sizes, recipe.seed))
@@ -139,6 +139,7 @@ class _Run:
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 self._sampled_tokens = sum(row.get("sampled_tokens", 0) for row in self._folder.metrics())
+                self._reporter.say(setup.limits)
                 for warning in setup.warnings:
                     self._reporter.say(f"warning: {warning}")
                 before = await measure(setup, self._folder, "before", self._reporter)

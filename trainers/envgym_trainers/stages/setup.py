@@ -55,6 +55,12 @@ class TrainingSetup:
     """Settings that could not be had as the recipe has them."""
 
     @property
+    def limits(self) -> str:
+        """The limits of sampling, whoever chose them."""
+        turn = self.recipe.sampling.max_tokens or self.language_model.turn_limit
+        return f"context {self.language_model.context:,} tokens, turns of at most {turn:,}"
+
+    @property
     def temperatures(self) -> dict[str, float]:
         """Temperature of each decoding."""
         return {"greedy": 0.0, "sampled": evaluation_temperature(self.recipe)}
@@ -169,13 +175,12 @@ def evaluation_temperature(recipe: StageRecipe) -> float:
 def clamped(recipe: StageRecipe, language_model: LanguageModel) -> list[str]:
     """Return a line for each setting that the model does not allow as it stands."""
     found = []
-    if language_model.context < recipe.model.context:
+    context, max_tokens = recipe.model.context, recipe.sampling.max_tokens
+    if context is not None and language_model.context < context:
+        found.append(f"model.context = {context} is more than the model has; it is {language_model.context}")
+    if max_tokens is not None and max_tokens >= language_model.context:
         found.append(
-            f"model.context = {recipe.model.context} is more than the model has; it is {language_model.context}"
-        )
-    if recipe.sampling.max_tokens >= language_model.context:
-        found.append(
-            f"sampling.max_tokens = {recipe.sampling.max_tokens} leaves no room for a prompt in a context of "
+            f"sampling.max_tokens = {max_tokens} leaves no room for a prompt in a context of "
             f"{language_model.context}; turns end where the context does"
         )
     return found

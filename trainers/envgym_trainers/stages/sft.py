@@ -27,6 +27,7 @@ from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint, restoring, save_checkpoint
+from envgym_trainers.models.context import NEW_MODEL_CONTEXT
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import load_model
 from envgym_trainers.models.placement import place
@@ -126,6 +127,7 @@ class _Run:
                     self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
                     return None
                 async with open_setup(recipe, environments, language_model) as setup:
+                    self._reporter.say(setup.limits)
                     after = await measure(setup, self._folder, "after", self._reporter)
                     return write_summary(
                         self._folder,
@@ -187,15 +189,15 @@ class _Run:
         return solved
 
     def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
-        config = self._recipe.model
+        config, conversations = self._recipe.model, self._recipe.sampling.concurrency
         if self._checkpoint and not config.lora_rank:
-            return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}))
+            return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}), conversations)
         if config.new is None:
-            return load_model(config)
+            return load_model(config, conversations)
         writer = tool_formats.make(config.tool_format)
         texts = [writer.render(m) if m.role == "assistant" else m.content for t in played for m in t.messages]
         texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in played for spec in t.tools]
-        made = new_model(config.new, texts, config.context)
+        made = new_model(config.new, texts, config.context or NEW_MODEL_CONTEXT)
         place(made.model, config.device, config.dtype)
         return dataclasses.replace(made, tool_format=writer)
 
