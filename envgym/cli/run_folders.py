@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from envgym.runs.folder import RunFolder
 
 __all__ = ["check_new", "claimed", "removed_if_unused"]
 
-_BEGUN = ("recipe.toml", "versions.json")
-"""What the folder of a run that recorded nothing holds, besides empty folders."""
+_FOLDERS = ("trajectories", "checkpoints", "evaluations")
+_FILES = tuple(f"{name}{ending}" for name in ("recipe.toml", "versions.json") for ending in ("", ".draft"))
 _SHOWN = 3
 
 
@@ -41,7 +42,7 @@ def check_new(path: Path) -> None:
         raise UserError(f"--out {path} cannot be used: {error.strerror}; name another folder") from None
     except ValueError as error:
         raise UserError(f"--out {str(path)!r} is no name of a folder: {error}") from None
-    if held:
+    if held and not _unused(path):
         rest = f" and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
         raise UserError(
             f"--out {path}: the folder holds {', '.join(held[:_SHOWN])}{rest}, which no run made; name one "
@@ -73,23 +74,20 @@ def claimed(folder: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def removed_if_unused(folder: RunFolder) -> Iterator[None]:
+def removed_if_unused(path: Path) -> Iterator[None]:
     """Remove a new folder again if the run is refused before it recorded anything."""
     try:
         yield
     except* UserError:
         with contextlib.suppress(OSError):
-            _remove(folder.path)
+            if _unused(path):
+                shutil.rmtree(path)
         raise
 
 
-def _remove(path: Path) -> None:
-    entries = list(path.iterdir())
-    if any(entry.name not in _BEGUN and (entry.is_file() or any(entry.iterdir())) for entry in entries):
-        return
-    for entry in entries:
-        if entry.is_dir():
-            entry.rmdir()
-        else:
-            entry.unlink()
-    path.rmdir()
+def _unused(path: Path) -> bool:
+    """Return whether the folder holds nothing but what every run begins with."""
+    return all(
+        not any(entry.iterdir()) if entry.name in _FOLDERS and entry.is_dir() else entry.name in _FILES
+        for entry in path.iterdir()
+    )

@@ -75,9 +75,10 @@ def train_command(
         stage = _stage(path, set_ or [])
         names = stage.controls(asked) if asked or with_controls else []
         stage.check()
-        folder = RunFolder.create(place, stage.config, stage.config.seed)
-        with claimed(folder), removed_if_unused(folder):
-            report = _run(stage, folder, names)
+        with removed_if_unused(place):
+            folder = RunFolder.create(place, stage.config, stage.config.seed)
+            with claimed(folder):
+                report = _run(stage, folder, names)
     print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
 
 
