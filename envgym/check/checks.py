@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import gymnasium
 from gymnasium.utils.env_checker import check_env
-from pydantic import JsonValue
 
-from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say
+from envgym.check.baselines import constant_answers
+from envgym.check.probes import BAD_CALLS, GARBAGE, Subject, say, wrong_arguments
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
 from envgym.policies.interface import Policy
@@ -78,14 +78,22 @@ def _above_the_floor(subject: Subject, task: Task, policies: dict[str, Policy]) 
 
 def _bad_calls(subject: Subject) -> Iterator[str]:
     task = next(subject.tasks())
-    unfit: tuple[dict[str, JsonValue], ...] = ({}, {"no such": [1]})
-    wrong = [ToolCall(name=name, arguments=given) for name in subject.env.tools for given in unfit]
+    wrong = [
+        ToolCall(name=name, arguments=given)
+        for name, found in subject.env.tools.items()
+        for given in wrong_arguments(found.spec)
+    ]
     for call in (*BAD_CALLS, *wrong):
         played, fault = subject.play(say("", call), task)
         if fault:
             yield f"call {call.name!r}: {fault}"
         elif len(played.turns) < 2 or not played.turns[1].messages[0].content.startswith("error: "):
             yield f"call {call.name!r} with {call.arguments} was not answered with an error"
+    for name, found in subject.env.tools.items():
+        if found.spec.parameters.get("required"):
+            continue
+        if fault := subject.play(say("", ToolCall(name=name)), task)[1]:
+            yield f"call {name!r}, which needs no arguments: {fault}"
 
 
 def _random(subject: Subject) -> Iterator[str]:
@@ -202,6 +210,12 @@ CHECKS = (
         name="what deserves nothing scores the floor",
         find=_floor,
         mend="a policy finds this within a hundred steps: gate the reward on a real answer",
+    ),
+    Check(
+        name="no answer suits every task",
+        find=constant_answers,
+        mend="balance the answers, or ask for more than a choice between few; where a choice is the task, declare "
+        "the share that a constant answer has by nature: chance = 0.5 in the environment's class",
     ),
     Check(
         name="calls that cannot be run are answered",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import JsonValue
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.run_sync import run_sync
 from envgym.policies.scripted import Expert, Player, Script
-from envgym.records import Message, Task, ToolCall, Trajectory
+from envgym.records import Message, Task, ToolCall, ToolSpec, Trajectory
 from envgym.rollout.episode import rollout
 
-__all__ = ["BAD_CALLS", "GARBAGE", "Subject", "say"]
+__all__ = ["BAD_CALLS", "GARBAGE", "Subject", "say", "wrong_arguments"]
 
 GARBAGE = (
     "",
@@ -40,6 +42,15 @@ BAD_CALLS = (
     ToolCall(name="x", error="the tool call is not valid JSON"),
     ToolCall(name="__init__", arguments={"self": 1}),
 )
+_UNFIT: Mapping[str, JsonValue] = {
+    "integer": "many",
+    "number": "much",
+    "boolean": "perhaps",
+    "string": ["a", "list"],
+    "array": "no list",
+    "object": "no table",
+}
+"""A value that is not of a type, by the type's name in JSON schema."""
 _DEADLINE = 120.0
 """Time for one episode, in seconds."""
 _PROMPT = 10.0
@@ -93,3 +104,19 @@ async def _cancelled(episode: Coroutine[Any, Any, Trajectory], after: float) -> 
 def say(text: str, *calls: ToolCall) -> Script:
     """Return a policy that says ``text`` with ``calls``, and then nothing."""
     return Script(Message(role="assistant", content=text, tool_calls=calls))
+
+
+def wrong_arguments(spec: ToolSpec) -> Iterator[dict[str, JsonValue]]:
+    """Yield arguments that a tool's schema forbids: one unknown, those required left out, one of a wrong type.
+
+    A tool that requires nothing may be called with nothing, so that is no mistake.
+    """
+    yield {"no such": [1]}
+    if spec.parameters.get("required"):
+        yield {}
+    properties = spec.parameters.get("properties")
+    for name, schema in (properties if isinstance(properties, dict) else {}).items():
+        kind = schema.get("type") if isinstance(schema, dict) else None
+        if isinstance(kind, str) and kind in _UNFIT:
+            yield {name: _UNFIT[kind]}
+            return

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -25,6 +27,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"envgym {metadata.version('envgym')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version, and do nothing else", callback=_print_version),
+    ] = False,
+) -> None:
+    """Declare the options that stand before any command."""
+
+
 plugins.add_to(app)
 environments.add_to(app)
 quality.add_to(app)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from envgym.cli.interruption import run
 from envgym.cli.options import (
     EnvironmentId,
     JsonFlag,
@@ -96,9 +96,7 @@ def rollout_command(
     from envgym.records import to_json
 
     player = make_player(policy, parse_overrides(policy_set or []))
-    trajectory = asyncio.run(
-        _play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge))
-    )
+    trajectory = run(_play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge)))
     if as_json:
         print(to_json(trajectory))
     else:

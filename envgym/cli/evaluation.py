@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from envgym.cli.interruption import run
 from envgym.cli.options import (
     JsonFlag,
     JudgeAddress,
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
     from envgym.records import Split, Trajectory
     from envgym.rollout.collector import Collector
     from envgym.rollout.mix import MixEntry
+    from envgym.runs.failures import Failures
 
 __all__ = ["add_to"]
+
+
+_LIMITS = {"context": "context", "max_tokens": "turns of at most"}
+"""Words for the limits of a policy."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,50 +54,65 @@ def eval_command(
     judge: JudgeAddress = "",
     seed: Annotated[int, typer.Option(help="seeds environments and sampling", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="of a policy that samples; 0 is greedy", min=0)] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="sampled tokens per turn", min=1)] = 96,
-    context: Annotated[int, typer.Option(help="tokens of a whole conversation", min=16)] = 512,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="sampled tokens per turn; the model's or the server's own by default", min=1)
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="tokens of a whole conversation; the model's own by default, if memory allows", min=16),
+    ] = None,
     concurrency: Annotated[int, typer.Option(help="episodes in flight", min=1)] = 64,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a policy on the first tasks of a split, with 95% intervals over tasks.
 
-    Exit code 1: an environment has no score, because all of its episodes failed.
+    Why episodes failed is told on standard error, and in JSON. Exit code 1: an environment has no score, because
+    all of its episodes failed.
     """
     from envgym.config import parse_overrides
     from envgym.env.services import Services
     from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
+    from envgym.runs.failures import Failures
+    from envgym.runs.table import wrapped
     from envgym.tasks.procedural import check_split
 
     checked = check_split(split)
     entries = _entries(env, set_)
+    limits = {"max_tokens": max_tokens, "context": context}
     sampling = {
         "temperature": temperature,
-        "max_tokens": max_tokens,
-        "context": context,
         "concurrency": concurrency,
+        **{name: value for name, value in limits.items() if value is not None},
     }
 
-    async def work() -> tuple[dict[str, EnvScores], float | None]:
+    failures = Failures()
+
+    async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
         async with Services(sandbox, judge=judge) as services:
             player = make_player(policy, parse_overrides(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]
-                scores = await _watched(collector, labels, split=checked, limit=limit, samples=samples)
-                return scores, _temperature_of(player)
+                scores = await _watched(collector, labels, failures, split=checked, limit=limit, samples=samples)
+                return scores, _temperature_of(player), _limits_of(player)
             finally:
                 await collector.close()
                 await player.close()
 
-    scores, used = asyncio.run(work())
-    records = {label: _record(s) for label, s in scores.items()}
+    try:
+        scores, used, taken = run(work())
+    finally:
+        for line in failures.lines():
+            print(line, file=sys.stderr)
+    records = {label: {**_record(s), "failures": failures.records(label)} for label, s in scores.items()}
     if as_json:
-        about = {"policy": policy, "split": split, "seed": seed, "temperature": used}
+        about = {"policy": policy, "split": split, "seed": seed, "temperature": used, "limits": taken}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        sampled = "" if used is None else f"temperature {used:g}, "
-        print(f"{sampled}{samples} episode{'s' if samples > 1 else ''} per problem")
+        sampled = [] if used is None else [f"temperature {used:g}"]
+        sampled += [f"{_LIMITS[name]} {value:,} tokens" for name, value in taken.items()]
+        print(wrapped(", ".join([*sampled, f"{samples} episode{'s' if samples > 1 else ''} per problem"])))
         for label, record in records.items():
             print("\n".join(_lines(label, record, limit)))
     if not all(s.rewards for s in scores.values()):
@@ -115,10 +135,22 @@ def _temperature_of(player: Player) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
+def _limits_of(player: Player) -> dict[str, int]:
+    from envgym.policies.interface import Policy
+
+    return dict(player.limits) if isinstance(player, Policy) else {}
+
+
 async def _watched(
-    collector: Collector, labels: Sequence[str], *, split: Split, limit: int, samples: int
+    collector: Collector,
+    labels: Sequence[str],
+    failures: Failures,
+    *,
+    split: Split,
+    limit: int,
+    samples: int,
 ) -> dict[str, EnvScores]:
-    """Evaluate, and show progress as episodes end."""
+    """Evaluate, show progress as episodes end, and note why some failed."""
     from envgym.evaluate import distinct, evaluate
     from envgym.runs.progress import Reporter
     from envgym.runs.tally import Tally
@@ -130,6 +162,7 @@ async def _watched(
 
         def note(trajectory: Trajectory) -> None:
             tally.add(trajectory)
+            failures.add(trajectory)
             reporter.advance(str(tally))
 
         return await evaluate(collector, labels, split=split, limit=limit, samples=samples, on_episode=note)
@@ -150,13 +183,21 @@ def _record(scores: EnvScores) -> dict[str, Any]:
 
 
 def _lines(label: str, record: dict[str, Any], limit: int) -> Iterator[str]:
-    from envgym.runs.table import endings_text, interval_text
+    from envgym.runs.table import endings_text, interval_text, terminal_width, wrapped
 
     reward, accuracy = interval_text(record["reward"]), interval_text(record["accuracy"])
     counts = f"n {record['reward']['n']}  turns {record['turns_mean']:.1f}"
     cut = endings_text(record["ended"])
-    yield f"{label}: reward {reward}  accuracy {accuracy}  {counts}{f'  ({cut})' if cut else ''}"
+    parts = [f"reward {reward}", f"accuracy {accuracy}", counts, *([f"({cut})"] if cut else [])]
+    line = f"{label}: {'  '.join(parts)}"
+    if len(line) <= terminal_width():
+        yield line
+    else:
+        yield f"{label}:"
+        yield from (wrapped(part, "  ") for part in parts)
     for name, part in record["parts"].items():
-        yield f"  {name} {interval_text(part)}  n {part['n']}"
+        yield wrapped(f"{name} {interval_text(part)}  n {part['n']}", "  ")
     if record["problems"] < limit and not cut:
-        yield f"  note: the split holds {record['problems']} distinct problems, fewer than --limit {limit}"
+        yield wrapped(
+            f"note: the split holds {record['problems']} distinct problems, fewer than --limit {limit}", "  "
+        )

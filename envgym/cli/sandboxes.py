@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import sys
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from envgym.cli.interruption import run
 from envgym.cli.options import JsonFlag, Settings
 from envgym.errors import EnvgymError, SandboxError, UserError
 
@@ -41,7 +41,7 @@ def doctor_command(as_json: JsonFlag = False) -> None:
     """
     from envgym.sandbox.selection import sandboxes
 
-    rows = {name: asyncio.run(_examine(name)) for name in sandboxes.plugins()}
+    rows = {name: run(_examine(name)) for name in sandboxes.plugins()}
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -59,7 +59,7 @@ def build_command(name: Name = "docker", set_: Settings = None) -> None:
     """
     from envgym.config import parse_overrides
 
-    print(asyncio.run(_prepared(name, parse_overrides(set_ or []))) or f"{name} needs nothing")
+    print(run(_prepared(name, parse_overrides(set_ or []))) or f"{name} needs nothing")
 
 
 def clean_command() -> None:
@@ -92,7 +92,7 @@ def bench_command(
     from envgym.sandbox.selection import select_backend
 
     settings = parse_overrides(set_ or [])
-    ours, _ = asyncio.run(measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers))
+    ours, _ = run(measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers))
     figures = dataclasses.asdict(ours)
     if as_json:
         print(json.dumps(figures))

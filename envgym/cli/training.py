@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from envgym.cli.interruption import STOPPED, run
 from envgym.cli.options import Settings
 from envgym.errors import RecipeError, UserError
 
@@ -48,48 +49,61 @@ def train_command(
     Ctrl-C stops the run after the current step and saves it; a second Ctrl-C stops it at once. In both cases, and
     after a crash, --resume continues from the last checkpoint.
     """
-    from envgym.runs.controls import request_controls
+    from envgym.cli.run_folders import check_new, claimed, removed_if_unused
     from envgym.runs.folder import RunFolder
     from envgym.runs.progress import duration
 
     if (recipe is None) == (resume is None):
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
     if resume is not None and (set_ or out):
-        raise UserError("--resume uses the run's own recipe: --set and --out do not apply")
-    path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
-    stage = _stage(path, set_ or [])
+        raise UserError(
+            "--resume uses the run's own recipe: --set and --out do not apply. For other settings, begin a new "
+            f"run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
+        )
     asked = [name.strip() for name in controls.split(",") if name.strip()]
-    names = stage.controls(asked) if asked or with_controls else []
+    started = time.monotonic()
     if resume is not None:
         folder = RunFolder.existing(resume)
+        stage = _stage(folder.path / "recipe.toml", [])
+        names = stage.controls(asked) if asked or with_controls else []
+        with claimed(folder):
+            report = _run(stage, folder, names)
     else:
+        path = recipe or Path()
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = RunFolder.create(place, stage.config, stage.config.seed)
-    if names:
-        request_controls(folder, names)
-    started = time.monotonic()
-    report = _run(stage, folder)
+        check_new(place)
+        stage = _stage(path, set_ or [])
+        names = stage.controls(asked) if asked or with_controls else []
+        stage.check()
+        with removed_if_unused(place):
+            folder = RunFolder.create(place, stage.config, stage.config.seed)
+            with claimed(folder):
+                report = _run(stage, folder, names)
     print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
 
 
-def _run(stage: Stage, folder: RunFolder) -> Path:
-    """Run a stage and the controls that were asked for, print their tables, and return the report's path."""
-    from envgym.runs.controls import controls_table, requested_controls
+def _run(stage: Stage, folder: RunFolder, controls: list[str]) -> Path:
+    """Run a stage and the controls that were asked for, now or earlier; print their tables; return the report."""
+    from envgym.runs.controls import controls_table, request_controls, requested_controls
     from envgym.runs.progress import Reporter
     from envgym.runs.report import render_report
     from envgym.runs.table import summary_table
 
+    if controls:
+        request_controls(folder, controls)
     with Reporter() as reporter:
         reporter.say(f"run folder: {folder.path}")
-        summary = asyncio.run(stage.run(folder, reporter))
+        resume = f"resume with: envgym train --resume {shlex.quote(str(folder.path))}"
+        advice = f"what was saved is intact; {resume}"
+        summary = run(stage.run(folder, reporter), reporter.say, advice=advice)
         if summary is None:
-            sys.exit(130)
+            sys.exit(STOPPED)
         report = render_report(folder)
         print(summary_table(summary))
         if names := requested_controls(folder):
-            record = asyncio.run(stage.run_controls(folder, reporter, names))
+            record = run(stage.run_controls(folder, reporter, names), reporter.say, advice=advice)
             if record is None:
-                sys.exit(130)
+                sys.exit(STOPPED)
             report = render_report(folder)
             print(f"\n{controls_table(record)}")
     return report
@@ -107,10 +121,14 @@ def report_command(
 
 def _stage(path: Path, overrides: list[str]) -> Stage:
     """Make the stage that a recipe names, with the recipe as its settings."""
-    from envgym.config import read_recipe
+    from envgym.cli.switching import drop_leftovers
+    from envgym.config import apply_overrides, parse_overrides, read_recipe
     from envgym.runs.stage import Stage, stages
 
-    values = read_recipe(path, overrides)
+    values, changes = read_recipe(path), parse_overrides(overrides)
+    for note in drop_leftovers(values, changes):
+        print(f"note: {note}", file=sys.stderr)
+    apply_overrides(values, changes)
     name = values.get("stage", Stage.Config().stage)
     if not isinstance(name, str):
         raise RecipeError(f"{path.name}: stage: must be one of {', '.join(stages.plugins())} (got {name!r:.80})")

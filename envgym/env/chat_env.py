@@ -49,6 +49,8 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         Config: its settings; the instance is ``self.config``.
         reward_range: the least and the greatest score, and the least and the greatest reward of one turn; a turn
             may always be worth 0. An episode with any other is missing data.
+        chance: mean success of the best answer that is the same for every task, where the tasks are a choice
+            between few; ``envgym check`` allows that much.
         roles: names of the roles that its nested episodes are played for, through ``self.services.play``.
 
     and finds in ``self``: ``config``, ``split``, ``tools`` by name, ``trajectory`` and ``services``.
@@ -73,6 +75,7 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
 
     config: Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    chance: ClassVar[float] = 0.0
     roles: ClassVar[tuple[str, ...]] = ()
     needs_sandbox: ClassVar[bool] = False
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 1}  # noqa: RUF012 - Gymnasium's own declaration

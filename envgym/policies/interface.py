@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from envgym.plugins.base import Plugin
@@ -57,6 +57,11 @@ class Policy(Plugin, abc.ABC):
             tools: the tools on offer in every turn.
             seed: equal seeds give equal draws. The environment's own draws cannot be derived from it.
         """
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """Limits in tokens that it samples under, ``context`` and ``max_tokens``, as far as it knows them."""
+        return {}
 
     async def close(self) -> None:
         """Free what the policy holds. Safe to call twice."""

@@ -10,11 +10,11 @@ import pydantic
 
 from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
 from envgym.chat.refusals import PLAIN_ROLES, TOOLS
-from envgym.chat.tool_formats import tool_formats
+from envgym.chat.tool_formats import tool_formats, unique_ids
 from envgym.chat.wire import Said, read_calls, write_messages, write_tools
 from envgym.errors import PolicyError
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
-from envgym.records import Message, Observation, ToolCall, ToolSpec
+from envgym.records import Message, Observation, ToolSpec
 
 __all__ = ["HttpPolicy"]
 
@@ -41,7 +41,9 @@ class HttpPolicy(Policy):
         url: str = pydantic.Field(description="base address, e.g. http://127.0.0.1:8000/v1")
         model: str = pydantic.Field(default="", description="name the server knows the model by")
         temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
-        max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")
+        max_tokens: int | None = pydantic.Field(
+            default=None, ge=1, description="sampled tokens per turn at most; the server's own limit if left out"
+        )
         timeout: float = pydantic.Field(default=120.0, gt=0, description="seconds for one request")
         pause: float = pydantic.Field(
             default=0.5, ge=0, description="seconds before the first retry; each further one waits twice as long"
@@ -73,6 +75,11 @@ class HttpPolicy(Policy):
         """Begin an episode."""
         return _HttpSession(self, tools, seed)
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limit of a turn, where one is set; the server has its own."""
+        return {} if self.config.max_tokens is None else {"max_tokens": self.config.max_tokens}
+
     async def close(self) -> None:
         """Close the connections."""
         await self.endpoint.close()
@@ -97,10 +104,10 @@ class _HttpSession(PolicySession):
             message = dataclasses.replace(message, tool_calls=read_calls(answer.calls, len(self._ids)))
         else:
             # A server without a tool parser leaves the calls in the text.
-            message = self._policy.tool_format.parse(answer.text)
+            message = self._policy.tool_format.parse_for(answer.text, self._tools)
         message = dataclasses.replace(
             message,
-            tool_calls=tuple(self._own_id(call) for call in message.tool_calls),
+            tool_calls=unique_ids(message, self._ids).tool_calls,
             cut=answer.cut_by is not None,
             cut_by=answer.cut_by or "tokens",
             reasoning=answer.reasoning,
@@ -117,7 +124,7 @@ class _HttpSession(PolicySession):
         body: dict[str, Any] = {
             "model": c.model,
             "temperature": c.temperature,
-            "max_tokens": c.max_tokens,
+            **self._policy.limits,
             "messages": write_messages(self._said, self._tools, self._policy.tool_format, refused),
             "seed": (self._seed + len(self._said)) % 2**31,
             **c.extra,
@@ -125,11 +132,3 @@ class _HttpSession(PolicySession):
         if self._tools and PLAIN_ROLES not in refused:
             body["tools"] = write_tools(self._tools)
         return body
-
-    def _own_id(self, call: ToolCall) -> ToolCall:
-        """Return the call with an id that this conversation has not had: servers count anew in every answer."""
-        call_id, number = call.id, len(self._ids)
-        while call_id in self._ids:
-            call_id, number = f"call_{number}", number + 1
-        self._ids.add(call_id)
-        return dataclasses.replace(call, id=call_id)

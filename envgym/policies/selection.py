@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ from envgym.errors import RecipeError, UnknownNameError
 from envgym.policies.interface import policies
 from envgym.policies.scripted import Expert, Novice, Player
 
-__all__ = ["GOLD", "make_player"]
+__all__ = ["GOLD", "hub_hint", "make_player"]
 
 GOLD = "gold"
 """Name of the scripted expert on the command line and in recipes."""
 _SCRIPTED: dict[str, type[Expert]] = {GOLD: Expert, "novice": Novice}
 _BUILTIN = ("builtin:tiny", "builtin:smollm2")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/([A-Za-z0-9][\w.-]*)")
 
 
 def make_player(
@@ -56,7 +58,20 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
     hint = (
         "a model's or run's folder, a .gguf file, package.module:Class, or a server as http://HOST:PORT/v1#MODEL"
     )
-    raise UnknownNameError("policy", name, (*_SCRIPTED, *policies.plugins(), *_BUILTIN), hint)
+    known = (*_SCRIPTED, *policies.plugins(), *_BUILTIN)
+    raise UnknownNameError("policy", name, known, f"{hint}{hub_hint(name)}")
+
+
+def hub_hint(name: str) -> str:
+    """Return advice for a name that reads like the id of a model on a hub, else ``""``; nothing is downloaded."""
+    found = _HUB_ID.fullmatch(name)
+    if not found:
+        return ""
+    folder = f"models/{found[1]}"
+    return (
+        f". {name} reads like the id of a model on a hub, and envgym downloads nothing: fetch it first, e.g. "
+        f"hf download {name} --local-dir {folder}, and then give the folder, {folder}"
+    )
 
 
 def _exists(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from envgym.records import SCHEMA
 from envgym.runs.folder import RunFolder, read_json, write_atomic
-from envgym.runs.table import interval_text
+from envgym.runs.table import fitted, interval_text, wrapped
 
 __all__ = [
     "comparison",
@@ -68,12 +68,7 @@ def controls_rows(record: dict[str, Any]) -> list[list[str]]:
 
 def controls_table(record: dict[str, Any]) -> str:
     """Return the table and the verdict, as plain text."""
-    rows = controls_rows(record)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-    return "\n".join([*lines, *verdict_lines(record)])
+    return "\n".join([fitted(controls_rows(record)), *map(wrapped, verdict_lines(record))])
 
 
 def verdict_lines(record: dict[str, Any]) -> list[str]:

@@ -28,6 +28,15 @@ class Stage(Plugin, abc.ABC):
 
     config: Config
 
+    def check(self) -> None:
+        """Look for what keeps the recipe from being carried out here, before anything is made for the run.
+
+        Quick, and never complete: the base class looks for nothing, and ``run`` refuses the rest.
+
+        Raises:
+            UserError: something that the recipe names does not exist, or does not work here.
+        """
+
     @abc.abstractmethod
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Run to the end, or until asked to stop; continue a run that an earlier process left in ``folder``.

@@ -2,10 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["best_text", "endings_text", "interval_text", "rewards_text", "summary_table", "table_rows"]
+__all__ = [
+    "best_text",
+    "endings_text",
+    "fitted",
+    "interval_text",
+    "rewards_text",
+    "summary_table",
+    "table_rows",
+    "terminal_width",
+    "wrapped",
+]
+
+_PROSE = 120
+"""Columns that prose takes of a wider terminal; tables take all."""
+_NARROWEST = 30
+
+
+def terminal_width() -> int:
+    """Return the number of columns that text may take: those of the terminal, and 80 where there is none."""
+    return max(_NARROWEST, shutil.get_terminal_size().columns)
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return ``text`` in lines that fit the terminal, the second and later ones indented by two more."""
+    return "\n".join(
+        textwrap.wrap(
+            text,
+            min(_PROSE, terminal_width()),
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
+
+
+def fitted(rows: Sequence[Sequence[str]], titles: int = 1) -> str:
+    """Return a table that fits the terminal: in columns, or else a block of lines for each row.
+
+    Args:
+        rows: cells of equally long rows, the heading first.
+        titles: number of the first cells that say what a row is about; they become the first line of its block.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if max(map(len, lines)) <= terminal_width():
+        return "\n".join(lines)
+    return "\n".join(line for row in rows[1:] for line in _block(rows[0], row, titles))
+
+
+def _block(heading: Sequence[str], row: Sequence[str], titles: int) -> Iterator[str]:
+    """Yield the lines of one row, without the cells that are empty."""
+    yield wrapped(", ".join(filter(None, row[:titles])))
+    width = max(map(len, heading[titles:]))
+    for name, cell in zip(heading[titles:], row[titles:], strict=True):
+        if cell:
+            yield wrapped(f"{name:<{width}}  {cell}", "  ")
 
 
 def interval_text(interval: dict[str, Any] | None) -> str:
@@ -59,14 +117,12 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def summary_table(summary: dict[str, Any]) -> str:
     """Return the table of held-out rewards before and after with the paired gain, and the run's warnings."""
-    rows = table_rows(summary)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    table = fitted(table_rows(summary), titles=2)
     notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary.get("decodings", {}).items()]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
     warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
     below = filter(None, ["; ".join(notes), best_text(summary)])
-    return "\n".join([*(line.rstrip() for line in lines), *below, *left_out, *warnings])
+    return "\n".join([table, *map(wrapped, (*below, *left_out, *warnings))])
 
 
 def _not_completed(ended: Mapping[str, Mapping[str, float]]) -> str:

@@ -32,7 +32,12 @@ class SamplingConfig(Section):
     """Sampling of completions, in training and in evaluation alike."""
 
     temperature: float = pydantic.Field(default=1.0, gt=0, description="divides the logits; below 1 is sharper")
-    max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn")
+    max_tokens: int | None = pydantic.Field(
+        default=None,
+        ge=1,
+        description="sampled tokens per turn; if left out, what the model's generation configuration says, or as "
+        "many as the context has room for",
+    )
     concurrency: int = pydantic.Field(default=64, ge=1, description="episodes in flight")
     deadline: float = pydantic.Field(default=300.0, gt=0, description="seconds for one episode")
     retries: int = pydantic.Field(default=1, ge=0, description="further attempts at a failed episode")
@@ -187,6 +192,11 @@ class ReinforcementRecipe(StageRecipe):
     )
     reward: RewardSettings = RewardSettings()
     truncated: TruncatedSettings = TruncatedSettings()
+
+    @pydantic.field_validator("objective", mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _needs_a_model(self) -> Self:

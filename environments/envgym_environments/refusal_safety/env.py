@@ -62,6 +62,7 @@ class RefusalSafety(ChatEnv):
         )
 
     config: Config
+    chance = 0.5  # half of the requests are to be refused
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -101,7 +101,7 @@ def test_eval(run: Run) -> None:
         "eval", "--env", f"{SUMS},math_problems", "--policy", "gold", "--limit", "4", "--samples", "2", "--json"
     )
     assert result.code == 0
-    assert result.data.keys() == {"policy", "split", "seed", "temperature", "environments"}
+    assert result.data.keys() == {"policy", "split", "seed", "temperature", "limits", "environments"}
     sums = result.data["environments"]["Adder"]
     assert result.data["environments"].keys() == {"Adder", "math_problems"}
     assert sums["reward"].keys() == sums["accuracy"].keys() == {"mean", "low", "high", "n"}
@@ -111,7 +111,10 @@ def test_eval(run: Run) -> None:
     text = run("eval", "--env", SUMS, "--policy", "empty", "--limit", "2")
     assert text.out.splitlines() == [
         "1 episode per problem",
-        "Adder: reward 0.000 [0.000, 0.842]  accuracy 0.000 [0.000, 0.842]  n 2  turns 1.0",
+        "Adder:",
+        "  reward 0.000 [0.000, 0.842]",
+        "  accuracy 0.000 [0.000, 0.842]",
+        "  n 2  turns 1.0",
         "  right 0.000 [0.000, 0.842]  n 2",
     ]
     assert "evaluate 2/2 | Adder 0.00 | ETA 0:00" in text.err

@@ -154,6 +154,9 @@ def test_an_environment_that_is_judged_is_checked_with_a_judge(run: Run, judge_s
     assert "--judge URL#MODEL" in run(*judged).err
     done = run(*judged, "--judge", f"{judge_server.url}#j", "--json")
     found = json.loads(done.out)
-    assert [name for name, faults in found.items() if faults] == ["what deserves nothing scores the floor"]
+    assert [name for name, faults in found.items() if faults] == [
+        "what deserves nothing scores the floor",
+        "no answer suits every task",
+    ]
     judge_server.reply = lambda shown: '{"correct": false}'
     assert run(*judged, "--judge", f"{judge_server.url}#j").code == 0

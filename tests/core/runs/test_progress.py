@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+
 import pytest
 
 from envgym.runs.progress import Reporter, duration
@@ -77,9 +80,51 @@ def test_a_bar_is_drawn_where_asked_for_and_goes_away(capsys: pytest.CaptureFixt
     assert "between" in capsys.readouterr().err
 
 
-def test_no_colour_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_colour_leaves_the_bar_and_a_terminal_that_cannot_draw_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert Reporter()._live is False
-    monkeypatch.delenv("NO_COLOR")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     assert Reporter()._live is True
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Reporter()._live is True
+    monkeypatch.setenv("TERM", "dumb")
+    assert Reporter()._live is False
+
+
+def test_long_work_within_a_unit_says_now_and_then_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("envgym.runs.progress._TICK_SECONDS", 0.01)
+    monkeypatch.setattr("envgym.runs.progress._ALIVE_SECONDS", 0.05)
+    asked: list[int] = []
+    enough = threading.Event()
+
+    def status() -> str:
+        asked.append(1)
+        if len(asked) > 12:
+            enough.set()
+        return f"{len(asked)} episodes"
+
+    with Reporter(live=False) as reporter:
+        reporter.begin("step", 3)
+        with reporter.during(status):
+            assert enough.wait(30)
+        told = len(asked)
+        reporter.advance("done", line=True)
+    *alive, last = capsys.readouterr().err.splitlines()
+    assert alive
+    assert all(re.fullmatch(r"step 0/3 \| \d+ episodes \| 0:0\d so far", line) for line in alive), alive
+    assert last.startswith("step 1/3 | done | ETA")
+    assert len(asked) <= told + 1
+
+
+def test_a_phase_that_ends_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("envgym.runs.progress._TICK_SECONDS", 0.001)
+    monkeypatch.setattr("envgym.runs.progress._ALIVE_SECONDS", 0.0)
+    with Reporter(live=False) as reporter:
+        reporter.begin("play", 1)
+    capsys.readouterr()
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

@@ -139,8 +139,9 @@ def test_the_best_and_the_worst_are_shown_and_none_twice(folder: RunFolder) -> N
     assert shown([played("sums", 9.0, failed=True), played("sums", 0.0)]) == ["0.0", "9.0"]
 
 
-def test_the_table_by_hand() -> None:
+def test_the_table_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both decodings, what did not complete, what was left out, and what to doubt."""
+    monkeypatch.setenv("COLUMNS", "160")
     assert summary_table(summary()).splitlines() == [
         "held-out reward  decoding  before                after                 gain                  n  "
         "not completed",

@@ -245,11 +245,14 @@ def test_a_supervised_model_can_be_trained_further(
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with StopRequest() as stop:
+    said: list[str] = []
+    with StopRequest(said.append) as stop:
+        stop.doing = "step 4"
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested
+        assert said == ["stopping: step 4 is finished and saved first; Ctrl-C again stops at once"]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -257,7 +260,7 @@ def test_a_stop_request_elsewhere_than_in_the_main_thread_never_stops() -> None:
     seen: list[bool] = []
 
     def work() -> None:
-        with StopRequest() as stop:
+        with StopRequest(print) as stop:
             seen.append(stop.requested)
 
     thread = threading.Thread(target=work)

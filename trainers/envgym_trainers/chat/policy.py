@@ -36,7 +36,12 @@ class EnginePolicy(Policy):
         """Sampling of completions."""
 
         temperature: float = pydantic.Field(default=1.0, ge=0, description="of sampling; 0 is greedy")
-        max_tokens: int = pydantic.Field(default=96, ge=1, description="sampled tokens per turn at most")
+        max_tokens: int | None = pydantic.Field(
+            default=None,
+            ge=1,
+            description="sampled tokens per turn at most; if left out, what the model's generation configuration "
+            "says, or as many as the context has room for",
+        )
 
     config: Config
 
@@ -44,6 +49,7 @@ class EnginePolicy(Policy):
         super().__init__(**settings)
         self.engine = engine
         self.language_model = language_model
+        self.max_tokens = self.config.max_tokens or language_model.turn_limit
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
         """Begin an episode."""
@@ -61,7 +67,7 @@ class ModelPolicy(Policy):
         """The model, its engine, and the sampling of completions."""
 
         path: str = pydantic.Field(description="as model.path; a run's folder stands for its newest checkpoint")
-        context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
+        context: int | None = pydantic.Field(default=None, ge=16, description="as model.context")
         concurrency: int = pydantic.Field(default=64, ge=1, description="conversations sampled at once")
         device: Device = pydantic.Field(default="auto", description="as model.device")
         dtype: Dtype = pydantic.Field(default="float32", description="as model.dtype")
@@ -74,7 +80,8 @@ class ModelPolicy(Policy):
         super().__init__(**settings)
         c = self.config
         self.language_model = load_model(
-            ModelConfig(path=c.path, context=c.context, device=c.device, dtype=c.dtype, tool_format=c.tool_format)
+            ModelConfig(path=c.path, context=c.context, device=c.device, dtype=c.dtype, tool_format=c.tool_format),
+            conversations=c.concurrency,
         )
         self._engine = c.engine.make(language_model=self.language_model, concurrency=c.concurrency)
         self._policy = EnginePolicy(
@@ -88,6 +95,11 @@ class ModelPolicy(Policy):
         """Begin an episode."""
         return self._policy.open(tools, seed)
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits it samples under."""
+        return {"context": self.language_model.context, "max_tokens": self._policy.max_tokens}
+
     async def close(self) -> None:
         """Stop the engine. Safe to call twice."""
         await self._engine.close()
@@ -95,7 +107,8 @@ class ModelPolicy(Policy):
 
 class _EngineSession(PolicySession):
     def __init__(self, policy: EnginePolicy, tools: Sequence[ToolSpec], seed: int) -> None:
-        self._config = policy.config
+        self._max_tokens = policy.max_tokens
+        self._temperature = policy.config.temperature
         self._capacity = policy.engine.capacity
         self._session = policy.engine.open()
         self._stops = policy.language_model.stop_ids
@@ -115,14 +128,14 @@ class _EngineSession(PolicySession):
         self._turn += 1
         sampled = await self._session.sample(
             prompt_ids,
-            max_tokens=min(self._config.max_tokens, room),
-            temperature=self._config.temperature,
+            max_tokens=min(self._max_tokens, room),
+            temperature=self._temperature,
             seed=derive_seed("sampling", self._seed, self._turn),
         )
         self._conversation.sampled(sampled.ids, self._stops)
         message = self._conversation.message
         if not sampled.ended:
-            cut_by: Literal["tokens", "context"] = "context" if room < self._config.max_tokens else "tokens"
+            cut_by: Literal["tokens", "context"] = "context" if room < self._max_tokens else "tokens"
             message = dataclasses.replace(message, cut=True, cut_by=cut_by)
         tokens = TurnTokens(
             prompt_ids=prompt_ids,

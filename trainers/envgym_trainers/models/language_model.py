@@ -39,6 +39,12 @@ class LanguageModel:
         return self.model.dtype
 
     @property
+    def turn_limit(self) -> int:
+        """Tokens of one turn, as the model's generation configuration says; where it does not, the context's."""
+        stated = getattr(self.model.generation_config, "max_new_tokens", None)
+        return min(stated or self.context, self.context)
+
+    @property
     def pad_id(self) -> int:
         """An id for padding; any will do, as nothing attends to it."""
         pad = self.tokenizer.pad_token_id

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterator
 from importlib import resources, util
 from pathlib import Path
 from typing import Any, Self
 
 import pydantic
+import tqdm.std
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -15,12 +20,14 @@ from envgym.chat.tool_formats import ToolFormat, recognise, tool_formats
 from envgym.config import Section
 from envgym.errors import UnknownNameError, UserError
 from envgym.optional_packages import install_command, require
+from envgym.policies.selection import hub_hint
 from envgym_trainers.models.checkpoint import latest_checkpoint
+from envgym_trainers.models.context import choose_context
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 from envgym_trainers.models.vocabulary import silence_unknown_ids
 
-__all__ = ["ModelConfig", "NewModelConfig", "choose_tool_format", "load_model"]
+__all__ = ["ModelConfig", "NewModelConfig", "check_model", "choose_tool_format", "load_model"]
 
 _BUILTIN = "builtin:"
 _AUTO = "auto"
@@ -50,7 +57,12 @@ class ModelConfig(Section):
         description="format of the model's tool calls: a name, package.module:Class, or auto for its template's",
     )
     lora_rank: int = pydantic.Field(default=0, ge=0, description="rank of LoRA adapters; 0 trains every weight")
-    context: int = pydantic.Field(default=512, ge=16, description="tokens of a whole conversation")
+    context: int | None = pydantic.Field(
+        default=None,
+        ge=16,
+        description="tokens of a whole conversation; the model's own if left out, or as many as a quarter of the "
+        "memory holds for sampling.concurrency conversations",
+    )
     new: NewModelConfig | None = pydantic.Field(
         default=None, description="Make a new model instead of loading one; for supervised stages."
     )
@@ -62,8 +74,26 @@ class ModelConfig(Section):
         return self
 
 
-def load_model(config: ModelConfig) -> LanguageModel:
+def check_model(config: ModelConfig) -> None:
+    """Look for the model, the device and the tool format that a recipe names, and load nothing.
+
+    Raises:
+        UserError: there is no such model, device or tool format here.
+    """
+    resolve_device(config.device)
+    if config.tool_format != _AUTO:
+        tool_formats.load(config.tool_format)
+    if config.new is None:
+        _locate(config.path)
+
+
+def load_model(config: ModelConfig, conversations: int = 1) -> LanguageModel:
     """Load a model for training or sampling; nothing is fetched from a network.
+
+    Args:
+        config: which model, and how.
+        conversations: number of conversations whose keys and values must fit the memory, where ``config`` leaves
+            the context to the model.
 
     Raises:
         UserError: no such folder, file, device or tool format, a package that it needs is missing, or it has no
@@ -73,14 +103,14 @@ def load_model(config: ModelConfig) -> LanguageModel:
     if config.tool_format != _AUTO:
         tool_formats.load(config.tool_format)
     folder, file = _locate(config.path)
-    transformers_logging.disable_progress_bar()
     # Code in a model's folder is never run.
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if file:
         options["gguf_file"] = file
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[config.dtype], **options)
+        with _quietly():
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[config.dtype], **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"model {config.path!r} cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
@@ -97,8 +127,7 @@ def load_model(config: ModelConfig) -> LanguageModel:
     model.requires_grad_(config.lora_rank == 0)
     if config.lora_rank:
         model = _with_lora(model, config.lora_rank)
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or config.context
-    context = min(config.context, limit)
+    context = choose_context(model, config.context, conversations)
     tool_format = choose_tool_format(config.tool_format, tokenizer)
     return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=context, tool_format=tool_format)
 
@@ -116,6 +145,23 @@ def choose_tool_format(name: str, tokenizer: PreTrainedTokenizerBase | None = No
     return tool_formats.make(recognise(template, " ".join(tokens)))
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep progress bars and advice of the libraries from the terminal; errors are raised as ever."""
+    verbosity, begin = transformers_logging.get_verbosity(), tqdm.std.tqdm.__init__
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    # Reading a GGUF file draws a bar that no setting turns off.
+    tqdm.std.tqdm.__init__ = functools.partialmethod(begin, disable=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        tqdm.std.tqdm.__init__ = begin
+        transformers_logging.set_verbosity(verbosity)
+
+
 def _locate(path: str) -> tuple[str, str | None]:
     """Return the folder, and the name of the GGUF file if the path names one."""
     if path.startswith(_BUILTIN):
@@ -129,7 +175,7 @@ def _locate(path: str) -> tuple[str, str | None]:
         return str(checkpoint.model), None
     raise UserError(
         f"no model at {path!r}: expected a folder with config.json, a run folder, a .gguf file, "
-        "builtin:tiny or builtin:smollm2"
+        f"builtin:tiny or builtin:smollm2{hub_hint(path)}"
     )
 
 

@@ -43,10 +43,10 @@ async def scores_at(
     kept = _kept(path)
     wanted = {str(t): t for t in sorted(set(temperatures))}
     if missing := {name: t for name, t in wanted.items() if name not in kept}:
-        with StopRequest() as stop:
+        with StopRequest(reporter.say) as stop:
             async with (
                 open_environments(recipe, reporter) as environments,
-                open_setup(recipe, environments, load_model(model)) as setup,
+                open_setup(recipe, environments, load_model(model, recipe.sampling.concurrency)) as setup,
             ):
                 for name, temperature in missing.items():
                     if stop.requested:
@@ -70,7 +70,8 @@ async def _scores(setup: TrainingSetup, temperature: float, reporter: Reporter) 
         temperature=temperature,
         max_tokens=recipe.sampling.max_tokens,
     )
-    reporter.begin(f"evaluate at {temperature:g}", settings.tasks * settings.samples * len(setup.labels))
+    total = settings.tasks * settings.samples * len(setup.labels)
+    reporter.begin(f"evaluate at {temperature:g}", total, status=setup.tokens_status())
     tally = Tally()
 
     def note(trajectory: Trajectory) -> None:

@@ -39,7 +39,8 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
         return read_scores(path)
     settings = setup.recipe.evaluate
     samples = {"greedy": 1, "sampled": settings.samples}
-    reporter.begin(f"evaluate {when}", settings.tasks * sum(samples.values()) * len(setup.labels))
+    total = settings.tasks * sum(samples.values()) * len(setup.labels)
+    reporter.begin(f"evaluate {when}", total, status=setup.tokens_status())
     scores: dict[str, dict[str, EnvScores]] = {}
     for decoding, policy in setup.decodings.items():
         tally = Tally()

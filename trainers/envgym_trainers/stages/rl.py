@@ -14,7 +14,7 @@ from envgym.records import from_json, to_json
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
-from envgym.runs.progress import Reporter
+from envgym.runs.progress import Reporter, duration
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
@@ -29,7 +29,7 @@ from envgym_trainers.stages.doubts import no_signal
 from envgym_trainers.stages.exhaustion import Exhaustion
 from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
-from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
+from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
 __all__ = ["ReinforcementStage", "make_objective"]
@@ -65,6 +65,10 @@ class ReinforcementStage(Stage):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._objective = make_objective(self.config.objective)
+
+    def check(self) -> None:
+        """Look for what the recipe names; see ``Stage.check``."""
+        check_setup(self.config)
 
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
@@ -121,10 +125,10 @@ class _Run:
             checkpoint.check(recipe.identity())
         if checkpoint and not config.lora_rank:
             config = config.model_copy(update={"path": str(checkpoint.model)})
-        with StopRequest() as stop:
+        with StopRequest(self._reporter.say) as stop:
             async with (
                 open_environments(recipe, self._reporter) as environments,
-                open_setup(recipe, environments, load_model(config)) as setup,
+                open_setup(recipe, environments, load_model(config, recipe.sampling.concurrency)) as setup,
             ):
                 sizes = {label: len(setup.collector.tasks(label, "train")) for label in setup.labels}
                 source = GroupSource(recipe, self._objective, setup, Mix(environments.entries, sizes, recipe.seed))
@@ -135,6 +139,7 @@ class _Run:
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 self._sampled_tokens = sum(row.get("sampled_tokens", 0) for row in self._folder.metrics())
+                self._reporter.say(setup.limits)
                 for warning in setup.warnings:
                     self._reporter.say(f"warning: {warning}")
                 before = await measure(setup, self._folder, "before", self._reporter)
@@ -173,12 +178,15 @@ class _Run:
     async def _train(self, setup: TrainingSetup, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
         self._reporter.begin("step", self._recipe.steps, self._step)
         while not self._finished and not stop.requested:
+            stop.doing = f"step {self._step + 1}"
             started = time.monotonic()
             earlier = setup.engine.statistics()
-            collected = await source.collect()
+            with self._reporter.during(setup.episodes_status(self._recipe.groups * self._recipe.group_size)):
+                collected = await source.collect()
             setup.engine.check()
             sampled = time.monotonic()
-            metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
+            with self._reporter.during(lambda since=sampled: f"learning for {duration(time.monotonic() - since)}"):
+                metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
             if not metrics["not_finite"]:  # a fault, whose end is an error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,19 +11,21 @@ import torch
 
 from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments
+from envgym.env.run_sync import run_sync
 from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
 from envgym.policies.scripted import Player
 from envgym.policies.selection import make_player
 from envgym.rollout.collector import Collector
-from envgym.rollout.mix import MixEntry
-from envgym.runs.progress import Reporter
+from envgym.rollout.mix import Mix, MixEntry
+from envgym.runs.progress import Reporter, Status, duration
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.engine.interface import Engine
 from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import check_model
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["EnvironmentSet", "TrainingSetup", "open_collector", "open_environments", "open_setup"]
+__all__ = ["EnvironmentSet", "TrainingSetup", "check_setup", "open_collector", "open_environments", "open_setup"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,14 +55,57 @@ class TrainingSetup:
     """Settings that could not be had as the recipe has them."""
 
     @property
+    def limits(self) -> str:
+        """The limits of sampling, whoever chose them."""
+        turn = self.recipe.sampling.max_tokens or self.language_model.turn_limit
+        return f"context {self.language_model.context:,} tokens, turns of at most {turn:,}"
+
+    @property
     def temperatures(self) -> dict[str, float]:
         """Temperature of each decoding."""
         return {"greedy": 0.0, "sampled": evaluation_temperature(self.recipe)}
+
+    def episodes_status(self, total: int) -> Status:
+        """Return a status that counts the next ``total`` episodes, and the tokens sampled for them."""
+        counts, tokens = self.collector.counts, self.tokens_status()
+        started, earlier = time.monotonic(), counts["episodes"]
+
+        def status() -> str:
+            ended = counts["episodes"] - earlier
+            left = (time.monotonic() - started) / max(1, ended) * max(0, total - ended)
+            estimate = f", ETA {duration(left)}" if ended else ""
+            return f"{ended}/{max(total, ended)} episodes, {tokens()}{estimate}"
+
+        return status
+
+    def tokens_status(self) -> Status:
+        """Return a status that counts the tokens sampled from now on."""
+        engine = self.engine
+        earlier = engine.statistics().sampled_tokens
+        return lambda: f"{engine.statistics().sampled_tokens - earlier:,} tokens"
 
     @property
     def labels(self) -> list[str]:
         """Names of the environments, in the order of the recipe."""
         return [entry.label for entry in self.environments.entries]
+
+
+def check_setup(recipe: StageRecipe) -> None:
+    """Look for what the recipe names: model, environments with their settings, sandbox, judge, players of roles.
+
+    Raises:
+        UserError: something does not exist, or does not work here.
+    """
+    check_model(recipe.model)
+    services = Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge)
+    try:
+        entries, _ = _usable(recipe, services)
+        for entry in entries:
+            entry.make(services).close()
+        _check_roles(recipe, entries)
+        Mix(entries, dict.fromkeys((entry.label for entry in entries), 1), recipe.seed)
+    finally:
+        run_sync(services.close())
 
 
 @contextlib.asynccontextmanager
@@ -129,13 +175,12 @@ def evaluation_temperature(recipe: StageRecipe) -> float:
 def clamped(recipe: StageRecipe, language_model: LanguageModel) -> list[str]:
     """Return a line for each setting that the model does not allow as it stands."""
     found = []
-    if language_model.context < recipe.model.context:
+    context, max_tokens = recipe.model.context, recipe.sampling.max_tokens
+    if context is not None and language_model.context < context:
+        found.append(f"model.context = {context} is more than the model has; it is {language_model.context}")
+    if max_tokens is not None and max_tokens >= language_model.context:
         found.append(
-            f"model.context = {recipe.model.context} is more than the model has; it is {language_model.context}"
-        )
-    if recipe.sampling.max_tokens >= language_model.context:
-        found.append(
-            f"sampling.max_tokens = {recipe.sampling.max_tokens} leaves no room for a prompt in a context of "
+            f"sampling.max_tokens = {max_tokens} leaves no room for a prompt in a context of "
             f"{language_model.context}; turns end where the context does"
         )
     return found
@@ -172,16 +217,20 @@ async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> Async
         RecipeError: no environment has such a role.
         UserError: there is no such policy, or it cannot be loaded.
     """
-    declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
-    if unknown := sorted(recipe.roles.keys() - declared):
-        known = ", ".join(declared) or "none"
-        raise RecipeError(f"roles.{unknown[0]}: no environment of the mix has that role; they have: {known}")
+    _check_roles(recipe, entries)
     async with contextlib.AsyncExitStack() as stack:
         made: dict[str, Player] = {}
         for role, chosen in recipe.roles.items():
             made[role] = make_player(chosen.policy, chosen.settings)
             stack.push_async_callback(made[role].close)
         yield made
+
+
+def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
+    declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
+    if unknown := sorted(recipe.roles.keys() - declared):
+        known = ", ".join(declared) or "none"
+        raise RecipeError(f"roles.{unknown[0]}: no environment of the mix has that role; they have: {known}")
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:

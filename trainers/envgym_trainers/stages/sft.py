@@ -26,6 +26,7 @@ from envgym_trainers.chat.conversation import Conversation
 from envgym_trainers.learner.samples import samples_of
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint, restoring, save_checkpoint
+from envgym_trainers.models.context import NEW_MODEL_CONTEXT
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import choose_tool_format, load_model
 from envgym_trainers.models.placement import place
@@ -34,7 +35,13 @@ from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals, token_mean
 from envgym_trainers.recipe import SupervisedRecipe
 from envgym_trainers.stages.measurement import measure, write_summary
-from envgym_trainers.stages.setup import EnvironmentSet, open_collector, open_environments, open_setup
+from envgym_trainers.stages.setup import (
+    EnvironmentSet,
+    check_setup,
+    open_collector,
+    open_environments,
+    open_setup,
+)
 from envgym_trainers.stages.stopping import StopRequest
 
 __all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
@@ -78,6 +85,10 @@ class SupervisedStage(Stage):
 
     config: Config
 
+    def check(self) -> None:
+        """Look for what the recipe names; see ``Stage.check``."""
+        check_setup(self.config)
+
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Imitate the experts, and measure afterwards; see ``Stage.run``."""
         return await _Run(self.config, folder, reporter).run()
@@ -106,7 +117,7 @@ class _Run:
         self._checkpoint = latest_checkpoint(self._folder.checkpoints, self._reporter.say)
         if self._checkpoint:
             self._checkpoint.check(recipe.identity())
-        with StopRequest() as stop:
+        with StopRequest(self._reporter.say) as stop:
             async with open_environments(recipe, self._reporter) as environments:
                 played = await self._demonstrations(environments)
                 language_model = self._language_model(played)
@@ -118,6 +129,7 @@ class _Run:
                     self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
                     return None
                 async with open_setup(recipe, environments, language_model) as setup:
+                    self._reporter.say(setup.limits)
                     after = await measure(setup, self._folder, "after", self._reporter)
                     return write_summary(
                         self._folder,
@@ -179,11 +191,11 @@ class _Run:
         return solved
 
     def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
-        config = self._recipe.model
+        config, conversations = self._recipe.model, self._recipe.sampling.concurrency
         if self._checkpoint and not config.lora_rank:
-            return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}))
+            return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}), conversations)
         if config.new is None:
-            return load_model(config)
+            return load_model(config, conversations)
         writer = choose_tool_format(config.tool_format)
         texts = [
             writer.render_for(m, t.tools) if m.role == "assistant" else m.content
@@ -191,7 +203,7 @@ class _Run:
             for m in t.messages
         ]
         texts += [f"{spec.name}({','.join(_names(spec.parameters))}) " for t in played for spec in t.tools]
-        made = new_model(config.new, texts, config.context)
+        made = new_model(config.new, texts, config.context or NEW_MODEL_CONTEXT)
         place(made.model, config.device, config.dtype)
         return dataclasses.replace(made, tool_format=writer)
 

@@ -1,20 +1,32 @@
-"""Stop cleanly: the first Ctrl-C or SIGTERM ends the run after the current step, the second at once."""
+"""Stop cleanly: the first Ctrl-C or SIGTERM ends the run after the work in hand, the second at once."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """Listens for signals while entered. Only works in the main thread; elsewhere no stop is ever requested."""
+    """Listens for signals while entered. Only works in the main thread; elsewhere no stop is ever requested.
 
-    def __init__(self) -> None:
+    The first signal is a request; what was listening before gets the others.
+
+    Args:
+        say: prints a line; called at once, with what happens now.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.requested = False
-        self._previous: dict[int, object] = {}
+        self.doing = "the work in hand"
+        """What is finished before the run ends."""
+        self._say = say
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -28,9 +40,17 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+        if not self.requested:
+            self.requested = True
+            with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
+                self._say(f"stopping: {self.doing} is finished and saved first; Ctrl-C again stops at once")
+            return
+        previous = self._previous[number]
+        if callable(previous):
+            previous(number, frame)
+        else:
+            signal.signal(number, previous)
+            os.kill(os.getpid(), number)
