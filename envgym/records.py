@@ -18,6 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import pydantic_core
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
+from envgym.redaction import redacted
+
 __all__ = [
     "SCHEMA",
     "Message",
@@ -187,7 +189,7 @@ class Outcome:
     @classmethod
     def failed(cls, error: BaseException) -> Outcome:
         """Make the outcome of an episode that an infrastructure failure ended."""
-        return cls(kind=OutcomeKind.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
+        return cls(kind=OutcomeKind.FAILED, reason=redacted(f"{type(error).__name__}: {error}")[:2000])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

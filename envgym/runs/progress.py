@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -11,6 +12,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from envgym.terminal import guarded_streams, shown, underlying
 
 __all__ = ["Reporter", "duration"]
 
@@ -34,35 +37,41 @@ class Reporter:
     def __init__(self, live: bool | None = None) -> None:
         at_terminal = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         self._live = at_terminal if live is None else live
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(
+            file=underlying(sys.stderr), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
         self._bar: Progress | None = None
+        self._guard = contextlib.ExitStack()
         self._task = TaskID(0)
         self._name, self._total, self._done, self._first = "", 0, 0, 0
         self._started = self._spoke = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print one line, above the bar if there is one."""
+        text = shown(text)
         if self._bar is not None:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(text)
         else:
-            self._console.print(text, markup=False)
+            self._console.print(text)
 
     def begin(self, name: str, total: int, done: int = 0) -> None:
         """Begin a phase of ``total`` units, ``done`` of which an earlier run did."""
         self.end()
+        name = shown(name)
         self._name, self._total, self._done, self._first = name, total, done, done
         self._started = self._spoke = time.monotonic()
         if self._live:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task(name, total=total, completed=done, note="")
             self._bar.start()
+            self._guard.enter_context(guarded_streams())  # rich has put its own in front of them
 
     def advance(self, note: str = "", *, line: bool = False, limit: float = math.inf) -> None:
         """Count one unit.
@@ -74,7 +83,7 @@ class Reporter:
         """
         self._done += 1
         left = f"ETA {duration(min(self.eta(), limit))}"
-        note = f"{note} | {left}" if note else left
+        note = f"{shown(note)} | {left}" if note else left
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note="" if line else note)
         due = time.monotonic() - self._spoke >= _QUIET_SECONDS
@@ -90,6 +99,7 @@ class Reporter:
     def end(self) -> None:
         """End the phase."""
         if self._bar is not None:
+            self._guard.close()
             self._bar.stop()
             self._bar = None
 
