@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -116,10 +117,18 @@ def _redacted_member(name: Any, value: Any) -> Any:
 
 def _known() -> list[str]:
     """Return the values of the environment's keys in every spelling, the longest first."""
-    found: set[str] = set()
-    for name, value in os.environ.items():
-        if _HELD_BY.search(name) and len(key := value.strip()) >= _SHORTEST:
-            found.update(_spellings(key))
+    keys = (value.strip() for name, value in os.environ.items() if _holds_key(name))
+    return _spelt(tuple(key for key in keys if len(key) >= _SHORTEST))
+
+
+@functools.cache
+def _holds_key(name: str) -> bool:
+    return bool(_HELD_BY.search(name))
+
+
+@functools.lru_cache(maxsize=8)
+def _spelt(keys: tuple[str, ...]) -> list[str]:
+    found = {spelt for key in keys for spelt in _spellings(key)}
     return sorted(found, key=lambda key: (-len(key), key))
 
 

@@ -84,6 +84,8 @@ def _run(stage: Stage, folder: RunFolder) -> Path:
         summary = asyncio.run(stage.run(folder, reporter))
         if summary is None:
             sys.exit(130)
+        for line in folder.damage.lines():
+            reporter.say(f"warning: {line}")
         report = render_report(folder)
         print(summary_table(summary))
         if names := requested_controls(folder):
@@ -102,7 +104,11 @@ def report_command(
     from envgym.runs.folder import RunFolder
     from envgym.runs.report import render_report
 
-    print(render_report(RunFolder.existing(run)))
+    folder = RunFolder.existing(run)
+    path = render_report(folder)
+    for line in folder.damage.lines():
+        print(f"warning: {line}", file=sys.stderr)
+    print(path)
 
 
 def _stage(path: Path, overrides: list[str]) -> Stage:
