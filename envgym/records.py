@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic_core
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from envgym.redaction import redacted
 
 __all__ = [
     "SCHEMA",
@@ -189,7 +191,7 @@ class Outcome:
     @classmethod
     def failed(cls, error: BaseException) -> Outcome:
         """Make the outcome of an episode that an infrastructure failure ended."""
-        return cls(kind=OutcomeKind.FAILED, reason=f"{type(error).__name__}: {error}"[:2000])
+        return cls(kind=OutcomeKind.FAILED, reason=redacted(f"{type(error).__name__}: {error}")[:2000])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,13 +286,19 @@ def from_json(kind: type[T], text: str | bytes) -> T:
     """Read a record of type ``kind``. A record without a version predates versions and is read the same way.
 
     Raises:
-        ValueError: the text is not such a record (``pydantic.ValidationError``), or a newer envgym wrote it.
+        ValueError: the text is not such a record, or a newer envgym wrote it. The message names the place and
+            quotes nothing.
     """
     values: Any = pydantic_core.from_json(text)
     if isinstance(values, dict):
         check_schema(values)
     wanted: Any = kind
-    record: T = _adapter(wanted).validate_python(values)
+    try:
+        record: T = _adapter(wanted).validate_python(values)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"])) or "the record"
+        raise ValueError(f"{place:.200}: {fault['msg']:.200}") from None
     return record
 
 

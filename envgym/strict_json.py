@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 __all__ = ["parse_json"]
@@ -15,10 +16,10 @@ def parse_json(text: str) -> Any:
 
     Raises:
         ValueError: it is not JSON, nests deeper than 32 levels, or holds what UTF-8 or JSON cannot: half a
-            surrogate pair, ``NaN``, a number that overflows.
+            surrogate pair, ``NaN``, a number that overflows a float.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level, depth = [value], 0
@@ -30,3 +31,9 @@ def parse_json(text: str) -> Any:
         level = [item for items in inner for item in items]
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return value
+
+
+def _integer(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError("an integer with too many digits")
+    return int(digits)

@@ -16,6 +16,7 @@ import typer
 
 from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, training
 from envgym.errors import EnvgymError, UserError
+from envgym.terminal import guarded_streams
 
 __all__ = ["app", "main"]
 
@@ -57,12 +58,13 @@ sandboxes.add_to(app)
 def main() -> None:
     """Run the command line. A user's mistake ends with its message and no traceback."""
     code = 0
-    try:
-        app(prog_name="envgym")
-    except* UserError as group:
-        code = _report(group, 2)
-    except* EnvgymError as group:
-        code = _report(group, code or 1)
+    with guarded_streams():
+        try:
+            app(prog_name="envgym")
+        except* UserError as group:
+            code = _report(group, 2)
+        except* EnvgymError as group:
+            code = _report(group, code or 1)
     sys.exit(code)
 
 

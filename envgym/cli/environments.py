@@ -98,7 +98,9 @@ def rollout_command(
     player = make_player(policy, parse_overrides(policy_set or []))
     trajectory = run(_play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge)))
     if as_json:
-        print(to_json(trajectory))
+        print(
+            json.dumps(json.loads(to_json(trajectory)))
+        )  # in ASCII, so that the guard of the terminal changes nothing
     else:
         _print(trajectory)
     if trajectory.failed:

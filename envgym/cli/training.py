@@ -98,6 +98,8 @@ def _run(stage: Stage, folder: RunFolder, controls: list[str]) -> Path:
         summary = run(stage.run(folder, reporter), reporter.say, advice=advice)
         if summary is None:
             sys.exit(STOPPED)
+        for line in folder.damage.lines():
+            reporter.say(f"warning: {line}")
         report = render_report(folder)
         print(summary_table(summary))
         if names := requested_controls(folder):
@@ -116,7 +118,11 @@ def report_command(
     from envgym.runs.folder import RunFolder
     from envgym.runs.report import render_report
 
-    print(render_report(RunFolder.existing(run)))
+    folder = RunFolder.existing(run)
+    path = render_report(folder)
+    for line in folder.damage.lines():
+        print(f"warning: {line}", file=sys.stderr)
+    print(path)
 
 
 def _stage(path: Path, overrides: list[str]) -> Stage:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from envgym.records import SCHEMA
-from envgym.runs.folder import RunFolder, read_json, write_atomic
+from envgym.runs.durable import write_atomic
+from envgym.runs.folder import RunFolder
+from envgym.runs.reading import read_json
+from envgym.runs.shapes import Requested
 from envgym.runs.table import fitted, interval_text, wrapped
 
 __all__ = [
-    "comparison",
     "controls_rows",
     "controls_table",
     "request_controls",
@@ -38,17 +40,7 @@ def requested_controls(folder: RunFolder) -> list[str]:
         DataError: the file is damaged.
     """
     path = folder.path / "controls" / "requested.json"
-    return list(read_json(path)["controls"]) if path.is_file() else []
-
-
-def comparison(folder: RunFolder) -> dict[str, Any] | None:
-    """Return ``controls.json``, or ``None`` while the controls have not been compared.
-
-    Raises:
-        DataError: the file is damaged.
-    """
-    path = folder.path / "controls.json"
-    return read_json(path) if path.is_file() else None
+    return list(read_json(path, Requested)["controls"]) if path.exists() else []
 
 
 def controls_rows(record: dict[str, Any]) -> list[list[str]]:

@@ -10,53 +10,26 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import pydantic
 import tomli_w
 
 from envgym.errors import DataError, UserError
-from envgym.records import SCHEMA, Trajectory, check_schema, from_json, to_json
+from envgym.records import SCHEMA, Trajectory, from_json, to_json
+from envgym.redaction import redacted_values, without_known_keys
 from envgym.runs.durable import explain_full_disk, sync_folder, write_atomic
+from envgym.runs.reading import Damage, parse_record, read_json, read_rows
+from envgym.runs.shapes import Comparison, MetricsRow, Summary
 
-__all__ = ["RunFolder", "read_json", "read_jsonl", "write_atomic"]
+__all__ = ["RunFolder"]
 
-T = TypeVar("T")
 _BLOCK = 2**16
 _PACKAGES = ("envgym", "gymnasium", "numpy", "pydantic", "torch", "transformers", "tokenizers", "docker")
-
-
-def read_jsonl(path: Path, decode: Callable[[str], T]) -> Iterator[T]:
-    """Yield the rows of a JSONL file, none if there is no file; skip a last line that a crash cut short.
-
-    Raises:
-        DataError: a whole line cannot be read; file and row are named.
-    """
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.endswith(b"\n"):
-                try:
-                    yield decode(line.decode("utf-8"))
-                except ValueError as error:
-                    raise DataError(f"{path}, row {number}: cannot be read ({error!s:.200})") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that a run wrote; check its schema version and drop it.
-
-    Raises:
-        DataError: it cannot be read, or a newer envgym wrote it; the file is named.
-    """
-    try:
-        return _versioned(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error!s:.200})") from None
 
 
 def _append(path: Path, lines: Iterable[str]) -> None:
@@ -89,6 +62,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damage = Damage(path)
+        """What could not be read so far."""
 
     @classmethod
     def create(cls, path: Path, recipe: pydantic.BaseModel, seed: int) -> RunFolder:
@@ -111,7 +86,7 @@ class RunFolder:
             raise UserError(f"no run folder can be made at {path}: {error.strerror}") from None
         folder = cls(path)
         write_atomic(path / "versions.json", json.dumps(_versions(seed), indent=2) + "\n")
-        values = recipe.model_dump(mode="json", exclude_none=True)
+        values = redacted_values(recipe.model_dump(mode="json", exclude_none=True))
         write_atomic(path / "recipe.toml", tomli_w.dumps(values))
         return folder
 
@@ -122,7 +97,7 @@ class RunFolder:
         Raises:
             UserError: there is no run in that folder.
         """
-        if not (path / "recipe.toml").is_file():
+        if not _exists(path / "recipe.toml"):
             raise UserError(f"no run in {path}: it has no recipe.toml")
         return cls(path)
 
@@ -136,67 +111,77 @@ class RunFolder:
         return self.path / "evaluations" / f"{when}.json"
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Append one row to ``metrics.jsonl``; a number that is not finite becomes null."""
+        """Append one row of numbers to ``metrics.jsonl``; one that is not finite becomes null."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         _append(self.path / "metrics.jsonl", [_metrics_line(finite)])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return every row of ``metrics.jsonl``.
-
-        Raises:
-            DataError: a row in the middle is damaged.
-        """
-        return list(read_jsonl(self.path / "metrics.jsonl", _versioned))
+        """Return every row of ``metrics.jsonl`` that can be read; ``damage`` knows of the others."""
+        return list(read_rows(self.path / "metrics.jsonl", partial(parse_record, shape=MetricsRow), self.damage))
 
     def append_trajectories(self, step: int, trajectories: Iterable[Trajectory]) -> None:
-        """Append the trajectories of one step."""
-        _append(self._trajectories_of(step), map(to_json, trajectories))
+        """Append the trajectories of one step, without the keys that the environment holds."""
+        _append(self._trajectories_of(step), map(_without_keys, map(to_json, trajectories)))
 
     def trajectories(self, step: int) -> list[Trajectory]:
-        """Return the trajectories of one step; skip a last one that a crash cut short.
-
-        Raises:
-            DataError: one in the middle is damaged.
-        """
-        return list(read_jsonl(self._trajectories_of(step), partial(from_json, Trajectory)))
+        """Return the trajectories of one step that can be read; ``damage`` knows of the others."""
+        return list(read_rows(self._trajectories_of(step), partial(from_json, Trajectory), self.damage))
 
     def forget_after(self, step: int) -> None:
         """Drop what was recorded of steps after ``step``, which a resumed run plays again."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= step]
+        kept = [row for row in self.metrics() if row["step"] <= step]
         write_atomic(self.path / "metrics.jsonl", "".join(_metrics_line(row) + "\n" for row in kept))
-        for path in (self.path / "trajectories").glob("step-*.jsonl"):
-            if int(path.stem.removeprefix("step-")) > step:
-                path.unlink()
-        for path in (self.path / "evaluations").glob("step-*.json"):
-            if int(path.stem.removeprefix("step-")) > step:
+        for path in (*self.path.glob("trajectories/step-*.jsonl"), *self.path.glob("evaluations/step-*.json")):
+            of = path.stem.removeprefix("step-")
+            if of.isdecimal() and int(of) > step and path.is_file():
                 path.unlink()
 
     def write_summary(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Write ``summary.json`` with the versions added, and return it."""
-        whole = {**summary, "versions": read_json(self.path / "versions.json")}
+        whole = redacted_values({**summary, "versions": self._read("versions.json") or {}})
+        whole = json.loads(json.dumps(whole), parse_constant=lambda _: None)  # JSON has no NaN
         write_atomic(self.path / "summary.json", json.dumps({"schema": SCHEMA, **whole}, indent=2) + "\n")
-        return whole
+        return dict(whole)
 
     def summary(self) -> dict[str, Any] | None:
-        """Return what ``write_summary`` wrote, or ``None`` for a run that has not finished."""
-        path = self.path / "summary.json"
-        if not path.is_file():
+        """Return what ``write_summary`` wrote; ``None`` where the run has not finished or the file is damaged."""
+        return self._read("summary.json", Summary)
+
+    def comparison(self) -> dict[str, Any] | None:
+        """Return ``controls.json``; ``None`` where no controls were compared or the file is damaged."""
+        return self._read("controls.json", Comparison)
+
+    def _read(self, name: str, shape: type[pydantic.BaseModel] | None = None) -> dict[str, Any] | None:
+        path = self.path / name
+        self.damage.forget(path)
+        if not _exists(path):
             return None
-        return read_json(path)
+        try:
+            return read_json(path, shape)
+        except DataError as error:
+            self.damage.note(path, str(error).removeprefix(f"{path}: "))
+            return None
 
     def _trajectories_of(self, step: int) -> Path:
         return self.path / "trajectories" / f"step-{step:06d}.jsonl"
 
 
+def _exists(path: Path) -> bool:
+    """Tell if there is something of that name, a folder or a broken link included."""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # no valid file name
+        return False
+
+
+def _without_keys(line: str) -> str:
+    if without_known_keys(line) == line:
+        return line
+    return json.dumps(redacted_values(json.loads(line)))
+
+
 def _metrics_line(row: dict[str, Any]) -> str:
     return json.dumps({"schema": SCHEMA, **row})
-
-
-def _versioned(text: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(text)
-    check_schema(values)
-    values.pop("schema", None)
-    return values
 
 
 def _versions(seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
+
+from envgym.terminal import guarded_streams, shown, underlying
 
 __all__ = ["Reporter", "Status", "duration"]
 
@@ -42,7 +45,9 @@ class Reporter:
     """
 
     def __init__(self, live: bool | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(
+            file=underlying(sys.stderr), markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
         at_terminal = self._console.is_terminal and not self._console.is_dumb_terminal
         self._live = at_terminal if live is None else live
         self._note = ""
@@ -50,21 +55,24 @@ class Reporter:
         self._ended = threading.Event()
         self._ticking: threading.Thread | None = None
         self._bar: Progress | None = None
+        self._guard = contextlib.ExitStack()
         self._task = TaskID(0)
         self._name, self._total, self._done, self._first = "", 0, 0, 0
         self._started = self._spoke = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print one line, above the bar if there is one."""
+        text = shown(text)
         if self._bar is not None:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(text)
         else:
-            self._console.print(text, markup=False)
+            self._console.print(text)
 
     def begin(self, name: str, total: int, done: int = 0, *, status: Status | None = None) -> None:
         """Begin a phase of ``total`` units, ``done`` of which an earlier run did; ``status`` as for ``during``."""
         self.end()
         self._note, self._status = "", status
+        name = shown(name)
         self._name, self._total, self._done, self._first = name, total, done, done
         self._started = self._spoke = time.monotonic()
         if self._live:
@@ -82,6 +90,7 @@ class Reporter:
             self._bar = Progress(*columns, console=self._console, transient=True, expand=True)
             self._task = self._bar.add_task(name, total=total, completed=done, note="")
             self._bar.start()
+            self._guard.enter_context(guarded_streams())  # rich has put its own in front of them
         self._ended = threading.Event()
         self._ticking = threading.Thread(target=self._tick, args=(self._ended,), daemon=True, name="progress")
         self._ticking.start()
@@ -105,6 +114,7 @@ class Reporter:
         """
         self._done += 1
         left = f"ETA {duration(min(self.eta(), limit))}"
+        note = shown(note)
         # At the bar the estimate stands first, where a narrow terminal does not cut it.
         self._note = " | ".join(filter(None, [left, "" if line else note]))
         if self._bar is not None:
@@ -123,7 +133,7 @@ class Reporter:
     def _tick(self, ended: threading.Event) -> None:
         while not ended.wait(_TICK_SECONDS):
             status = self._status
-            words = " | ".join(filter(None, [self._note, status() if status is not None else ""]))
+            words = " | ".join(filter(None, [self._note, shown(status()) if status is not None else ""]))
             if self._bar is not None:
                 if status is not None:
                     self._bar.update(self._task, note=words)
@@ -139,6 +149,7 @@ class Reporter:
             self._ticking.join()
             self._ticking = None
         if self._bar is not None:
+            self._guard.close()
             self._bar.stop()
             self._bar = None
 

@@ -1,7 +1,14 @@
-"""One self-contained HTML file per run: table, curves, sample trajectories. Works on a run that crashed."""
+"""One self-contained HTML file per run: table, curves, sample trajectories. Works on a run that crashed.
+
+The page runs nothing and loads nothing: all text of a run is escaped, no part of it becomes an attribute, and a
+policy in its head allows no script, no address and no style but its own.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,51 +16,69 @@ from typing import Any
 
 import jinja2
 
-from envgym.runs.controls import comparison, controls_rows, verdict_lines
-from envgym.runs.folder import RunFolder, write_atomic
+from envgym.records import Message, Trajectory
+from envgym.runs.controls import controls_rows, verdict_lines
+from envgym.runs.durable import write_atomic
+from envgym.runs.folder import RunFolder
+from envgym.runs.reading import read_shown
 from envgym.runs.table import best_text, interval_text, table_rows
+from envgym.terminal import shown
 
 __all__ = ["render_report"]
 
 _SAMPLES_PER_ENV = 3
+_MAX_ENVS = 50
+_MAX_TEXT = 50_000
+"""Characters shown of one message."""
 _WIDTH, _HEIGHT = 640, 200
 
 
 def render_report(folder: RunFolder) -> Path:
     """Write ``report.html`` from the records in the folder, and return its path.
 
+    What cannot be read is left out; the page says so, and ``folder.damage`` knows.
+
     Raises:
-        DataError: a record in the folder is damaged.
+        UserError: the report cannot be written.
     """
     rows = folder.metrics()
-    template = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["interval"] = interval_text
     summary = folder.summary()
-    compared = comparison(folder)
-    html = environment.from_string(template).render(
-        name=folder.path.name,
-        summary=summary,
-        measured=table_rows(summary) if summary else [],
-        best=best_text(summary) if summary else "",
-        parts=list(_parts(summary)) if summary else [],
-        controls=controls_rows(compared) if compared else [],
-        verdict=verdict_lines(compared) if compared else [],
-        charts=_charts(rows),
-        samples=_samples(folder, rows),
-        recipe=(folder.path / "recipe.toml").read_text(encoding="utf-8"),
-        versions=(folder.path / "versions.json").read_text(encoding="utf-8"),
-        width=_WIDTH,
-        height=_HEIGHT,
-    )
+    compared = folder.comparison()
+    values = {
+        "name": folder.path.name,
+        "summary": summary,
+        "measured": table_rows(summary) if summary else [],
+        "best": best_text(summary) if summary else "",
+        "parts": list(_parts(summary)) if summary else [],
+        "controls": controls_rows(compared) if compared else [],
+        "verdict": verdict_lines(compared) if compared else [],
+        "charts": _charts(rows),
+        "samples": _samples(folder, rows),
+        "recipe": read_shown(folder.path / "recipe.toml", folder.damage),
+        "versions": read_shown(folder.path / "versions.json", folder.damage),
+    }
     path = folder.path / "report.html"
-    write_atomic(path, html)
+    write_atomic(path, _page({**values, "damage": folder.damage.lines()}))
     return path
+
+
+def _page(values: Mapping[str, Any]) -> str:
+    files = resources.files(__package__)
+    style = files.joinpath("report.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown)
+    environment.filters["interval"] = interval_text
+    template = environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return template.render(values, style=style, style_hash=digest, width=_WIDTH, height=_HEIGHT)
+
+
+def _shown(value: Any) -> Any:
+    return shown(value) if type(value) is str else value
 
 
 def _parts(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
     for label, record in summary["environments"].items():
-        for decoding in summary.get("decodings", {}):
+        for decoding in summary.get("decodings") or {}:
             for name, part in record[decoding].get("parts", {}).items():
                 yield label, decoding, name, part
 
@@ -82,14 +107,27 @@ def _samples(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> list[dict[
     """Return a few trajectories of the last recorded step: the best and the worst of each environment."""
     if not rows:
         return []
-    by_env: dict[str, list[Any]] = {}
-    for trajectory in folder.trajectories(int(rows[-1]["step"])):
+    by_env: dict[str, list[Trajectory]] = {}
+    for trajectory in folder.trajectories(rows[-1]["step"]):
         by_env.setdefault(trajectory.env, []).append(trajectory)
     found = []
-    for label, trajectories in sorted(by_env.items()):
+    for label, trajectories in sorted(by_env.items())[:_MAX_ENVS]:
         trajectories.sort(key=lambda t: (t.failed, -t.reward if not t.failed else 0.0))
         picked = trajectories
         if len(trajectories) > _SAMPLES_PER_ENV:
             picked = [*trajectories[: _SAMPLES_PER_ENV - 1], trajectories[-1]]
-        found += [{"env": label, "trajectory": t} for t in picked]
+        found += [
+            {"env": label, "trajectory": t, "said": [(m.role, _said(m)) for m in t.messages]} for t in picked
+        ]
     return found
+
+
+def _said(message: Message) -> str:
+    """Return a message with its calls, as text."""
+    calls = [
+        f"\n→ {c.name or '?'}({c.error or json.dumps(c.arguments, ensure_ascii=False)})"
+        for c in message.tool_calls
+    ]
+    text = shown(message.content + "".join(calls))
+    rest = len(text) - _MAX_TEXT
+    return text if rest <= 0 else f"{text[:_MAX_TEXT]}… ({rest:,} characters more)"

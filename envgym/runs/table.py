@@ -76,7 +76,7 @@ def interval_text(interval: dict[str, Any] | None) -> str:
 def endings_text(ended: Mapping[str, float]) -> str:
     """Return the shares of episodes that did not complete, by cause, e.g. ``12% cut: tokens``; ``""`` for none."""
     total = sum(ended.values())
-    said = {ending: ending.replace("truncated", "cut", 1) for ending in ended if ending != "completed"}
+    said = {e: e.replace("truncated", "cut", 1) for e, count in ended.items() if count and e != "completed"}
     return ", ".join(f"{ended[ending] / total:.0%} {words}" for ending, words in sorted(said.items()))
 
 
@@ -105,7 +105,8 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     if "overall" in summary:
         records["overall"] = summary["overall"]
     # A stage that measures in one way only has no decodings, and its records no parts for them.
-    for decoding in summary.get("decodings", {"": 0.0}):
+    decodings = summary.get("decodings")
+    for decoding in [""] if decodings is None else decodings:
         for label, record in records.items():
             found = record[decoding] if decoding else record
             cells = [interval_text(found.get(key)) for key in ("before", "after", "gain")]
@@ -118,7 +119,9 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, ...]]:
 def summary_table(summary: dict[str, Any]) -> str:
     """Return the table of held-out rewards before and after with the paired gain, and the run's warnings."""
     table = fitted(table_rows(summary), titles=2)
-    notes = [f"{name}: temperature {temperature:g}" for name, temperature in summary.get("decodings", {}).items()]
+    notes = [
+        f"{name}: temperature {temperature:g}" for name, temperature in (summary.get("decodings") or {}).items()
+    ]
     left_out = [f"left out: {name}: {why}" for name, why in summary.get("left_out", {}).items()]
     warnings = [f"warning: {text}" for text in summary.get("warnings", ())]
     below = filter(None, ["; ".join(notes), best_text(summary)])

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from envgym.config import Section
-from envgym.errors import DataError
-from envgym.runs.controls import comparison, controls_rows, controls_table, request_controls, requested_controls
+from envgym.runs.controls import controls_rows, controls_table, request_controls, requested_controls
 from envgym.runs.folder import RunFolder
 from envgym.runs.report import render_report
 
@@ -99,7 +98,10 @@ def test_what_was_asked_for_stays_with_the_run(folder: RunFolder) -> None:
 
 
 def test_a_damaged_comparison_is_named(folder: RunFolder) -> None:
-    assert comparison(folder) is None
-    (folder.path / "controls.json").write_text("{")
-    with pytest.raises(DataError, match="controls.json: cannot be read"):
-        comparison(folder)
+    assert folder.comparison() is None
+    assert folder.damage.lines() == []
+    for damaged in ("{", "null", json.dumps({**record(), "rows": {"trained": {}}}), json.dumps({"rows": {}})):
+        (folder.path / "controls.json").write_text(damaged)
+        assert folder.comparison() is None
+        assert folder.damage.lines()[0].startswith("controls.json was skipped: it cannot be read (")
+        assert "controls.json was skipped" in render_report(folder).read_text()

@@ -65,14 +65,14 @@ def test_a_row_that_does_not_fit_leaves_those_before_it(folder: RunFolder, full:
     again = rf"metrics.jsonl could not be written: .*MiB free.*envgym train --resume {folder.path}$"
     for _ in range(2):
         with pytest.raises(UserError, match=again):
-            folder.append_metrics({"step": 2, "text": "x" * 5000})
+            folder.append_metrics({"step": 2, "x" * 5000: 1})
     assert folder.metrics() == [{"step": 1}]
     folder.append_metrics({"step": 2})
     assert folder.metrics() == [{"step": 1}, {"step": 2}]
 
 
 def test_a_file_that_does_not_fit_leaves_the_one_that_was_there(folder: RunFolder, full: None) -> None:
-    folder.write_summary({"steps": 1})
+    folder.write_summary({"environments": {}, "steps": 1})
     before = folder.summary()
     with pytest.raises(UserError, match=r"summary.json could not be written: File too large"):
         folder.write_summary({"steps": 2, "text": "x" * 5000})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envgym.config import Section
-from envgym.errors import DataError, UserError
+from envgym.errors import UserError
 from envgym.records import Message, Outcome, Score, Task, Trajectory
-from envgym.runs.folder import RunFolder, read_jsonl, write_atomic
+from envgym.runs.durable import write_atomic
+from envgym.runs.folder import RunFolder
+from envgym.runs.reading import Damage, read_rows
 
 LINES = [b'{"a":1}\n', '{"a":"é\u2028"}\n'.encode(), b'{"a":3}\n']
 
@@ -64,22 +67,32 @@ def test_a_file_cut_anywhere_gives_its_whole_rows(tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("cut") / "rows.jsonl"
     path.write_bytes(b"".join(LINES)[:cut])
     whole = [json.loads(line) for i, line in enumerate(LINES) if cut >= sum(map(len, LINES[: i + 1]))]
-    assert list(read_jsonl(path, json.loads)) == whole
+    damage = Damage(path.parent)
+    assert list(read_rows(path, json.loads, damage)) == whole
+    assert len(damage.lines()) == (cut not in [sum(map(len, LINES[:i])) for i in range(4)])
 
 
-def test_a_damaged_row_names_file_and_row(folder: RunFolder) -> None:
+def test_a_damaged_row_is_skipped_counted_and_told_by_file_and_row(folder: RunFolder) -> None:
     folder.append_metrics({"step": 1})
     path = folder.path / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + b"{broken}\n")
-    with pytest.raises(DataError, match=r"metrics.jsonl, row 2: cannot be read"):
-        folder.metrics()
+    path.write_bytes(path.read_bytes() + b'{broken}\nnull\n{"loss": 1}\n{"step": 2}\n{"step": 3, "loss": "x"}\n')
+    assert folder.metrics() == [{"step": 1}, {"step": 2}]
     (folder.path / "trajectories" / "step-000001.jsonl").write_text('{"env": 1}\n')
-    with pytest.raises(DataError, match=r"step-000001.jsonl, row 1: cannot be read"):
-        folder.trajectories(1)
+    assert folder.trajectories(1) == []
+    rows, trajectories = folder.damage.lines()
+    assert rows.startswith("4 rows of metrics.jsonl were skipped; the first, row 2: Expecting property name")
+    assert trajectories.startswith(
+        "1 row of trajectories/step-000001.jsonl was skipped, row 1: env: Input should be"
+    )
+    path.write_text('{"step": 1}\n')
+    assert folder.metrics() == [{"step": 1}]
+    assert len(folder.damage.lines()) == 1, "the other was mended"
 
 
 def test_a_missing_file_has_no_rows(tmp_path: Path) -> None:
-    assert list(read_jsonl(tmp_path / "none.jsonl", json.loads)) == []
+    damage = Damage(tmp_path)
+    assert list(read_rows(tmp_path / "none.jsonl", json.loads, damage)) == []
+    assert damage.lines() == []
 
 
 @pytest.mark.parametrize("left", [b'{"st', b"x" * 100_000, b"\xc3"])
@@ -95,10 +108,10 @@ def test_rows_added_after_a_crash_are_not_joined_to_what_it_left(folder: RunFold
 
 
 def test_metrics_are_strict_json(folder: RunFolder) -> None:
-    folder.append_metrics({"step": 1, "loss": math.nan, "norm": math.inf, "name": "é"})
+    folder.append_metrics({"step": 1, "loss": math.nan, "norm": math.inf, "é": 1})
     text = (folder.path / "metrics.jsonl").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert folder.metrics() == [{"step": 1, "loss": None, "norm": None, "name": "é"}]
+    assert folder.metrics() == [{"step": 1, "loss": None, "norm": None, "é": 1}]
 
 
 def test_what_a_newer_version_wrote_is_refused_by_file_and_row(folder: RunFolder) -> None:
@@ -106,14 +119,15 @@ def test_what_a_newer_version_wrote_is_refused_by_file_and_row(folder: RunFolder
     text = (folder.path / "metrics.jsonl").read_text()
     assert json.loads(text) == {"schema": 1, "step": 1}
     (folder.path / "metrics.jsonl").write_text(text + text.replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(DataError, match=r"metrics.jsonl, row 2: .*schema 2 is newer"):
-        folder.metrics()
-    folder.write_summary({"steps": 1})
+    assert folder.metrics() == [{"step": 1}]
+    folder.write_summary({"environments": {}})
     assert folder.summary() is not None
     path = folder.path / "summary.json"
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(DataError, match=r"summary.json: cannot be read \(schema 2 is newer"):
-        folder.summary()
+    assert folder.summary() is None
+    rows, summary = folder.damage.lines()
+    assert re.match(r"1 row of metrics.jsonl was skipped, row 2: .*schema 2 is newer", rows)
+    assert re.match(r"summary.json was skipped: it cannot be read \(schema 2 is newer", summary)
 
 
 def test_trajectories_come_back_by_step(folder: RunFolder) -> None:
@@ -147,6 +161,6 @@ def test_a_whole_file_or_none(tmp_path: Path) -> None:
 
 
 def test_the_summary_carries_the_versions(folder: RunFolder) -> None:
-    written = folder.write_summary({"steps": 3})
+    written = folder.write_summary({"environments": {}, "steps": 3})
     assert written["versions"]["seed"] == 7
     assert folder.summary() == written

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from envgym.errors import UserError
-from envgym.runs.folder import RunFolder, read_json
+from envgym.runs.folder import RunFolder
+from envgym.runs.reading import read_json
 from envgym_trainers.batch import Sample, as_units
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from envgym.errors import UserError
 from envgym.records import SCHEMA
 from envgym.runs.durable import explain_full_disk, replace_durably, sync_tree
-from envgym.runs.folder import RunFolder, read_json
+from envgym.runs.folder import RunFolder
+from envgym.runs.reading import read_json
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.manifest import fault_of, write_manifest
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from envgym.errors import DataError
 from envgym.records import SCHEMA
-from envgym.runs.folder import read_json
+from envgym.runs.reading import read_json
 
 __all__ = ["fault_of", "write_manifest"]
 

@@ -12,7 +12,8 @@ from envgym.errors import EnvgymError, RecipeError, UserError
 from envgym.evaluate import EnvScores
 from envgym.evaluate.verdict import Contender, judge, level
 from envgym.records import SCHEMA
-from envgym.runs.folder import RunFolder, write_atomic
+from envgym.runs.durable import write_atomic
+from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.report import render_report
 from envgym_trainers.controls import RewardSettings

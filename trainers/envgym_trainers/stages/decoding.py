@@ -10,8 +10,9 @@ from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate
 from envgym.records import SCHEMA, Trajectory
-from envgym.runs.folder import read_json, write_atomic
+from envgym.runs.durable import write_atomic
 from envgym.runs.progress import Reporter
+from envgym.runs.reading import read_json
 from envgym.runs.tally import Tally
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.models.load import ModelConfig, load_model

@@ -10,8 +10,10 @@ from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate, mean_of
 from envgym.records import SCHEMA, Trajectory
-from envgym.runs.folder import RunFolder, read_json, write_atomic
+from envgym.runs.durable import write_atomic
+from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
+from envgym.runs.reading import read_json
 from envgym.runs.tally import Tally
 from envgym_trainers.stages.doubts import share_warnings, training_warnings
 from envgym_trainers.stages.setup import TrainingSetup
@@ -144,7 +146,12 @@ def write_summary(
                 "training": int(sum(row.get("episodes", 0) for row in rows)),
                 "failed": int(sum(row.get("episodes_failed", 0) for row in rows)),
             },
-            "warnings": [*setup.warnings, *training_warnings(rows), *share_warnings(before, after)],
+            "warnings": [
+                *setup.warnings,
+                *training_warnings(rows),
+                *share_warnings(before, after),
+                *folder.damage.lines(),
+            ],
             "left_out": setup.environments.left_out,
             "seeds": {"run": recipe.seed},
         }
