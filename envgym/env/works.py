@@ -12,7 +12,7 @@ from typing import Any
 
 from envgym.env.culprit import culprit, frames_of
 
-__all__ = ["Work", "current_work", "let_go", "outside", "owner"]
+__all__ = ["Work", "current_work", "detach", "let_go", "outside", "owner"]
 
 
 class Work:
@@ -94,11 +94,21 @@ def let_go(work: Work) -> None:
             continue
         if not task.cancelling():
             task.cancel()
-        # asyncio.run waits for every registered task.
-        asyncio.tasks._unregister_task(task)
-        # Freeing a coroutine throws GeneratorExit into it: one that swallows that would hang the interpreter.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
+        detach(task)
         task.add_done_callback(_look_away)
+
+
+def detach(task: asyncio.Task[Any]) -> None:
+    """Keep the end of the loop and of the interpreter from waiting for a task, which goes on."""
+    # asyncio.run waits for every registered task.
+    asyncio.tasks._unregister_task(task)
+    # Freeing a coroutine throws GeneratorExit into it: one that swallows that would hang the interpreter.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
+    task.add_done_callback(_free)
+
+
+def _free(task: asyncio.Task[Any]) -> None:
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(task))
 
 
 def _look_away(task: asyncio.Task[Any]) -> None:

@@ -14,6 +14,7 @@ from envgym.env.chat_env import ChatEnv
 from envgym.env.clock import loop_clock
 from envgym.env.culprit import is_authors
 from envgym.env.episode_services import AnyEnv
+from envgym.env.leftovers import keep_leftovers
 from envgym.env.registration import environments
 from envgym.env.works import outside
 from envgym.errors import EnvironmentFailure, EpisodeError, EpisodeTimeout, PolicyError, UserError
@@ -89,7 +90,10 @@ async def discard(env: ChatEnv) -> None:
         EpisodeError: it could not be closed.
         UserError: see ``rollout``.
     """
-    await _cleaned(env.aclose, EnvironmentFailure)
+    try:
+        await _cleaned(env.aclose, EnvironmentFailure)
+    finally:
+        keep_leftovers(hurry=False)
 
 
 @contextlib.contextmanager
@@ -148,6 +152,7 @@ class _Episode:
                     leak = await self._clean_up()
             failure = failure or leak
         finally:
+            keep_leftovers()
             self.record.seconds = time.monotonic() - started
         if failure is not None:
             self.record.outcome = Outcome.failed(failure)
@@ -211,8 +216,8 @@ class _Episode:
                 await bounded(self._play(), max(0.0, self.seconds_left()), name)
         except Late as late:
             raise EpisodeTimeout(
-                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline (sampling.deadline in "
-                f"a recipe), or let episodes be shorter; it was {late}"
+                f"{self._progress()} after {round(self._seconds, 2):g} s; raise the deadline "
+                f"(sampling.deadline in a recipe), or let episodes be shorter; it was {late}"
             ) from None
 
     def _progress(self) -> str:

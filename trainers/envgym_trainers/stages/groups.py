@@ -39,6 +39,8 @@ class StepGroups:
     """Trajectories that a limit cut and the recipe keeps out of training, by that limit; roles count too."""
     blockers: dict[str, float] = field(default_factory=dict)
     """Seconds for which the event loop was blocked, by the function that did it, with file and line."""
+    abandoned: Counter[str] = field(default_factory=Counter)
+    """Number of times that authors' code went on although it was cancelled, by the function."""
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -80,6 +82,7 @@ class StepGroups:
         row |= {f"episodes_{ending}": float(n) for ending, n in sorted(endings.items())}
         row |= {f"episodes_masked/{limit}": float(n) for limit, n in sorted(self.masked.items())}
         row["loop_stalled_seconds"] = sum(self.blockers.values())
+        row["abandoned"] = float(self.abandoned.total())
         row["turns_mean"] = sum(len(t.turns) for t in played) / max(1, len(played))
         for name in ("tool_calls", "tool_errors", "tool_malformed"):
             row[name] = sum(turn.metrics.get(name, 0.0) for t in played for turn in t.turns)
@@ -110,7 +113,7 @@ class GroupSource:
             TooManyFailures: more episodes failed than the recipe allows.
         """
         clock = loop_clock()
-        earlier = dict(clock.culprits)
+        earlier, abandoned = dict(clock.culprits), Counter(clock.abandoned)
         quotas = {label: n for label, n in self.mix.quotas(self._recipe.groups).items() if n}
         result = StepGroups(counters={label: Counter() for label in quotas})
         async with asyncio.TaskGroup() as tasks:
@@ -125,6 +128,7 @@ class GroupSource:
         everyone = (t for group in result.generated for played in group.by_role().values() for t in played)
         result.masked.update(t.outcome.cause for t in everyone if masked(self._recipe.truncated, t))
         seconds = {who: total - earlier.get(who, 0.0) for who, total in clock.culprits.items()}
+        result.abandoned = clock.abandoned - abandoned
         result.blockers = {who: value for who, value in seconds.items() if value > 0}
         return result
 
