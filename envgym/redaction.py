@@ -86,8 +86,11 @@ def redacted(text: str) -> str:
 
 def without_known_keys(text: str) -> str:
     """Return ``text`` with ``[key]`` in the place of the environment's keys; whatever else it holds is data."""
-    for key in _known():
-        text = _without(text, key)
+    keys = _known()
+    for key in keys:
+        text = text.replace(key, MARK)
+    for key in keys:
+        text = _without_start(text, key)
     return text
 
 
@@ -142,8 +145,8 @@ def _spellings(key: str) -> Iterator[str]:
     yield repr(key)[1:-1]
 
 
-def _without(text: str, key: str) -> str:
-    """Return ``text`` without the key and without what a cut left of it, if that is half of it at least."""
+def _without_start(text: str, key: str) -> str:
+    """Return ``text`` without what a cut left of the key, if that is half of it at least."""
     start = key[: max(8, len(key) // 2)]
     place = text.find(start)
     while place >= 0:
