@@ -14,7 +14,7 @@ from damage import damaged_copy
 
 from envgym.cli import main
 
-ROUNDS = 100
+ROUNDS = 50
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def light(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_a_report_of_a_damaged_run_says_what_it_left_out(
     seed: int,
     light: Path,
