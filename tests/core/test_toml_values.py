@@ -126,7 +126,7 @@ def test_what_is_no_file_is_refused_and_never_waited_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text("")
-    with pytest.raises(RecipeError, match="no recipe"):
+    with pytest.raises(RecipeError, match="no recipe|not a readable TOML file"):
         read_recipe(Path(place))
 
 
