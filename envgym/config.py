@@ -68,7 +68,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}; the shipped ones are in recipes/") from None
     except ValueError as error:
-        raise RecipeError(f"{path}: no recipe, which is a TOML file of keys and values: {error}") from None
+        raise RecipeError(f"{path}: not a readable TOML file: {error}") from None
     apply_overrides(values, parse_overrides(overrides))
     if MARK in str(values):
         raise RecipeError(

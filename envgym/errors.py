@@ -27,6 +27,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from envgym.redaction import quoted
+
 __all__ = [
     "DataError",
     "EnvgymError",
@@ -70,7 +72,7 @@ class UnknownNameError(UserError):
         suggestion = f"did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
         listed = ", ".join(allowed) if allowed else "nothing is installed"
         super().__init__(
-            f"unknown {kind} {name!r:.200}; {suggestion}allowed: {listed}" + (f"; {hint}" if hint else "")
+            f"unknown {kind} {quoted(name, 200)}; {suggestion}allowed: {listed}" + (f"; {hint}" if hint else "")
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
@@ -65,16 +64,10 @@ def utf8(raw: bytes) -> str:
 
 
 def cut_line(file: BinaryIO, limit: int) -> tuple[bytes, bool]:
-    """Return the next line with its end, and whether it was longer than ``limit`` bytes and its rest skipped.
+    """Return the next line with its end, or the first ``limit`` bytes of a longer one, and whether it is longer.
 
     Raises:
-        ValueError: the file cannot be read; the message is a phrase after its name.
+        OSError: the file cannot be read.
     """
-    try:
-        line = file.readline(limit)
-        rest = line
-        while rest and not rest.endswith(b"\n") and len(rest) == limit:
-            rest = file.readline(limit)
-    except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror or os.strerror(errno.EIO)})") from None
-    return line, rest is not line
+    line = file.readline(limit)
+    return line, len(line) == limit and not line.endswith(b"\n")

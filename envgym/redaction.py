@@ -32,10 +32,11 @@ _NAMED = re.compile(rf"(?i)(?<![\w.%-]){_SECRET}\Z")
 _VALUE = r"(?!(?:bearer|basic)\b|\[key\])[^\s\"'\\,;&(){}<>\[\]]{4,}"
 _DRAWN = r"[\w.~+/=%-]"
 _FORMS = [
-    # The address of a server: what stands before the host, in whole, as some put a key in the place of the name.
-    (re.compile(r"(?<=://)[^\s/?#@\"'<>]{1,512}(?:@[^\s/?#@\"'<>]{1,512}){0,8}@"), f"{MARK}@"),
+    # The address of a server: what stands before the host, in whole, as some put a key in the place
+    # of the name. A path made of it has one slash.
+    (re.compile(r"(:/{1,2})[^\s/?#@\"'<>]{1,512}(?:@[^\s/?#@\"'<>]{1,512}){0,8}@"), rf"\1{MARK}@"),
     # A password with a slash or a question mark in it, which is not read as one; a port is none.
-    (re.compile(r"(?<=://)[^\s/?#@:\"'<>]{1,128}:(?!\d{1,5}(?:[/?#]|$))[^\s@\"'<>]{1,512}@"), f"{MARK}@"),
+    (re.compile(r"(:/{1,2})[^\s/?#@:\"'<>]{1,128}:(?!\d{1,5}(?:[/?#]|$))[^\s@\"'<>]{1,512}@"), rf"\1{MARK}@"),
     (re.compile(rf"(?i)([?&;#]{_IN_QUERY}=)[^\s&;#\"'<>\\]+"), rf"\1{MARK}"),
     # In a header whatever follows; elsewhere what looks drawn, as "Bearer authentication" is prose.
     (re.compile(rf"(?i)(authorization\W{{1,6}}(?:bearer|basic|token)\s+){_DRAWN}+"), rf"\1{MARK}"),
@@ -86,8 +87,11 @@ def redacted(text: str) -> str:
 
 def without_known_keys(text: str) -> str:
     """Return ``text`` with ``[key]`` in the place of the environment's keys; whatever else it holds is data."""
-    for key in _known():
-        text = _without(text, key)
+    keys = _known()
+    for key in keys:
+        text = text.replace(key, MARK)
+    for key in keys:
+        text = _without_start(text, key)
     return text
 
 
@@ -142,8 +146,8 @@ def _spellings(key: str) -> Iterator[str]:
     yield repr(key)[1:-1]
 
 
-def _without(text: str, key: str) -> str:
-    """Return ``text`` without the key and without what a cut left of it, if that is half of it at least."""
+def _without_start(text: str, key: str) -> str:
+    """Return ``text`` without what a cut left of the key, if that is half of it at least."""
     start = key[: max(8, len(key) // 2)]
     place = text.find(start)
     while place >= 0:

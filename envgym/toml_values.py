@@ -12,6 +12,10 @@ __all__ = ["check_values", "load_toml"]
 _MAX_DEPTH = 32
 _BITS = 64
 _LONG = re.compile(r"\d[\d_]{999}")
+_MANY_PARTS = re.compile(
+    r"""(?<![\w-])(?:(?:"[^"\n]{0,99}"|'[^'\n]{0,99}'|[\w-]{1,99})[ \t]{0,9}\.[ \t]{0,9}){33}"""
+)
+"""A key of many parts, for which the parser takes time by the square of their number."""
 
 
 def load_toml(text: str) -> dict[str, Any]:
@@ -21,6 +25,9 @@ def load_toml(text: str) -> dict[str, Any]:
         ValueError: it is not TOML (``tomllib.TOMLDecodeError``), nests too deeply, or holds a number with
             thousands of digits.
     """
+    if found := _MANY_PARTS.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise ValueError(f"the key at line {line} is more than {_MAX_DEPTH} levels deep, which no key is")
     try:
         return tomllib.loads(text)
     except RecursionError:

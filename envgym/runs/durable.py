@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from envgym.errors import UserError
 
 __all__ = ["explain_full_disk", "replace_durably", "sync_folder", "sync_tree", "write_atomic"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -58,9 +61,10 @@ def explain_full_disk(path: Path) -> Iterator[None]:
             free = shutil.disk_usage(_existing(path)).free / 2**20
             run = next((folder for folder in path.parents if (folder / "recipe.toml").is_file()), None)
             again = f"continue with envgym train --resume {run}" if run else "try again"
+            first = "make room" if error.errno in _FULL or error.errno is None else "mend that"
             raise UserError(
                 f"{path} could not be written: {error.strerror or error} ({free:,.1f} MiB free there). What was "
-                f"written before is intact: make room, then {again}"
+                f"written before is intact: {first}, then {again}"
             ) from error
         raise
 

@@ -175,9 +175,22 @@ def _exists(path: Path) -> bool:
 
 
 def _without_keys(line: str) -> str:
+    """Return a record without the environment's keys; it stays one, whatever they are."""
     if without_known_keys(line) == line:
         return line
-    return json.dumps(redacted_values(json.loads(line)))
+    return json.dumps(_cleaned(json.loads(line)))
+
+
+def _cleaned(value: Any) -> Any:
+    match value:
+        case str():
+            return without_known_keys(value)
+        case dict():
+            return {name: _cleaned(inner) for name, inner in value.items()}
+        case list():
+            return [_cleaned(inner) for inner in value]
+        case _:
+            return value
 
 
 def _metrics_line(row: dict[str, Any]) -> str:

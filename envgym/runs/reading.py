@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pydantic
 
@@ -105,13 +105,8 @@ def read_rows(path: Path, decode: Callable[[str], T], damage: Damage) -> Iterato
         damage.note(path, error)
         return
     with file:
-        number = 0
-        while True:
-            number += 1
+        for number, (line, cut) in enumerate(_lines_of(file, path, damage), 1):
             try:
-                line, cut = cut_line(file, _MAX_ROW)
-                if not line:
-                    return
                 if cut:
                     raise ValueError(f"is longer than {_MAX_ROW // 2**20} MiB")
                 if not line.endswith(b"\n"):
@@ -121,6 +116,18 @@ def read_rows(path: Path, decode: Callable[[str], T], damage: Damage) -> Iterato
                 damage.note(path, error, number)
             else:
                 yield row
+
+
+def _lines_of(file: BinaryIO, path: Path, damage: Damage) -> Iterator[tuple[bytes, bool]]:
+    try:
+        line, cut = cut_line(file, _MAX_ROW)
+        while line:
+            yield line, cut
+            while cut:  # the rest of a row that is too long
+                _, cut = cut_line(file, _MAX_ROW)
+            line, cut = cut_line(file, _MAX_ROW)
+    except OSError as error:
+        damage.note(path, f"cannot be read ({error.strerror})")
 
 
 def read_shown(path: Path, damage: Damage) -> str:

@@ -7,6 +7,7 @@ policy in its head allows no script, no address and no style but its own.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,18 +59,19 @@ def render_report(folder: RunFolder) -> Path:
         "versions": read_shown(folder.path / "versions.json", folder.damage),
     }
     path = folder.path / "report.html"
-    write_atomic(path, _page({**values, "damage": folder.damage.lines()}))
+    write_atomic(path, _template().render(values, damage=folder.damage.lines()))
     return path
 
 
-def _page(values: Mapping[str, Any]) -> str:
+@functools.cache
+def _template() -> jinja2.Template:
     files = resources.files(__package__)
     style = files.joinpath("report.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown)
     environment.filters["interval"] = interval_text
-    template = environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return template.render(values, style=style, style_hash=digest, width=_WIDTH, height=_HEIGHT)
+    environment.globals.update(style=style, style_hash=digest, width=_WIDTH, height=_HEIGHT)
+    return environment.from_string(files.joinpath("report.html.jinja").read_text(encoding="utf-8"))
 
 
 def _shown(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-__all__ = ["Comparison", "MetricsRow", "Requested", "Summary"]
+__all__ = ["Best", "Comparison", "MetricsRow", "Requested", "Summary"]
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**53)]
 Number = Annotated[int, pydantic.Field(gt=-(2**63), lt=2**63)] | float
@@ -40,7 +40,9 @@ class _Measured(_Part):
     ended: dict[str, dict[str, Count]] = {}
 
 
-class _Best(_Stored):
+class Best(_Stored):
+    """``checkpoints/best/best.json``, and a part of a summary."""
+
     step: Count
     reward: Number
 
@@ -51,7 +53,7 @@ class Summary(_Stored):
     environments: dict[str, Any]
     overall: Any = None
     decodings: dict[str, Number] | None = None
-    best: _Best | None = None
+    best: Best | None = None
     left_out: dict[str, str] = {}
     warnings: list[str] = []
 

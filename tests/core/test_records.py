@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from damage import damage_json, damage_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,3 +186,37 @@ def test_a_failure_keeps_its_type_and_a_bounded_message() -> None:
     outcome = Outcome.failed(RuntimeError("x" * 10_000))
     assert outcome.reason.startswith("RuntimeError: xxx")
     assert len(outcome.reason) == 2000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_record_is_a_record_or_a_value_error(seed: int) -> None:
+    """The error names a place and quotes nothing, and what is read can be written and shown."""
+    call = ToolCall(name="t", arguments={"a": [1, 2.5, None, {"b": "c"}]}, id="1")
+    turn = Turn(
+        messages=(Message(role="user", content="secret words"),),
+        action=Message(role="assistant", content="é", tool_calls=(call,)),
+        tokens=TurnTokens(prompt_ids=[1, 2], completion_ids=[3], logprobs=[-0.5], policy_version=1),
+    )
+    whole = Trajectory(
+        env="e",
+        task=Task(id="t", split="train", messages=turn.messages, reference={"x": [1]}),
+        turns=[turn],
+        outcome=Outcome.truncated("tokens"),
+        score=Score(value=1.0, accuracy=0.5, components={"c": 1.0}),
+        artifacts={"kept": [True]},
+        nested=[Trajectory(env="n", task=Task(id="u", split="train", messages=()))],
+    )
+    raw = to_json(whole).encode()
+    refused = []
+    for number in range(250):
+        rng = random.Random(f"{seed} {number}")
+        line = damage_json(raw, rng) if rng.random() < 0.7 else damage_text(raw, rng)
+        try:
+            read = from_json(Trajectory, line)
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        assert from_json(Trajectory, to_json(read)).task.id == read.task.id
+        assert f"{read.reward:.3g} {read.ending} {read.sampled_tokens} {read.messages!r}"
+    assert 50 < len(refused) < 250
+    assert not [told for told in refused if "secret" in told or len(told) > 500]

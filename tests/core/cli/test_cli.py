@@ -328,3 +328,21 @@ def test_interrupting_ends_with_130_and_no_traceback() -> None:
     assert running.returncode == 130, err
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("rollout", SUMS, "--policy", "ftp://me:hunter2@host/v1"),
+        ("rollout", SUMS, "--policy", "htpp//host/v1?api_key=hunter2"),
+        ("rollout", SUMS, "--set", "api_key=hunter2"),
+        ("train", "redis://:hunter2@host/recipe.toml"),
+        ("rollout", SUMS, "--policy", f"{'x' * 180}my-hunter2-key{'x' * 99}"),
+    ],
+)
+def test_no_message_shows_a_key(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.setenv("ACME_TOKEN", "my-hunter2-key")
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.err.startswith("error: ")
+    assert "hunter" not in result.out + result.err

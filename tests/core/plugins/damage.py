@@ -12,7 +12,8 @@ from typing import Any
 
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**63, -(2**80), 10**400, 1e308, -1e308, 1e-320, float("nan"), float("inf"), "", "x",
-    "\u202e", "\x1b[2J", "\ud800", [], {}, [None], [[]], {"": None}, {"a": {"b": []}}, "NaN", "1", 1.5, "</script><script>",
+    "\u202e", "\x1b[2J", "\ud800", [], {}, [None], [[]], {"": None}, {"a": {"b": []}}, "NaN", "1", 1.5,
+    "</script><script>",
 )  # fmt: skip
 BYTES = (
     b"", b"\xff\xfe\x00", b"\xef\xbb\xbf{}\n", b"null\n", b"[]\n", b'"text"\n', b"{\n", b"\x00" * 64, b"NaN\n",

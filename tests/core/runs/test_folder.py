@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,47 @@ def test_the_summary_carries_the_versions(folder: RunFolder) -> None:
     written = folder.write_summary({"environments": {}, "steps": 3})
     assert written["versions"]["seed"] == 7
     assert folder.summary() == written
+
+
+def test_no_key_is_kept_in_a_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor in the record of an episode in which a tool showed it; the record stays one."""
+
+    class Keyed(Section):
+        judge: str = "http://me:hunter2@host/v1?api_key=hunter2#model"
+        api_key: str = "hunter2"
+        eos_token: str = "</s>"
+
+    key = 'hun"ter2-\\-content'
+    monkeypatch.setenv("ENVGYM_API_KEY", key)
+    folder = RunFolder.create(tmp_path / "run", Keyed(), seed=7)
+    folder.append_trajectories(1, [played(f"the key is {key}"), played("http://me:pw@host")])
+    folder.write_summary({"environments": {}, "left_out": {"a": f"refused {key}"}, "warnings": ["?token=hunter2"]})
+    for path in folder.path.rglob("*.*"):
+        assert not re.search("hun.{0,2}ter2", path.read_text()), path
+    one, other = folder.trajectories(1)
+    assert one.task.messages[0].content == "the key is [key]"
+    assert other == played("http://me:pw@host"), "what a model wrote is data"
+    saved = tomllib.loads((folder.path / "recipe.toml").read_text())
+    assert saved == {"judge": "http://[key]@host/v1?api_key=[key]#model", "api_key": "[key]", "eos_token": "</s>"}
+    assert folder.damage.lines() == []
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.write_bytes(b"\xff\xfe{\0}\0"),
+    ],
+    ids=["folder", "pipe", "circle", "device", "UTF-16"],
+)
+def test_whatever_is_in_a_files_place_is_told_and_never_waited_for(
+    folder: RunFolder, put: Callable[[Path], object]
+) -> None:
+    for name in ("metrics.jsonl", "summary.json", "controls.json", "trajectories/step-000001.jsonl"):
+        put(folder.path / name)
+    assert folder.metrics() == folder.trajectories(1) == []
+    assert folder.summary() is folder.comparison() is None
+    assert len(folder.damage.lines()) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -177,3 +179,77 @@ def summary() -> dict[str, Any]:
         "left_out": {"code": "<b>no sandbox</b>"},
         "warnings": ["sums: something"],
     }
+
+
+PAYLOADS = (
+    ATTACK,
+    "</pre></details><svg onload=alert(1)>",
+    "</style><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    '"><iframe srcdoc="<script>alert(1)</script>">',
+    "' onmouseover='alert(1)",
+    "<a href=javascript:alert(1)>x</a> [x](javascript:alert(1)) ![x](//evil/x.png)",
+    '<meta http-equiv="refresh" content="0;url=data:text/html,<script>alert(1)</script>">',
+    "<!--<script>-->",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}{% raw %}{{ self }}{% endraw %}{#",
+    "<base href=//evil><link rel=stylesheet href=//evil><object data=//evil><embed src=//evil>",
+    "\x00<scr\x00ipt>\u202e\x1b[2J\x85<\u2028script>",
+    "&lt;script&gt;&#60;script&#62;",
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+)
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_nothing_that_a_model_wrote_runs(folder: RunFolder, payload: str) -> None:
+    """In any field of any record; the page has the tags of one without it, and shows it in words."""
+    interval = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 4, payload: payload}
+    row = {"after": interval, "parts": {payload: {"after": interval}}, "ended": {payload: {payload: 1}}}
+    plain, hostile = set(), set()
+    for name, tags in (("x", plain), (payload, hostile)):
+        folder.append_metrics({"step": 1, f"reward/{name}": 1.0})
+        folder.append_trajectories(1, [played(name, 1.0, name), played(name, 0.0, name, failed=True)])
+        folder.write_summary(
+            {
+                "decodings": {name: 0.0},
+                "environments": {name: {name: row}},
+                "left_out": {name: name},
+                "warnings": [name],
+            }
+        )
+        html = page(folder)
+        assert folder.damage.lines() == []
+        tags |= Tags(html).names
+        assert not set(html) & set("\0\x1b\x85\u202e\u2028")
+    assert hostile == plain
+    assert "49" not in re.sub(r"sha256-\S+|\d{3,}", "", html) or "7 * 7" not in payload
+
+
+def test_the_pages_own_policy_forbids_what_it_does_not_need(folder: RunFolder) -> None:
+    """A browser then runs no script and loads nothing, even if an escape were forgotten."""
+    html = page(folder)
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html)
+    assert html.index("Content-Security-Policy") < html.index("<style>")
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def test_a_long_message_is_cut_and_says_so(folder: RunFolder) -> None:
+    folder.append_metrics({"step": 1})
+    folder.append_trajectories(1, [played("sums", 1.0, "ab" * 50_000)])
+    html = page(folder)
+    assert html.count("characters more)") == 2
+    assert len(html) < 300_000
+
+
+def test_keys_and_unreadable_files_are_told_in_the_page(folder: RunFolder) -> None:
+    (folder.path / "recipe.toml").write_text('judge = "ws://me:hunter2@host/v1?key=hunter2"\n')
+    (folder.path / "versions.json").write_bytes(b"\xff")
+    folder.append_metrics({"step": 1})
+    folder.append_trajectories(1, [played("sums", 1.0, "ws://me:hunter2@host")])
+    html = page(folder)
+    assert "hunter2" not in html
+    assert "ws://[key]@host/v1?key=[key]" in html
+    assert "What could not be read" in html
+    assert "versions.json was skipped: it is not UTF-8 text" in html

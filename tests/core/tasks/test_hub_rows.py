@@ -62,6 +62,15 @@ def test_what_is_not_there_is_named(tmp_path: Path, name: str, complaint: str) -
         list(read_rows(f"hf:{tmp_path}{name}", ["gold"]))
 
 
+@pytest.mark.parametrize("row", [b"null", b"[1]", b'"text"', b"7", b"\xff\xfe{\0}\0"])
+def test_a_row_that_is_no_object_is_refused_before_it_is_read(tmp_path: Path, row: bytes) -> None:
+    """The library that reads the rows may end the process on one, where no error can be caught."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "a.jsonl").write_bytes(b'\n{"a": 1}\n' + row + b"\n")
+    with pytest.raises(DataError, match=r"a\.jsonl: row 3: expected an object, got "):
+        list(read_rows(f"hf:{tmp_path}", []))
+
+
 def test_reading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No progress bar gets between the lines of a command, and the caller's own choice of bars is kept."""
     data_files(tmp_path / "files")

@@ -21,6 +21,7 @@ from envgym.records import SCHEMA
 from envgym.runs.durable import explain_full_disk, replace_durably, sync_tree
 from envgym.runs.folder import RunFolder
 from envgym.runs.reading import read_json
+from envgym.runs.shapes import Best
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.manifest import fault_of, write_manifest
 
@@ -57,7 +58,9 @@ class Checkpoint:
         Raises:
             UserError: it says so; both values are named.
         """
-        for name, was in self.state().get("identity", {}).items():
+        with restoring(self):
+            known = dict(self.state().get("identity", {}))
+        for name, was in known.items():
             if identity.get(name) != was:
                 raise UserError(
                     f"{self.folder} is a checkpoint of a run with {name} = {was!r}, and recipe.toml says "
@@ -139,7 +142,7 @@ def keep_best(folder: RunFolder, step: int, reward: float, language_model: Langu
         true if they were kept.
     """
     best = folder.checkpoints / "best"
-    known = read_json(best / "best.json") if (best / "best.json").is_file() else None
+    known = read_json(best / "best.json", Best) if (best / "best.json").is_file() else None
     if math.isnan(reward) or (known is not None and known["step"] < step and not reward > known["reward"]):
         return False
     with _draft_of(best) as draft:

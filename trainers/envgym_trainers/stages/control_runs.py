@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from envgym.errors import EnvgymError, RecipeError, UserError
+from envgym.errors import DataError, EnvgymError, RecipeError, UserError
 from envgym.evaluate import EnvScores
 from envgym.evaluate.verdict import Contender, judge, level
 from envgym.records import SCHEMA
@@ -169,6 +169,8 @@ class ControlRuns:
         rate = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate * share})
         summary = self._folder.summary() or {}
         budget = recipe.max_minutes or recipe.max_sampled_tokens
+        if budget and not isinstance(summary.get("steps"), int):
+            raise DataError(f"{'; '.join(self._folder.damage.lines()) or self._folder.path}: no number of steps")
         changes = {"steps": summary["steps"], "max_minutes": 0.0, "max_sampled_tokens": 0} if budget else {}
         reward = RewardSettings.model_validate({"control": name})
         return recipe.model_copy(update={"reward": reward, "optimizer": rate, **changes})

@@ -6,17 +6,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from envgym.evaluate import EnvScores, evaluate
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.durable import write_atomic
 from envgym.runs.progress import Reporter
-from envgym.runs.reading import read_json
 from envgym.runs.tally import Tally
 from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import StageRecipe
+from envgym_trainers.stages.measurement import read_scores
 from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
@@ -52,14 +51,14 @@ async def scores_at(
                 for name, temperature in missing.items():
                     if stop.requested:
                         return None
-                    scores = await _scores(setup, temperature, reporter)
-                    kept[name] = {label: asdict(s) for label, s in scores.items()}
-                    write_atomic(path, json.dumps({"schema": SCHEMA, "temperatures": kept}) + "\n")
-    return {t: {label: EnvScores(**v) for label, v in kept[name].items()} for name, t in wanted.items()}
+                    kept[name] = await _scores(setup, temperature, reporter)
+                    stored = {t: {label: asdict(s) for label, s in found.items()} for t, found in kept.items()}
+                    write_atomic(path, json.dumps({"schema": SCHEMA, "temperatures": stored}) + "\n")
+    return {temperature: kept[name] for name, temperature in wanted.items()}
 
 
-def _kept(path: Path) -> dict[str, Any]:
-    return dict(read_json(path)["temperatures"]) if path.is_file() else {}
+def _kept(path: Path) -> dict[str, dict[str, EnvScores]]:
+    return read_scores(path, "temperatures") if path.exists() else {}
 
 
 async def _scores(setup: TrainingSetup, temperature: float, reporter: Reporter) -> dict[str, EnvScores]:

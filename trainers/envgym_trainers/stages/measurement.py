@@ -8,17 +8,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
+from envgym.errors import DataError
 from envgym.evaluate import EnvScores, evaluate, mean_of
 from envgym.records import SCHEMA, Trajectory
 from envgym.runs.durable import write_atomic
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym.runs.reading import read_json
+from envgym.runs.shapes import Best
 from envgym.runs.tally import Tally
 from envgym_trainers.stages.doubts import share_warnings, training_warnings
 from envgym_trainers.stages.setup import TrainingSetup
 
 __all__ = ["Scores", "measure", "overall", "read_scores", "summarise", "write_summary"]
+
+_STORED: pydantic.TypeAdapter[dict[str, dict[str, EnvScores]]] = pydantic.TypeAdapter(
+    dict[str, dict[str, EnvScores]]
+)
+_AGAIN = "delete it to measure again"
 
 Scores = Mapping[str, Mapping[str, EnvScores]]
 """Scores by decoding (``greedy``, ``sampled``) and environment."""
@@ -37,8 +46,11 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
         PolicyError: the engine stopped.
     """
     path = folder.evaluation(when)
-    if path.is_file():
-        return read_scores(path)
+    if path.exists():
+        stored = read_scores(path)
+        if any(stored.get(decoding, {}).keys() != set(setup.labels) for decoding in setup.decodings):
+            raise DataError(f"{path}: holds scores of other environments than the recipe; {_AGAIN}")
+        return stored
     settings = setup.recipe.evaluate
     samples = {"greedy": 1, "sampled": settings.samples}
     total = settings.tasks * sum(samples.values()) * len(setup.labels)
@@ -67,14 +79,18 @@ async def measure(setup: TrainingSetup, folder: RunFolder, when: str, reporter: 
     return scores
 
 
-def read_scores(path: Path) -> Scores:
-    """Return the scores that ``measure`` wrote.
+def read_scores(path: Path, kind: str = "decodings") -> dict[str, dict[str, EnvScores]]:
+    """Return the scores that an evaluation wrote, by ``decodings`` or by ``temperatures``.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or holds something else.
     """
-    stored = read_json(path)["decodings"]
-    return {d: {label: EnvScores(**s) for label, s in found.items()} for d, found in stored.items()}
+    try:
+        return _STORED.validate_python(read_json(path).get(kind))
+    except pydantic.ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, (kind, *fault["loc"])))
+        raise DataError(f"{path}: holds no scores: {place:.100}: {fault['msg']}; {_AGAIN}") from None
 
 
 def overall(scores: Mapping[str, EnvScores]) -> float:
@@ -136,15 +152,17 @@ def write_summary(
             "model": recipe.model.path,
             "steps": steps,
             "ended": ended,
-            "best": read_json(best) if (best := folder.checkpoints / "best" / "best.json").is_file() else None,
+            "best": read_json(best, Best)
+            if (best := folder.checkpoints / "best" / "best.json").is_file()
+            else None,
             "seconds": {"training": round(seconds, 1)},
             "tokens": {
-                "sampled_in_training": int(sum(row.get("sampled_tokens", 0) for row in rows)),
+                "sampled_in_training": int(sum(row.get("sampled_tokens") or 0 for row in rows)),
                 "sampled_in_evaluation": sum(s.tokens for s in played),
             },
             "episodes": {
-                "training": int(sum(row.get("episodes", 0) for row in rows)),
-                "failed": int(sum(row.get("episodes_failed", 0) for row in rows)),
+                "training": int(sum(row.get("episodes") or 0 for row in rows)),
+                "failed": int(sum(row.get("episodes_failed") or 0 for row in rows)),
             },
             "warnings": [
                 *setup.warnings,
