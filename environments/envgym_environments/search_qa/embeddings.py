@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy
 from numpy.typing import NDArray
 
@@ -62,7 +63,7 @@ def _load(name: str) -> Any:
     try:
         # Weights as safetensors only: the other format is a pickle, which runs code.
         return library.SentenceTransformer(_place(name), device="cpu", model_kwargs={"use_safetensors": True})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, httpx.HTTPError) as error:  # the last where a hub does not answer
         raise UserError(
             f"embedding_model {name!r}: no sentence-transformers model there ({error!s:.300})"
         ) from None

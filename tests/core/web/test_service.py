@@ -37,7 +37,8 @@ def post(web_server: Any) -> Callable[..., Any]:
 
     async def once(*answers: Any, **settings: Any) -> Any:
         fine = web_server.reply(FINE)
-        web_server.answer = lambda body, n: answers[n - 1] if n <= len(answers) else fine
+        before = len(web_server.bodies)
+        web_server.answer = lambda body, n: answers[n - before - 1] if n - before <= len(answers) else fine
         service = service_of(web_server, **settings)
         try:
             return await service.post({"q": 1}, read)
@@ -188,6 +189,7 @@ async def test_there_are_as_many_requests_under_way_as_are_made(web_server: Any)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal under_way
+        await reader.readuntil(b"{}")
         under_way += 1
         if under_way == 200:
             everyone.set()
