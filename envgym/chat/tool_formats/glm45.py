@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
 from envgym.chat.tool_formats.json_calls import read_block
@@ -76,7 +77,7 @@ def _read(tools: Sequence[ToolSpec], text: str, found: re.Match[str]) -> tuple[l
     if name is None:
         return read_block(text, found.end(), opening=_OPENING, closing="</tool_call>", leads=begins)
     types = types_of(tools, name[1])
-    arguments: dict[str, object] = {}
+    arguments: dict[str, Any] = {}
     place = name.end()
     while key := _KEY.match(text, place):
         end = _VALUE_END.search(text, key.end())
@@ -91,7 +92,7 @@ def _read(tools: Sequence[ToolSpec], text: str, found: re.Match[str]) -> tuple[l
             return None
         reason = "has text that belongs to no argument" if after else "is cut short"
         return [_faulty(name[1], reason)], after.end() if after else len(text)
-    call = ToolCall(name=name[1], arguments=arguments)  # type: ignore[arg-type]
+    call = ToolCall(name=name[1], arguments=arguments)
     return [call], ending.end() if ending else len(text)
 
 

@@ -23,6 +23,7 @@ _END = re.compile(r"<\|(?:end|call|return)\|>|(?=<\|start\|>)|(?=<\|channel\|>)"
 _TAIL = re.compile(r"\s*<\|(?:end|call|return)\|>")
 _MARK = re.compile(r"<(?=\|)")
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_SPACE = re.compile(r"\s*")
 _PREFIX = "functions."
 _HEADERS = ("<|start|>", "<|channel|>", "to=")
 
@@ -93,9 +94,7 @@ def _read(text: str, found: re.Match[str], content: list[str], calls: list[ToolC
 
 def _read_call(text: str, start: int, name: str, calls: list[ToolCall]) -> int:
     try:
-        arguments, place = read_json(
-            text, start + len(text[start : start + 80]) - len(text[start : start + 80].lstrip())
-        )
+        arguments, place = read_json(text, space.end() if (space := _SPACE.match(text, start)) else start)
     except UnreadableError as error:
         calls.append(malformed(str(error), name))
         end = _END.search(text, error.at)

@@ -21,6 +21,8 @@ _TRAIL = r"[\s}\]`;,.]*"
 _NESTED = re.compile(r'(?:[\[{:,\s]|"[^"\\]*+")*+')
 _REST = re.compile(r"\s*")
 _NEXT = re.compile(r"[\s;,]*(?=\{)")
+_MENTION = re.compile(r"[\s.…,/&]*+(?:(?:and|or|to|with|then)\b)?[\s.…,/&]*+")
+"""What stands between an opening and a closing mark that are only named."""
 _ENVELOPE = {"name", "id", "type", "function", "index"}
 """Keys of a call beside its arguments; any other one may be an argument in the wrong place."""
 
@@ -129,7 +131,10 @@ def read_block(
     if text[place] not in "{[":
         end = _end(text, place, opening, closing)
         closed = text.endswith(closing, place, end)
-        return ([malformed("it does not begin with an object")], end) if leads and closed else None
+        mentioned = _MENTION.fullmatch(text, found.start() if found else place, max(place, end - len(closing)))
+        if not leads or not closed or (mentioned and mentioned[0]):
+            return None
+        return [malformed("it does not begin with an object")], end
     calls: list[ToolCall] = []
     while True:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
 from envgym.chat.tool_formats.json_calls import malformed, read_block
@@ -81,7 +82,7 @@ def _read(tools: Sequence[ToolSpec], text: str, found: re.Match[str]) -> tuple[l
         )
     called = name[1].strip()
     types = types_of(tools, called)
-    arguments: dict[str, object] = {}
+    arguments: dict[str, Any] = {}
     place = name.end()
     while key := _PARAMETER.match(text, place):
         end = _VALUE_END.search(text, key.end()) or _UNCLOSED_END.search(text, key.end())
@@ -99,7 +100,7 @@ def _read(tools: Sequence[ToolSpec], text: str, found: re.Match[str]) -> tuple[l
         )
     if ending is None and not arguments:
         return [_cut(called)], len(text)
-    call = ToolCall(name=called, arguments=arguments)  # type: ignore[arg-type]
+    call = ToolCall(name=called, arguments=arguments)
     return [call], ending.end() if ending else len(text)
 
 

@@ -161,6 +161,28 @@ def test_an_episode_is_played_without_a_fork(template: str, differs: dict[str, o
     assert len(set(played.call_ids)) == 3
 
 
+@pytest.mark.parametrize("template", [_PLAIN, _NO_TOOL, _CALLS.replace("ARGS", "(c.function.arguments | tojson)")])
+def test_an_example_in_the_prompt_keeps_its_calls(template: str) -> None:
+    """A task may begin with a conversation that shows how a tool is called."""
+    tokenizer = _tokenizer(template)
+    conversation = Conversation(tokenizer, [_LOOK], tool_formats.make("hermes"))
+    call = ToolCall(name="look", arguments={"at": "the old map"}, id="call_0")
+    ids, fork = conversation.prompt(
+        [
+            Message(role="user", content="Where was it?"),
+            Message(role="assistant", content="", tool_calls=(call,)),
+            Message(role="tool", content="south", tool_call_id="call_0"),
+            Message(role="assistant", content="In the south."),
+            Message(role="user", content="Where is it?"),
+        ]
+    )
+    text = tokenizer.decode(ids)
+    places = [text.find(words) for words in ("Where was", "the old map", "south", "In the south", "Where is")]
+    assert not fork
+    assert -1 not in places
+    assert places == sorted(places)
+
+
 def test_no_turn_has_two_ends_or_none() -> None:
     """The end that was sampled stands for the one that the template writes behind calls."""
     text = _Episode(_CALLS.replace("ARGS", "(c.function.arguments | tojson)")).text

@@ -65,6 +65,8 @@ class Conversation:
         self._endings: tuple[str, ...] = ("",)
         """Texts that the template may write for the stop token that ended the last turn."""
         self._call_ids: set[str] = set()
+        self._unanswered: list[ToolCall] = []
+        """Calls whose answers have not been heard."""
         self._begun = ""
         """A mark that begins a thought, where the prompt ends with it."""
         self.message = Message(role="assistant", content="")
@@ -77,8 +79,7 @@ class Conversation:
             the ids, and true if they replace the conversation instead of continuing it.
         """
         first = not self._history
-        calls = iter(self.message.tool_calls)
-        self._history += [self._heard(message, calls) for message in messages]
+        self._history += map(self._heard, messages)
         text = self._manners.render(self._history, self._tools)
         if first and self._tools and text == self._manners.render(self._history, None):
             self._describe_tools()
@@ -100,6 +101,7 @@ class Conversation:
         text = self._decode(kept)
         read = self._format.parse_for(self._begun + text, self._specs)
         self.message = unique_ids(read, self._call_ids)
+        self._unanswered = list(self.message.tool_calls)
         self._completions.append(_Completion(len(self._history), kept, self._begun))
         if self._manners.answers == "calls":
             self._history.append(self._apart(self.message))
@@ -119,10 +121,19 @@ class Conversation:
         quoted = self._quoting.quote(words) != words
         return self._quoting.encode(self._quoting.quote(text) if quoted else text)
 
-    def _heard(self, message: Message, calls: Any) -> Entry:
+    def _heard(self, message: Message) -> Entry:
+        """Return the entry of a message of the environment; an assistant's is an example, with its calls."""
+        if message.role == "assistant" and message.tool_calls:
+            message = unique_ids(message, self._call_ids)
+            self._unanswered = list(message.tool_calls)
+            if self._manners.answers == "calls":
+                return self._apart(message)
+            text = self._format.render_for(message, self._specs)
+            return Entry(role="assistant", content=self._quoting.quote(text))
         content = self._quoting.quote(self._structure.broken(message.content))
         # Answers come in the order of the calls, whatever ids the environment knows them by.
-        call = next(calls, None) if message.role == "tool" else None
+        answers = message.role == "tool" and bool(self._unanswered)
+        call = self._unanswered.pop(0) if answers else None
         return Entry(
             role=message.role,
             content=content,

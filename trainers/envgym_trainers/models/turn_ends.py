@@ -44,7 +44,8 @@ def _closing(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return what the template writes after an assistant's text; templates of images take text in parts alone."""
     for parts in (False, True):
         said = [[{"type": "text", "text": text}] if parts else text for text in ("hi", _MARKER)]
-        turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), said, strict=True)]
+        roles = ("user", "assistant")
+        turns: Any = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
         try:
             _, found, after = str(tokenizer.apply_chat_template(turns, tokenize=False)).partition(_MARKER)
         except (TemplateError, TypeError, ValueError):

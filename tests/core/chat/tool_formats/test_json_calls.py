@@ -140,3 +140,8 @@ def test_a_malformed_call_ends_with_its_mark_or_before_the_next(text: str, rest:
 @pytest.mark.parametrize("text", ["<c> is a tag", "<c>, then <c>{", "<c>x</c>"])
 def test_a_mark_without_json_is_prose(text: str) -> None:
     assert _block(text, leads=False) is None
+
+
+@pytest.mark.parametrize("text", ["<c> and </c> stand around calls", "<c>...</c> is the form", "<c> opens one"])
+def test_marks_that_begin_a_line_may_be_named_as_well(text: str) -> None:
+    assert _block(text) is None
