@@ -133,6 +133,7 @@ def _tools() -> Path:
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="tools-") as scratch:
             made = Path(scratch, "made")
             made.mkdir()
+            made.chmod(0o755)  # programs of another user look into it
             copied: dict[tuple[int, int], Path] = {}
             for name, path in found:
                 copy_once(path, made / name, copied)
