@@ -133,9 +133,10 @@ def _tools() -> Path:
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="tools-") as scratch:
             made = Path(scratch, "made")
             made.mkdir()
+            made.chmod(0o755)  # programs of another user look into it
             copied: dict[tuple[int, int], Path] = {}
-            for name, path in found:
-                copy_once(path, made / name, copied)
+            for name, source in found:
+                copy_once(source, made / name, copied)
             with contextlib.suppress(OSError):  # another process was quicker
                 made.rename(folder)
     return folder

@@ -1,7 +1,8 @@
 """Programs as plain processes of this machine, without isolation, for people who trust their programs.
 
 Only a deadline, an output cap and a few rlimits are in effect: a program can read and write all that its user can,
-reach the network, and leave processes behind that started a session of their own.
+reach the network, and leave behind processes that started a session of their own, and whatever the kernel keeps
+without a process: message queues, shared memory, semaphores, keys.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def _encode(value: Any, budget: _Budget, depth: int) -> Any:
     for tag, kind in (("s", set), ("z", frozenset)):
         if isinstance(value, kind):
             return {tag: sorted(items(value), key=json.dumps)}
-    for tag, kind in _VIEWS.items():
-        if isinstance(value, kind):
+    for tag, view in _VIEWS.items():
+        if isinstance(value, view):
             return {tag: items(value)}
     if isinstance(value, (Mapping, MappingProxyType)):
         return {"d": [items(pair) for pair in value.items()]}
