@@ -32,7 +32,7 @@ def aligned(prediction: Tree, gold: Tree) -> tuple[Tree, Tree, Sym | None]:
     if name.name in mine or len(extra) != 1:
         return bare_prediction, bare_gold, name
     (other,) = extra
-    return replaced(bare_prediction, lambda part: name if part == Sym(other) else None), bare_gold, name
+    return _with_value(bare_prediction, Sym(other), name), bare_gold, name
 
 
 def same_progression(left: Tree, right: Tree, name: Sym, budget: Budget) -> bool:
@@ -50,7 +50,11 @@ def same_progression(left: Tree, right: Tree, name: Sym, budget: Budget) -> bool
 
 
 def _at(tree: Tree, name: Sym) -> list[Tree]:
-    return [replaced(tree, lambda part, n=n: Num(n) if part == name else None) for n in _POINTS]
+    return [_with_value(tree, name, Num(value)) for value in _POINTS]
+
+
+def _with_value(tree: Tree, name: Sym, value: Tree) -> Tree:
+    return replaced(tree, lambda part: value if part == name else None)
 
 
 def _minus(left: Tree, right: Tree) -> Tree:
