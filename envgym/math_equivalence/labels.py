@@ -37,6 +37,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _NOT_NAMES = frozenset({
     "and", "or", "not", "but", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "lim", "sum",
     "max", "min", "gcd", "lcm", "frac",
+    "wrong", "false", "incorrect", "never", "except", "without", "unlike", "neither", "nor", "than",
 })  # fmt: skip
 _SHORT_NAMES = frozenset({
     "sum", "max", "min", "gcd", "lcm", "ans", "avg", "lhs", "rhs",
