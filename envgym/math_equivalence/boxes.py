@@ -53,7 +53,7 @@ def last_box(text: str) -> tuple[int, str | None]:
 
     The answer is ``None`` where the last box is empty, left open, or holds two boxes. Time is linear.
     """
-    boxes = _top_boxes(text)
+    boxes = _top_boxes(text) if "box" in text else []
     if not boxes:
         return -1, None
     last = boxes[-1]

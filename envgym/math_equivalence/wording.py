@@ -42,6 +42,7 @@ _OUTWARD = re.compile(r"([\[\]])([^\[\]()]*,[^\[\]()]*)([\[\]])")
 _SET_BUILDER = re.compile(
     r"\\\{\s*(?P<name>[a-zA-Z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(?P<condition>[^|:{}]*[<>=\\][^|:{}]*)\\\}"
 )
+_WORDING = re.compile(r"[a-zA-Z≡∶：]")
 _IN_BRACKETS = re.compile(r"\(\s*([0-9A-F]+)\s*\)\s*_")
 _SQUARE = re.compile(r"(?<![a-zA-Z])(square|sq\.?|cubic|cu\.?)[\s-]+([a-zA-Z]+)(?![a-zA-Z])(?!\s*root)")
 _SQUARED = re.compile(r"(?<![a-zA-Z])([a-zA-Z]+)\s+(squared|cubed)(?![a-zA-Z])")
