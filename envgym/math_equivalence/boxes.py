@@ -20,10 +20,11 @@ _TOKEN = re.compile(
     )|\\.|[{}]""",
     re.VERBOSE | re.DOTALL,
 )
-_START = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_MARKS = ("\\boxed", "\\fbox")
 _LONGEST_GAP = 120
 _MOST_JOINED = 64
 _DEEPEST = 3
+_DEEPEST_BRACES = 1_000
 _SPACING = re.compile(r"\\(?:[()\[\],;:! ]|quad|qquad)|[$&~]")
 _WORDING = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
 _JOIN = re.compile(r"\s*(?:[,;]|[,;]?\s*(?:(?:[^\W\d_]+|\([a-z0-9]\))\s+){0,6}(?:and|or))\s*", re.IGNORECASE)
@@ -52,7 +53,7 @@ def last_box(text: str) -> tuple[int, str | None]:
 
     The answer is ``None`` where the last box is empty, left open, or holds two boxes. Time is linear.
     """
-    boxes = _top_boxes(text)
+    boxes = _top_boxes(text) if "box" in text else []
     if not boxes:
         return -1, None
     last = boxes[-1]
@@ -77,12 +78,11 @@ def last_box(text: str) -> tuple[int, str | None]:
 
 
 def _top_boxes(text: str) -> list[_Box]:
-    """Return the boxes that no other box holds, in order; braces outside boxes do not count."""
-    first = _START.search(text)
+    """Return the last boxes that no other box holds, in order; braces outside boxes do not count."""
     top: list[_Box] = []
     stack: list[_Box | None] = []
     open_boxes: list[_Box] = []
-    for match in _TOKEN.finditer(text, first.start()) if first else ():
+    for match in _TOKEN.finditer(text, _scan_start(text)):
         siblings = open_boxes[-1].boxes if open_boxes else top
         if match["open"]:
             box = _Box(match.start(), match.end())
@@ -93,12 +93,26 @@ def _top_boxes(text: str) -> list[_Box]:
             siblings.append(_Box(match.start(), match.start("bare"), match.end("bare"), match.end("bare")))
         elif match[0] == "{" and stack:
             stack.append(None)
+            if len(stack) > _DEEPEST_BRACES:
+                break
         elif match[0] == "}" and stack:
             closed = stack.pop()
             if closed is not None:
                 closed.end, closed.after = match.start(), match.end()
                 open_boxes.pop()
     return top
+
+
+def _scan_start(text: str) -> int:
+    """Return where the last boxes start that can matter, or the end of a text without a box."""
+    marks = [mark for mark in _MARKS if mark in text]
+    position = len(text)
+    for _ in range(2 * _MOST_JOINED):
+        earlier = max((text.rfind(mark, 0, position) for mark in marks), default=-1)
+        if earlier < 0:
+            break
+        position = earlier
+    return position
 
 
 def _chain(box: _Box) -> list[_Box]:

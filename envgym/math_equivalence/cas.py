@@ -31,10 +31,10 @@ def warm_up() -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Return whether ``prediction`` equals ``gold``; without a prediction, whether ``gold`` can be read."""
-    if "prediction" in request:
-        return {"equal": equal(request["prediction"], request["gold"])}
-    return {"readable": readable(request["gold"])}
+    """Return whether ``gold`` can be read, and whether a ``prediction`` equals it (``None``: unreadable)."""
+    if "prediction" in request and readable(request["gold"]):
+        return {"equal": equal(request["prediction"], request["gold"]), "readable": True}
+    return {"equal": None, "readable": readable(request["gold"])}
 
 
 def readable(latex: str) -> bool:

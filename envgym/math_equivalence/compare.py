@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -60,11 +61,11 @@ class Comparison:
         """
         if not isinstance(tree, Relation) or set(tree.signs) != {"="}:
             return tree
-        names = tree.sides[:1] if is_name(tree.sides[0]) else ()
+        names = tuple(itertools.takewhile(is_name, tree.sides[:-1]))
         *way, last = tree.sides[len(names) :]
         if not all(self._leads_to(step, last, named=bool(names)) for step in way):
             return tree
-        return Relation((*names, last), ("=",)) if names else last
+        return Relation((names[0], last), ("=",)) if names else last
 
     def _leads_to(self, step: Tree, last: Tree, *, named: bool) -> bool:
         if isinstance(step, _NO_SCALARS) or isinstance(last, _NO_SCALARS):

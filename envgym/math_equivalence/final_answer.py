@@ -51,7 +51,7 @@ def extract_answer(text: str, *, fenced: bool = False) -> str | None:
 
 def _unfenced(text: str) -> str | None:
     line = text.rpartition("\n")[2]
-    said = _SAID.fullmatch(line) if len(line) <= _LONGEST_LINE else None
+    said = _SAID.fullmatch(line) if len(line) <= _LONGEST_LINE and "nswer" in line.lower() else None
     if said is not None:
         return said["answer"].strip()
     return text if text and "\n" not in text else None

@@ -40,6 +40,7 @@ FUNCTIONS = frozenset({
 })  # fmt: skip
 _OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "cis"})
 _DEGREE = Mul((Const("pi"), Num(Fraction(1, 180))))
+_ANGLE_UNITS: dict[str, Tree] = {"degree": _DEGREE, "rad": Num(Fraction(1))}
 _NO_SCALARS = Series | Relation | Words
 
 
@@ -151,7 +152,7 @@ def _in_radians(angle: Tree) -> Tree:
 
     def rule(part: Tree) -> Tree | None:
         if isinstance(part, Sym) and part.unit:
-            return {"degree": _DEGREE, "rad": Num(Fraction(1))}.get(part.name)
+            return _ANGLE_UNITS.get(part.name)
         return None
 
     return replaced(angle, rule)

@@ -168,7 +168,7 @@ def _common(a: Piece, b: Piece, same: Same) -> Piece | None:
 def _without(pieces: tuple[Piece, ...], points: tuple[Tree, ...], same: Same) -> Iterator[Piece]:
     """Yield the intervals that are left when ``points`` are taken out."""
     for piece in pieces:
-        for point in sorted(points, key=functools.cmp_to_key(lambda a, b: _order(a, b, same))):
+        for point in sorted(points, key=functools.cmp_to_key(functools.partial(_order, same=same))):
             at_low, at_high = _order(piece.low, point, same), _order(point, piece.high, same)
             if at_low < 0 and at_high < 0:
                 yield Piece(piece.low, point, piece.with_low, False)
@@ -184,9 +184,12 @@ def _merged(pieces: tuple[Piece, ...], same: Same) -> list[Piece]:
     for piece in pieces:
         if _order(piece.low, piece.high, same) > 0:
             return list(pieces)  # a reversed interval is left alone, and equals only itself
-    by_bound = functools.cmp_to_key(lambda a, b: _order(a.low, b.low, same) or b.with_low - a.with_low)
+
+    def by_low(a: Piece, b: Piece) -> int:
+        return _order(a.low, b.low, same) or b.with_low - a.with_low
+
     merged: list[Piece] = []
-    for piece in sorted(pieces, key=by_bound):
+    for piece in sorted(pieces, key=functools.cmp_to_key(by_low)):
         last = merged[-1] if merged else None
         gap = 1 if last is None else _order(piece.low, last.high, same)
         if last is None or gap > 0 or (gap == 0 and not (piece.with_low or last.with_high)):

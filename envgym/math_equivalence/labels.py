@@ -37,8 +37,11 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _NOT_NAMES = frozenset({
     "and", "or", "not", "but", "sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "lim", "sum",
     "max", "min", "gcd", "lcm", "frac",
+    "wrong", "false", "incorrect", "never", "except", "without", "unlike", "neither", "nor", "than",
 })  # fmt: skip
-_SHORT_NAMES = frozenset(["sum", "max", "min", "gcd", "lcm", "ans", "avg", "lhs", "rhs"])
+_SHORT_NAMES = frozenset({
+    "sum", "max", "min", "gcd", "lcm", "ans", "avg", "lhs", "rhs",
+})  # fmt: skip
 _GEOMETRY = re.compile(r"^m?(?:angle|triangle|overline|square)+(?=[A-Z0-9])")
 _OPENERS, _CLOSERS = "([{", ")]}"
 

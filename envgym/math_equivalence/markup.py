@@ -39,6 +39,7 @@ _EMPHASIS = re.compile(r"(?<![\w)\]}*])(\*{2,3}|_{2,3})(?=[^\s*_])([^*]*?)(?<=[^
 _WHOLE = re.compile(r"\s*([*_`]|```|``)(?=[^\s*_`])([^*`]*)(?<=[^\s*_`])\1\s*", re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&le;": r"\le ", "&ge;": r"\ge ", "&times;": r"\times ", "&minus;": "-"}
 _MOST_NESTED = 4
+_MARKS = frozenset("<*_`")
 
 
 def strip_markup(text: str) -> str:
@@ -51,7 +52,7 @@ def strip_markup(text: str) -> str:
         text = _SWITCH.sub(" ", _LOOK.sub(r" \1 ", _LOOK.sub(r" \1 ", text)))
     for entity, meaning in _ENTITIES.items() if "&" in text else ():
         text = text.replace(entity, meaning)
-    for _ in range(_MOST_NESTED):
+    for _ in range(_MOST_NESTED if not _MARKS.isdisjoint(text) else 0):
         text = _TAG.sub(r"\2", text)
         text = _EMPHASIS.sub(r"\2", text)
         whole = _WHOLE.fullmatch(text)

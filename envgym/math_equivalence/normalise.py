@@ -66,38 +66,10 @@ _PERCENT = re.compile(r"(?<=[0-9)} ])\s*\b(?:per\s?cents?|pct\.?|percentage|perc
 _DOLLARS = re.compile(r"(?<=[0-9)} ])\s*\b(?:dollars?|USD)(?![a-zA-Z])")
 _CURRENCY = re.compile(r"([€£])\s*([0-9][0-9.,]*)")
 _CURRENCIES = {"€": "euro", "£": "pound"}
-_WORDS_OF_TWO = frozenset(
-    [
-        "or",
-        "of",
-        "to",
-        "is",
-        "in",
-        "if",
-        "no",
-        "on",
-        "up",
-        "by",
-        "at",
-        "as",
-        "am",
-        "pm",
-        "re",
-        "im",
-        "ln",
-        "lg",
-        "pi",
-        "th",
-        "st",
-        "nd",
-        "rd",
-        "sq",
-        "cu",
-        "bn",
-        "mn",
-        "tn",
-    ]
-)
+_WORDS_OF_TWO = frozenset({
+    "or", "of", "to", "is", "in", "if", "no", "on", "up", "by", "at", "as", "am", "pm", "re", "im", "ln",
+    "lg", "pi", "th", "st", "nd", "rd", "sq", "cu", "bn", "mn", "tn",
+})  # fmt: skip
 _SCRIPT = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|[₀₁₂₃₄₅₆₇₈₉]+")
 
 

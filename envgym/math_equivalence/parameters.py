@@ -10,16 +10,17 @@ from envgym.math_equivalence.tree import Add, Const, Mul, Num, Relation, Series,
 
 __all__ = ["aligned", "same_progression"]
 
-_LETTERS = frozenset({"k", "n", "m", "l", "j", "t", "K", "N"})
+_LETTERS = frozenset({"k", "n", "m", "l", "j", "K", "N"})
+_COUNTERS = frozenset({"k", "n", "m"})
 _POINTS = (Fraction(0), Fraction(1), Fraction(2))
 _INTEGERS = Series("integers", ())
 
 
 def aligned(prediction: Tree, gold: Tree) -> tuple[Tree, Tree, Sym | None]:
-    r"""Return both without ``k \in \mathbb{Z}``, with the gold's name for the free integer, and that name.
+    r"""Return both without ``k \in \mathbb{Z}``, with the gold's name for the free integer; also a stated name.
 
-    An integer is free where the gold says so, or where it counts turns: a multiple of pi or of degrees.
-    The name is ``None`` where there is none, and the trees are then as they were.
+    An integer is free where the gold says so, or where it counts turns: a multiple of pi or of degrees. Without
+    the statement it may be a number in a formula, such as the angles of a polygon: then only its name is free.
     """
     stated = _stated(gold)
     bare_gold, bare_prediction = _without_statement(gold), _without_statement(prediction)
@@ -27,12 +28,13 @@ def aligned(prediction: Tree, gold: Tree) -> tuple[Tree, Tree, Sym | None]:
     if len(free) != 1:
         return prediction, gold, None
     (name,) = free
+    integer = name if stated else None
     mine, theirs = _variables(bare_prediction), _variables(bare_gold)
     extra = (mine - theirs) & (_LETTERS | {symbol.name for symbol in _stated(prediction)})
     if name.name in mine or len(extra) != 1:
-        return bare_prediction, bare_gold, name
+        return bare_prediction, bare_gold, integer
     (other,) = extra
-    return replaced(bare_prediction, lambda part: name if part == Sym(other) else None), bare_gold, name
+    return _with_value(bare_prediction, Sym(other), name), bare_gold, integer
 
 
 def same_progression(left: Tree, right: Tree, name: Sym, budget: Budget) -> bool:
@@ -50,7 +52,11 @@ def same_progression(left: Tree, right: Tree, name: Sym, budget: Budget) -> bool
 
 
 def _at(tree: Tree, name: Sym) -> list[Tree]:
-    return [replaced(tree, lambda part, n=n: Num(n) if part == name else None) for n in _POINTS]
+    return [_with_value(tree, name, Num(value)) for value in _POINTS]
+
+
+def _with_value(tree: Tree, name: Sym, value: Tree) -> Tree:
+    return replaced(tree, lambda part: value if part == name else None)
 
 
 def _minus(left: Tree, right: Tree) -> Tree:
@@ -84,7 +90,7 @@ def _turns(tree: Tree) -> set[Sym]:
         if isinstance(part, Mul):
             inside = list(walk(part))
             if Const("pi") in inside or Sym("degree", unit=True) in inside:
-                found |= {symbol for symbol in inside if isinstance(symbol, Sym) and symbol.name in _LETTERS}
+                found |= {symbol for symbol in inside if isinstance(symbol, Sym) and symbol.name in _COUNTERS}
     return found
 
 

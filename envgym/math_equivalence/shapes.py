@@ -25,7 +25,7 @@ __all__ = ["INFINITY", "assigned", "expand_plus_minus", "infinity_sign", "is_nam
 INFINITY = Const("inf")
 _FLIPPED = {">": "<", ">=": "<="}
 _MINUS_ONE = Num(Fraction(-1))
-_OF_A_NAME = frozenset({"abs", "sin", "cos", "tan", "cot", "sec", "csc"})
+_OF_ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 _LISTS = (",", "{}", "or")
 
 
@@ -97,7 +97,9 @@ def is_name(tree: Tree) -> bool:
         case Sym(_, unit):
             return not unit
         case FunctionCall(name, arguments):
-            return name.startswith("call:") or (name in _OF_A_NAME and all(map(is_name, arguments)))
+            if name == "abs":  # the length of a segment, but |x| = 5 leaves two values of x
+                return isinstance(arguments[0], Sym) and len(arguments[0].name) > 1
+            return name.startswith("call:") or (name in _OF_ANGLES and all(map(is_name, arguments)))
         case Mul((top, Pow(bottom, exponent))):
             return exponent == _MINUS_ONE and is_name(top) and is_name(bottom)
         case Series("()" | ":", items):

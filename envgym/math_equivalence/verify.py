@@ -197,7 +197,10 @@ def _blame(gold: Tree, error: UnreadableError) -> _Result:
 
 
 def _by_computer_algebra(text: str, gold: str, timeout: float) -> _Result:
-    equal = shared_pool().ask(_CAS, {"prediction": text, "gold": gold}, timeout).found["equal"]
+    found = shared_pool().ask(_CAS, {"prediction": text, "gold": gold}, timeout).found
+    if not found["readable"]:
+        return Decision.GOLD_ERROR, VerifierStage.COMPUTER_ALGEBRA, "computer algebra cannot read the gold"
+    equal = found["equal"]
     if equal is None:
         return Decision.UNPARSEABLE, VerifierStage.COMPUTER_ALGEBRA, "computer algebra cannot read the prediction"
     return Decision.CORRECT if equal else Decision.INCORRECT, VerifierStage.COMPUTER_ALGEBRA, "Math-Verify"

@@ -37,6 +37,12 @@ _SUBSCRIPT_BASE = re.compile(
 _SAID_BASE = re.compile(
     rf"\(?([0-9A-F]*[0-9][0-9A-F]*)\)?\s*\(?\s*(?:in\s+)?(?:base[\s-]*\(?({_BASE})\)?|(binary|ternary|octal|hexadecimal))\)?"
 )
+_SAID = re.compile(r"\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is\b|:|=)\s*:?\s*(?=\S)", re.IGNORECASE)
+_OUTWARD = re.compile(r"([\[\]])([^\[\]()]*,[^\[\]()]*)([\[\]])")
+_SET_BUILDER = re.compile(
+    r"\\\{\s*(?P<name>[a-zA-Z])\s*(?:\\in\s*\\reals\s*)?(?:\||:)(?P<condition>[^|:{}]*[<>=\\][^|:{}]*)\\\}"
+)
+_WORDING = re.compile(r"[a-zA-Z≡∶：]")
 _IN_BRACKETS = re.compile(r"\(\s*([0-9A-F]+)\s*\)\s*_")
 _SQUARE = re.compile(r"(?<![a-zA-Z])(square|sq\.?|cubic|cu\.?)[\s-]+([a-zA-Z]+)(?![a-zA-Z])(?!\s*root)")
 _SQUARED = re.compile(r"(?<![a-zA-Z])([a-zA-Z]+)\s+(squared|cubed)(?![a-zA-Z])")
@@ -87,7 +93,12 @@ def _repeated(match: re.Match[str]) -> str:
 
 
 def plain_words(text: str) -> str:
-    """Return ``text`` with bases, units of area, ratios and residues in one notation."""
+    """Return ``text`` with bases, units of area, ratios, residues and intervals in one notation."""
+    text = _SAID.sub("", text, count=1) if _SAID.match(text) else text
+    if "[" in text:
+        text = _OUTWARD.sub(_inward, text)
+    if (built := _SET_BUILDER.fullmatch(text)) and built["name"] in built["condition"]:
+        text = built["condition"]
     if "_" in text:
         text = _IN_BRACKETS.sub(r"\1_", text)
         text = _SUBSCRIPT_BASE.sub(lambda m: f"_{{{_base(m[1] or m[2] or m[3])}}}", text)
@@ -107,6 +118,11 @@ def plain_words(text: str) -> str:
     return _CHOOSE.sub(r"\\binom{\1}{\2}", text) if "choose" in text else text
 
 
+def _inward(match: re.Match[str]) -> str:
+    """Write ``]2,5[`` as ``(2,5)``."""
+    return ("[" if match[1] == "[" else "(") + match[2] + ("]" if match[3] == "]" else ")")
+
+
 def _base(name: str) -> int:
     return _BASES.get(name) or int(name)
 
@@ -117,4 +133,4 @@ def _unit_power(match: re.Match[str]) -> str:
 
 def _named(name: str) -> str:
     r"""Write a name that is one symbol, as the lexer reads it."""
-    return rf"\name{{{''.join(c for c in name if c.isalnum() or c == ' ')}}}"
+    return rf"\name{{{''.join(c for c in name if c.isalnum())}}}"

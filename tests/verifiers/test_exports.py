@@ -37,7 +37,11 @@ def test_importing_loads_no_computer_algebra() -> None:
 @pytest.mark.parametrize(
     ("module", "package", "allowed"),
     [
-        ("envgym.verifiers.judge", "envgym.math_equivalence", {"envgym.math_equivalence.final_answer"}),
+        (
+            "envgym.verifiers.judge",
+            "envgym.math_equivalence",
+            {"envgym.math_equivalence.boxes", "envgym.math_equivalence.final_answer"},
+        ),
         ("envgym.math_equivalence.verify", "envgym.verifiers", set()),
         ("envgym.math_equivalence.verify", "lark", set()),
     ],
