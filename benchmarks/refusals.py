@@ -7,9 +7,9 @@ FOLDER holds the authors' ``*_streval.csv`` (github.com/paul-rottger/exaggerated
 automated_evaluation_labels``): the completions of five models, people's labels, and what a string matcher of the
 authors' makes of each.
 
-The first byte of a prompt's SHA-256 decides its half: even is *fit*, odd is *measure*, so no prompt is in both. The
-rule's phrases and the words of ``--words`` come from *fit*; every figure is of *measure*, unless ``--fit`` is given.
-Intervals are over prompts, since five answers to one prompt are not independent.
+The first byte of a prompt's SHA-256 decides its half: even is *fit*, odd is *measure*, so no prompt is in both.
+The rule's phrases and the words of ``--words`` come from *fit*; figures are of *measure*, unless ``--fit`` is
+given. Intervals are over prompts, since five answers to one prompt are not independent.
 """
 
 from __future__ import annotations
