@@ -41,7 +41,7 @@ _NEW = 3
 _COVERS = 0.5
 _TOUCHES = 0.15
 _MANY = 5
-"""What an answer has: new words, a share of the question's own, and sentences with both, two where there are many."""
+"""What an answer has: new words, a share of the question's own, and sentences with both."""
 
 _OTHER_LANGUAGE = re.compile(
     r"\b(?:translat\w+|arabic|chinese|dutch|esperanto|french|german|greek|hindi|italian|japanese|korean|latin"
