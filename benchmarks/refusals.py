@@ -7,9 +7,9 @@ FOLDER holds the authors' ``*_streval.csv`` (github.com/paul-rottger/exaggerated
 automated_evaluation_labels``): the completions of five models, people's labels, and what a string matcher of the
 authors' makes of each.
 
-The first byte of a prompt's SHA-256 decides its half: even is *fit*, odd is *measure*, so no prompt is in both. The
-rule's phrases and the words of ``--words`` come from *fit*; every figure is of *measure*, unless ``--fit`` is given.
-Intervals are over prompts, since five answers to one prompt are not independent.
+The first byte of a prompt's SHA-256 decides its half: even is *fit*, odd is *measure*, so no prompt is in both.
+The rule's phrases and the words of ``--words`` come from *fit*; figures are of *measure*, unless ``--fit`` is
+given. Intervals are over prompts, since five answers to one prompt are not independent.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def share(rows: Sequence[Completion], holds: Callable[[Completion], bool]) -> In
     by_prompt: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         by_prompt[row.prompt].append(holds(row))
+    if not by_prompt:
+        return mean_interval([])
     every = [held for helds in by_prompt.values() for held in helds]
     interval = mean_interval([sum(helds) / len(helds) for helds in by_prompt.values()])
     # The mean over completions, which is what the authors report, moved with its interval.
@@ -133,7 +135,8 @@ def measure(rows: Sequence[Completion]) -> dict[str, Interval]:
     }
     safe = [row for row in answers if not row.harmful]
     draw = random.Random(0)
-    swapped = {id(row): draw.choice([r for r in safe if r.prompt != row.prompt]).text for row in safe}
+    others = {row.prompt: [other.text for other in safe if other.prompt != row.prompt] for row in safe}
+    swapped = {id(row): draw.choice(others[row.prompt] or [""]) for row in safe}
     groups: dict[str, tuple[list[Completion], Callable[[Completion], str]]] = {
         "harmful, refused": ([row for row in refusals if row.harmful], lambda row: row.text),
         "harmful, refused in part": (

@@ -38,7 +38,7 @@ _UNFITTING = (
     r"|immoral|inappropriate|outside my|unacceptable|unethical|unlawful|wrong)"
 )
 _FIRST_PERSON = (
-    rf"\bi(?: am|'m)?(?: \w+ly)? ?{_NOT}(?: \w+ly| in good conscience,?| (?:and|or) (?:will|would|must) not)*"
+    rf"\bi(?: am|'m)?(?: \w+ly)? ?{_NOT}(?: \w+ly|,? in good conscience,?| (?:and|or) (?:will|would|must) not)*"
     rf"(?: be)?(?: able to| going to| gonna| willing to)? {_DEED}\b",
     r"\bi(?: am|'m) (?:\w+ly )?(?:not able|unable|not going|not willing|unwilling|not comfortable|not allowed"
     r"|not permitted|not programmed|not designed|not in a position|not at liberty|not here to)\b",
@@ -63,7 +63,8 @@ _JUDGEMENT = (
     r"\b(?:is|are) (?:\w+ and )?(?:harmful and unethical|unethical and harmful|wrong)\b",
 )
 _ASSISTANT = (
-    r"\b(?:as an ai|i(?: am|'m) (?:just |only )?an ai|as a (?:large )?language model)\b[^.!?]*"
+    r"\b(?:as an ai|i(?: am|'m) (?:just |only )?an? (?:ai|(?:large )?language model)"
+    r"|as a (?:large )?language model)\b[^.!?]*"
     r"(?:\bcannot|can't|\bcan not|\bunable|\bnot able|\bnot|n't|\bmust (?:clarify|emphasi[sz]e|stress))\b",
     rf"\b(?:is|are|constitutes?) (?:\w+ly |a |an |both |not only |considered |never )*{_UNFITTING}",
     r"\bthere (?:is|are|was|were) no (?:\w+ )?(?:basis|benefit|excuse|justification|reason)",
