@@ -46,7 +46,7 @@ class StopRequest:
         if not self.requested:
             self.requested = True
             text = f"stopping: {self.doing} is finished and saved first; Ctrl-C again stops at once"
-            # The signal may have come in the middle of another line, which this thread would spoil by a second one.
+            # The signal may have come in the middle of another line, which one more in this thread would spoil.
             _thread.start_new_thread(self._say, (text,))
             return
         previous = self._previous[number]
