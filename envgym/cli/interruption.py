@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -20,6 +22,7 @@ STOPPED = 130
 _GRACE_SECONDS = 3.0
 """Time to close sandboxes and connections. A thread in the middle of a computation may take longer and is not
 waited for: nothing that was saved depends on it."""
+_TELLING_SECONDS = 1.0
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -44,6 +47,7 @@ def run(work: Coroutine[Any, Any, T], say: Callable[[str], None] | None = None, 
     except BaseException:
         # What else went wrong came of the stop.
         if interruption.stopped:
+            interruption.told.wait(_TELLING_SECONDS)
             sys.exit(STOPPED)
         raise
 
@@ -53,6 +57,8 @@ class _Interruption:
 
     def __init__(self, say: Callable[[str], None], advice: str) -> None:
         self.stopped = False
+        self.told = threading.Event()
+        """Set once the user was told."""
         self._say = say
         self._advice = advice
         self._previous: dict[int, Any] = {}
@@ -81,13 +87,21 @@ class _Interruption:
         self._loop.set_exception_handler(lambda *_: None)
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
-        watchdog = threading.Timer(_GRACE_SECONDS, _leave)
-        watchdog.daemon = True
-        watchdog.start()
+        # Threads of their own: the signal may have come in the middle of another line, which a second one in this
+        # thread would spoil, and this thread may be busy for long.
+        _thread.start_new_thread(self._tell, ())
+        _thread.start_new_thread(_leave_later, ())
+
+    def _tell(self) -> None:
         try:
             self._say(f"stopped{f'; {self._advice}' if self._advice else ''}")
-        except RuntimeError:  # the signal came in the middle of another line
-            os.write(sys.stderr.fileno(), b"\nstopped\n")
+        finally:
+            self.told.set()
+
+
+def _leave_later() -> None:
+    time.sleep(_GRACE_SECONDS)
+    _leave()
 
 
 def _leave() -> NoReturn:

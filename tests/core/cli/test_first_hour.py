@@ -62,7 +62,7 @@ def a_run(folder: Path) -> None:
 
 
 def below_a_file(folder: Path) -> None:
-    folder.parent.joinpath("file").write_text("")
+    folder.parent.write_text("")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def below_a_file(folder: Path) -> None:
         (a_run, "old run", ["already holds a run", "envgym train --resume 'old run'", "--out"]),
         (below_a_file, "file/run", ["file/run", "Not a directory"]),
         (lambda _: None, "x" * 300, ["File name too long", "name another folder"]),
-        (lambda _: None, "a\0b", ["no name of a folder"]),
+        (lambda _: None, "a\0b", ["embedded null byte"]),
         (lambda _: None, "/proc/run", ["no run folder can be made at /proc/run"]),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_folder_that_is_no_place_for_a_run_is_refused_and_left_alone(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("mix.0.env=toys:Subber", ["no 'Subber' in", "did you mean"]),
+        ("mix.0.env=toys:Subber", ["'Subber'; did you mean", "allowed: Adder"]),
         ("mix.0.env=adder", ["unknown environment 'adder'", "allowed: "]),
         ("mix.0.settings.numbrs=3", ["unknown key 'numbrs'; did you mean 'numbers'?"]),
         ("mix.0.settings.numbers=-3", ["numbers: Input should be greater than or equal to 1"]),
@@ -201,7 +201,7 @@ def test_reasons_of_failures_are_grouped_with_an_example_in_text_and_json(run: R
     [
         (("--vrsion",), ["No such option"]),
         ((*GOLD, "--limit", "0"), ["--limit", "1"]),
-        ((*GOLD, "--limit", "1e3"), ["'1e3' is not a valid integer"]),
+        ((*GOLD, "--limit", "1e3"), ["should be a valid integer"]),
         ((*GOLD, "--temperature", "-1"), ["--temperature"]),
         (("eval", "--policy", "gold"), ["Missing option '--env'"]),
         (

@@ -250,6 +250,9 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
         stop.doing = "step 4"
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.requested
+        end = time.monotonic() + 30
+        while not said and time.monotonic() < end:
+            time.sleep(0.001)
         assert said == ["stopping: step 4 is finished and saved first; Ctrl-C again stops at once"]
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

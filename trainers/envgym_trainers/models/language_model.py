@@ -41,7 +41,8 @@ class LanguageModel:
     @property
     def turn_limit(self) -> int:
         """Tokens of one turn, as the model's generation configuration says; where it does not, the context's."""
-        stated = getattr(self.model.generation_config, "max_new_tokens", None)
+        generation = getattr(self.model, "generation_config", None)
+        stated: int | None = getattr(generation, "max_new_tokens", None)
         return min(stated or self.context, self.context)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import _thread
 import os
 import signal
 from collections.abc import Callable
@@ -45,8 +45,9 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested = True
-            with contextlib.suppress(RuntimeError):  # the signal came in the middle of another line
-                self._say(f"stopping: {self.doing} is finished and saved first; Ctrl-C again stops at once")
+            text = f"stopping: {self.doing} is finished and saved first; Ctrl-C again stops at once"
+            # The signal may have come in the middle of another line, which one more in this thread would spoil.
+            _thread.start_new_thread(self._say, (text,))
             return
         previous = self._previous[number]
         if callable(previous):
