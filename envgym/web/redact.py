@@ -10,16 +10,14 @@ from urllib.parse import quote, quote_plus
 
 import httpx
 
+from envgym import redaction
+
 __all__ = ["redacted", "secrets_of", "shown"]
 
 _READ = 2**16
 """Characters of a text that are looked at."""
 _SHOWN = 300
-_MARK = "[key]"
 _SECRET_NAME = r"[\w.-]*(?:key|token|secret|sig|signature|passw(?:or)?d|pwd|auth|credential|code)"
-_USERINFO = re.compile(r"(?<=://)[^/\s@\"'<>]+@")
-_PARAMETER = re.compile(rf"([?&;]{_SECRET_NAME}=)[^&;\s\"'<>]+", re.IGNORECASE)
-_BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?!\[key\])[\w.~+/=-]{8,}", re.IGNORECASE)
 
 
 def secrets_of(url: httpx.URL) -> tuple[str, ...]:
@@ -38,10 +36,8 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     forms = {form for secret in secrets for form in _forms(secret)}
     # The longest first: one secret may be a part of another.
     for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, _MARK)
-    text = _USERINFO.sub("", text)
-    text = _PARAMETER.sub(rf"\1{_MARK}", text)
-    return _BEARER.sub(rf"\1\2{_MARK}", text)
+        text = text.replace(form, redaction.MARK)
+    return redaction.redacted(text)
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:

@@ -68,10 +68,10 @@ def _is_call(value: object) -> bool:
     """Return true for a call: JSON that only has a name besides may be an answer about somebody."""
     if not isinstance(value, dict):
         return False
-    if isinstance(value.get("function"), dict):
-        value = value["function"]
-    named = isinstance(value.get("name"), str)
-    return named and (bool(value.keys() & {"parameters", "arguments"}) or value.keys() == {"name"})
+    inner = value.get("function")
+    call = inner if isinstance(inner, dict) else value
+    named = isinstance(call.get("name"), str)
+    return named and (bool(call.keys() & {"parameters", "arguments"}) or call.keys() == {"name"})
 
 
 def _tagged(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:

@@ -46,7 +46,7 @@ def decode(text: str, types: frozenset[str] | None) -> Any:
 
     What is neither stays text, and the tool's schema says what is wrong with it.
     """
-    text_only = types == {"string"}
+    text_only = types == frozenset({"string"})
     if text_only and not (text.startswith('"') and _QUOTED in text):
         return text
     value = _literal(text, read_json)

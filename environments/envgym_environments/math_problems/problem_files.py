@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import JsonValue
+
 from envgym.errors import DataError
 from envgym.records import Message, Split, Task
 from envgym.tasks.files import load_split, row_id, text_of
@@ -47,7 +49,7 @@ class FileProblems:
         columns = (self.question_column, self.answer_column)
         return load_split(split, self.train_file, self.held_out_file, columns, make)
 
-    def _reference(self, where: str, row: dict[str, Any]) -> dict[str, str | bool]:
+    def _reference(self, where: str, row: dict[str, Any]) -> dict[str, JsonValue]:
         options = _comparison(where, row)
         unit = options.get("unit")
         return {"answer": self._gold(where, row, unit if isinstance(unit, str) else None), **options}

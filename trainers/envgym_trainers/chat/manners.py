@@ -30,6 +30,13 @@ _BEGUN = re.compile(rf"(?:{'|'.join(map(re.escape, THOUGHTS))})\s*\Z")
 _FAR = 80
 _NAME, _ID = "look", "call00000"
 _WORDS = {name: f"Zq{name}qz" for name in ("system", "user", "said", "answer", "end", "more")}
+_FORMS: tuple[tuple[Literal["text", "calls", "user"], bool], ...] = (
+    ("text", False),
+    ("calls", False),
+    ("calls", True),
+    ("user", False),
+)
+"""Ways to give calls and tools' answers, and whether arguments are encoded as JSON; tried in this order."""
 
 
 Thoughts = Literal["text", "whole", "apart"]
@@ -240,9 +247,7 @@ def _joined(entries: Sequence[Entry]) -> Iterator[Entry]:
 
 @functools.lru_cache(maxsize=8)
 def _found(tokenizer: PreTrainedTokenizerBase, template: str, frame: tuple[str, str]) -> Manners:
-    forms: tuple[tuple[Literal["text", "calls", "user"], bool], ...]
-    forms = (("text", False), ("calls", False), ("calls", True), ("user", False))
-    for parts, (answers, encoded), system in itertools.product((False, True), forms, (True, False)):
+    for parts, (answers, encoded), system in itertools.product((False, True), _FORMS, (True, False)):
         manners = Manners(
             tokenizer=tokenizer,
             frame=frame,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import Counter
@@ -185,7 +186,7 @@ class _Run:
                 collected = await source.collect()
             setup.engine.check()
             sampled = time.monotonic()
-            with self._reporter.during(lambda since=sampled: f"learning for {duration(time.monotonic() - since)}"):
+            with self._reporter.during(functools.partial(_learning, sampled)):
                 metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
@@ -293,3 +294,7 @@ class _Run:
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()
         }
         learner.updater.restore(tensors)
+
+
+def _learning(since: float) -> str:
+    return f"learning for {duration(time.monotonic() - since)}"
