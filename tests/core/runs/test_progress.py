@@ -124,7 +124,9 @@ def test_long_work_within_a_unit_says_now_and_then_that_it_goes_on(
 def test_a_phase_that_ends_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("envgym.runs.progress._TICK_SECONDS", 0.001)
     monkeypatch.setattr("envgym.runs.progress._ALIVE_SECONDS", 0.0)
+    before = set(threading.enumerate())
     with Reporter(live=False) as reporter:
         reporter.begin("play", 1)
+        assert set(threading.enumerate()) > before
     capsys.readouterr()
-    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
+    assert set(threading.enumerate()) <= before
