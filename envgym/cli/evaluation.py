@@ -21,6 +21,7 @@ from envgym.cli.options import (
     entry_of,
 )
 from envgym.errors import UserError
+from envgym.redaction import redacted
 
 if TYPE_CHECKING:
     from envgym.evaluate import EnvScores
@@ -107,7 +108,7 @@ def eval_command(
             print(line, file=sys.stderr)
     records = {label: {**_record(s), "failures": failures.records(label)} for label, s in scores.items()}
     if as_json:
-        about = {"policy": policy, "split": split, "seed": seed, "temperature": used, "limits": taken}
+        about = {"policy": redacted(policy), "split": split, "seed": seed, "temperature": used, "limits": taken}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
         sampled = [] if used is None else [f"temperature {used:g}"]
