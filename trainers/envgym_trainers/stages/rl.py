@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from envgym.records import from_json, to_json
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
-from envgym.runs.progress import Reporter, duration
+from envgym.runs.progress import Reporter, Status, duration
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
@@ -53,6 +52,11 @@ _MISMATCH_WARNING = 0.3
 """Share of ``mismatch_limit`` from which the mismatch with the engine is warned of."""
 _WARN_EVERY = 10
 """Steps between two warnings of one kind."""
+
+
+def _learning() -> Status:
+    began = time.monotonic()
+    return lambda: f"learning for {duration(time.monotonic() - began)}"
 
 
 class ReinforcementStage(Stage):
@@ -186,7 +190,7 @@ class _Run:
                 collected = await source.collect()
             setup.engine.check()
             sampled = time.monotonic()
-            with self._reporter.during(functools.partial(_learning, sampled)):
+            with self._reporter.during(_learning()):
                 metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {self._step + 1}: {fault}")
@@ -294,7 +298,3 @@ class _Run:
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()
         }
         learner.updater.restore(tensors)
-
-
-def _learning(since: float) -> str:
-    return f"learning for {duration(time.monotonic() - since)}"
