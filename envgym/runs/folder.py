@@ -24,7 +24,7 @@ from envgym.records import SCHEMA, Trajectory, from_json, to_json
 from envgym.redaction import redacted_values, without_known_keys
 from envgym.runs.durable import explain_full_disk, sync_folder, write_atomic
 from envgym.runs.reading import Damage, parse_record, read_json, read_rows
-from envgym.runs.shapes import Comparison, MetricsRow, Summary
+from envgym.runs.shapes import ControlsRecord, MetricsRow, Summary
 
 __all__ = ["RunFolder"]
 
@@ -149,7 +149,7 @@ class RunFolder:
 
     def comparison(self) -> dict[str, Any] | None:
         """Return ``controls.json``; ``None`` where no controls were compared or the file is damaged."""
-        return self._read("controls.json", Comparison)
+        return self._read("controls.json", ControlsRecord)
 
     def _read(self, name: str, shape: type[pydantic.BaseModel] | None = None) -> dict[str, Any] | None:
         path = self.path / name

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-__all__ = ["Best", "Comparison", "MetricsRow", "Requested", "Summary"]
+__all__ = ["Best", "ControlsRecord", "MetricsRow", "Requested", "Summary"]
 
 Count = Annotated[int, pydantic.Field(ge=0, lt=2**53)]
 Number = Annotated[int, pydantic.Field(gt=-(2**63), lt=2**63)] | float
@@ -117,7 +117,7 @@ class _Verdict(_Stored):
     because: list[str]
 
 
-class Comparison(_Stored):
+class ControlsRecord(_Stored):
     """``controls.json``."""
 
     rows: dict[str, _Row]
@@ -126,7 +126,7 @@ class Comparison(_Stored):
     verdict: _Verdict
 
     @pydantic.model_validator(mode="after")
-    def _complete(self) -> Comparison:
+    def _complete(self) -> ControlsRecord:
         missing = {"0", self.best_of_start.best} - self.best_of_start.temperatures.keys()
         for row in self.rows.values():
             missing |= self.verdict.decodings.keys() - row.overall.keys()

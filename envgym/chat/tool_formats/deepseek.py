@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError, make_call, malformed, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, make_call, malformed, read_json
 from envgym.chat.tool_formats.python_calls import NAME
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -98,7 +98,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     name = head[1] or head[2]
     try:
         arguments, end = read_json(text, head.end())
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         return [malformed(str(error), name)], _end(text, error.at)
     tail = _TAIL.match(text, end)
     return [make_call({"name": name, "arguments": arguments})], tail.end() if tail else end

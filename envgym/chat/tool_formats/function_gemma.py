@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError
+from envgym.chat.tool_formats.json_calls import UnreadableCallError
 from envgym.chat.tool_formats.python_calls import NAME, read_literal, unreadable
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -84,16 +84,16 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
         cut = end is None and len(text) - found.end() < 80
         if not leads(text, found.start()) or not (cut or (end and end[0])):
             return None
-        return [unreadable(UnreadableError("it does not begin with call:", found.end()))], (
+        return [unreadable(UnreadableCallError("it does not begin with call:", found.end()))], (
             end.end() if end else len(text)
         )
     try:
         arguments, place = _value(text, head.end(), 0)
         call = ToolCall(name=head[1], arguments=parse_json(json.dumps(arguments)))
     except ValueError as error:
-        at = error.at if isinstance(error, UnreadableError) else head.end()
+        at = error.at if isinstance(error, UnreadableCallError) else head.end()
         end = _END.search(text, at)
-        problem = UnreadableError(str(error), at)
+        problem = UnreadableCallError(str(error), at)
         return [unreadable(problem)], end.end() if end else len(text)
     closing = _CLOSING.match(text, place)
     return [call], closing.end() if closing else place
@@ -108,22 +108,22 @@ def _value(text: str, start: int, depth: int) -> tuple[Any, int]:
     """Decode the value at ``start``.
 
     Raises:
-        UnreadableError: it cannot be read, or nests too deeply.
+        UnreadableCallError: it cannot be read, or nests too deeply.
     """
     place = _space(text, start)
     if depth > _MAX_DEPTH:
-        raise UnreadableError(f"nested deeper than {_MAX_DEPTH} levels", place)
+        raise UnreadableCallError(f"nested deeper than {_MAX_DEPTH} levels", place)
     for quote in ("<escape>", '<|"|>'):
         if text.startswith(quote, place):
             end = text.find(quote, place + len(quote))
             if end < 0:
-                raise UnreadableError("a text has no end", len(text))
+                raise UnreadableCallError("a text has no end", len(text))
             return text[place + len(quote) : end], end + len(quote)
     if text.startswith(("{", "["), place):
         return _items(text, place, depth)
     try:
         return read_literal(text, place)
-    except UnreadableError:
+    except UnreadableCallError:
         bare = _BARE.match(text, place)
         if bare is None:
             raise
@@ -148,7 +148,7 @@ def _items(text: str, start: int, depth: int) -> tuple[Any, int]:
             place = _space(text, place + 1)
         elif not text.startswith(closing, place):
             cut = place >= len(text)
-            raise UnreadableError("it is cut short" if cut else f"a comma or {closing} is missing", place)
+            raise UnreadableCallError("it is cut short" if cut else f"a comma or {closing} is missing", place)
     return (pairs if closing == "}" else items), place + 1
 
 
@@ -156,5 +156,5 @@ def _quoted_key(text: str, start: int, depth: int) -> tuple[Any, int]:
     key, place = _value(text, start, depth + 1)
     place = _space(text, place)
     if not text.startswith(":", place):
-        raise UnreadableError("a colon is missing", place)
+        raise UnreadableCallError("a colon is missing", place)
     return key, place + 1

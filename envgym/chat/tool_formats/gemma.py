@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError
+from envgym.chat.tool_formats.json_calls import UnreadableCallError
 from envgym.chat.tool_formats.python_calls import read_calls, unreadable, write_call
 from envgym.chat.tool_formats.scanning import read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -51,7 +51,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     printed = _PRINT.match(text, found.end())
     try:
         calls, end = read_calls(text, printed.end() if printed else found.end())
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         last = text.find("```", error.at)
         return [unreadable(error)], last + 3 if last >= 0 else len(text)
     if closing := _FENCE.match(text, end):

@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError, make_call, malformed, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, make_call, malformed, read_json
 from envgym.chat.tool_formats.scanning import message_of
 from envgym.records import Message, ToolCall, ToolSpec
 
 __all__ = ["HarmonyFormat"]
 
 _HEAD = re.compile(
-    r"(?:<\|start\|>\s*(?:assistant)?|\A\s*(?:assistant)?)?(?P<head>(?:\s*to=[^\s<]++)?(?:<\|channel\|>[^<\n]*+)?"
-    r"(?:<\|constrain\|>[^<\n]*+)?)<\|message\|>"
+    r"(?:(?:<\|start\|>|\A)\s*+(?:assistant)?\s*+)?(?P<head>(?:(?<![^\s>])to=[^\s<]++\s*+)?"
+    r"(?:<\|channel\|>[^<\n]*+)?(?:<\|constrain\|>[^<\n]*+)?)<\|message\|>"
 )
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
@@ -95,7 +95,7 @@ def _read(text: str, found: re.Match[str], content: list[str], calls: list[ToolC
 def _read_call(text: str, start: int, name: str, calls: list[ToolCall]) -> int:
     try:
         arguments, place = read_json(text, space.end() if (space := _SPACE.match(text, start)) else start)
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         calls.append(malformed(str(error), name))
         end = _END.search(text, error.at)
         return end.end() if end else len(text)

@@ -10,7 +10,7 @@ from typing import Any
 from envgym.records import ToolCall
 from envgym.strict_json import parse_json
 
-__all__ = ["UnreadableError", "calls_of", "make_call", "malformed", "read_block", "read_json"]
+__all__ = ["UnreadableCallError", "calls_of", "make_call", "malformed", "read_block", "read_json"]
 
 MAX_CHARACTERS = 1_000_000
 """Length of one value at most."""
@@ -27,7 +27,7 @@ _ENVELOPE = {"name", "id", "type", "function", "index"}
 """Keys of a call beside its arguments; any other one may be an argument in the wrong place."""
 
 
-class UnreadableError(ValueError):
+class UnreadableCallError(ValueError):
     """A value that cannot be read.
 
     Args:
@@ -47,26 +47,26 @@ def read_json(text: str, start: int) -> tuple[Any, int]:
         the value, which can be stored and sent on, and the place behind it.
 
     Raises:
-        UnreadableError: it is not JSON, or too long, or something that ``parse_json`` refuses.
+        UnreadableCallError: it is not JSON, or too long, or something that ``parse_json`` refuses.
     """
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         cut = error.msg.startswith("Unterminated") or _REST.fullmatch(text, error.pos)
-        raise UnreadableError(str(error), len(text) if cut else error.pos) from None
+        raise UnreadableCallError(str(error), len(text) if cut else error.pos) from None
     except RecursionError:
         nested = _NESTED.match(text, start)
-        raise UnreadableError("nested too deeply", nested.end() if nested else start + 1) from None
+        raise UnreadableCallError("nested too deeply", nested.end() if nested else start + 1) from None
     except ValueError as error:  # a number of thousands of digits
-        raise UnreadableError(str(error), start + 1) from None
+        raise UnreadableCallError(str(error), start + 1) from None
     if end - start > MAX_CHARACTERS:
-        raise UnreadableError(f"longer than {MAX_CHARACTERS} characters", end)
+        raise UnreadableCallError(f"longer than {MAX_CHARACTERS} characters", end)
     try:
         return parse_json(json.dumps(value)), end
     except RecursionError:
-        raise UnreadableError("nested too deeply", end) from None
+        raise UnreadableCallError("nested too deeply", end) from None
     except ValueError as error:
-        raise UnreadableError(str(error), end) from None
+        raise UnreadableCallError(str(error), end) from None
 
 
 def malformed(reason: str, name: str = "") -> ToolCall:
@@ -93,7 +93,7 @@ def make_call(body: Any, call_id: str = "") -> ToolCall:
     if isinstance(arguments, str) and arguments.strip():
         try:
             arguments, end = read_json(arguments.strip(), 0)
-        except UnreadableError as error:
+        except UnreadableCallError as error:
             return ToolCall(name=name, id=call_id, error=f'"{key}" is not valid JSON ({str(error)[:100]})')
         if end < len(body[key].strip()):
             return ToolCall(name=name, id=call_id, error=f'"{key}" has text behind its JSON')
@@ -139,7 +139,7 @@ def read_block(
     while True:
         try:
             value, place = read_json(text, place)
-        except UnreadableError as error:
+        except UnreadableCallError as error:
             return [*calls, malformed(str(error))], _end(text, error.at, opening, closing)
         calls += calls_of(value)
         more = _NEXT.match(text, place)

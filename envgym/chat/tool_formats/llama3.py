@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError, malformed, read_block, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, malformed, read_block, read_json
 from envgym.chat.tool_formats.python_calls import read_call
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -55,7 +55,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     start = found.end() - 1
     try:
         value, end = read_json(text, start)
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         return [malformed(str(error))] if _CERTAIN.match(text, start) else [], error.at
     if not _is_call(value):
         return [], end
@@ -79,7 +79,7 @@ def _tagged(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | Non
     if builtin:
         try:
             call, end = read_call(text, builtin.end(), builtin[1])
-        except UnreadableError as error:
+        except UnreadableCallError as error:
             return [malformed(str(error), builtin[1])], len(text)
         return [call], end
     begins = leads(text, found.start())

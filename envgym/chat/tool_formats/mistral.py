@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError, malformed, read_block, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, malformed, read_block, read_json
 from envgym.chat.tool_formats.python_calls import NAME
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -59,7 +59,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
         return ([malformed("it is cut short", named[1])], len(text)) if begins or named[3] else None
     try:
         arguments, end = read_json(text, named.end())
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         following = _OPENING.search(text, error.at)
         return [malformed(str(error), named[1])], following.start() if following else len(text)
     given = named[2] if named[2] and re.fullmatch(r"[a-zA-Z0-9]{9}", named[2]) else ""

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from envgym.chat.tool_formats.json_calls import UnreadableError
+from envgym.chat.tool_formats.json_calls import UnreadableCallError
 from envgym.records import ToolCall
 from envgym.strict_json import parse_json
 
@@ -38,18 +38,18 @@ def read_literal(text: str, start: int, depth: int = 0) -> tuple[Any, int]:
         the value, tuples as lists, and the place behind it.
 
     Raises:
-        UnreadableError: it is no literal, cut short, or nested too deeply.
+        UnreadableCallError: it is no literal, cut short, or nested too deeply.
     """
     place = _space(text, start)
     if place >= len(text):
-        raise UnreadableError("it is cut short", len(text))
+        raise UnreadableCallError("it is cut short", len(text))
     if string := _STRING.match(text, place):
         body = next(part for part in string.groups() if part is not None)
         raw = text[place] in "rR"
         return (body if raw else _unescaped(body)), string.end()
     if text[place] in _CLOSING:
         if depth >= _MAX_DEPTH:
-            raise UnreadableError(f"nested deeper than {_MAX_DEPTH} levels", place + 1)
+            raise UnreadableCallError(f"nested deeper than {_MAX_DEPTH} levels", place + 1)
         return _read_items(text, place, depth)
     if number := _NUMBER.match(text, place):
         return _number(number[0], place), number.end()
@@ -57,15 +57,15 @@ def read_literal(text: str, start: int, depth: int = 0) -> tuple[Any, int]:
     if word and word[0] in _WORDS:
         return _WORDS[word[0]], word.end()
     if text[place] in "\"'":
-        raise UnreadableError("a string has no end", len(text))
-    raise UnreadableError(f"{text[place : place + 20]!r} is not a value", place + 1)
+        raise UnreadableCallError("a string has no end", len(text))
+    raise UnreadableCallError(f"{text[place : place + 20]!r} is not a value", place + 1)
 
 
 def read_call(text: str, start: int, name: str) -> tuple[ToolCall, int]:
     """Read the arguments of a call from its opening bracket: ``(k=v, **{"k": v})``.
 
     Raises:
-        UnreadableError: they cannot be read, or one has no name.
+        UnreadableCallError: they cannot be read, or one has no name.
     """
     arguments: dict[str, Any] = {}
     place = start + 1
@@ -76,29 +76,29 @@ def read_call(text: str, start: int, name: str) -> tuple[ToolCall, int]:
         if text.startswith("**", place):
             more, place = read_literal(text, place + 2)
             if not isinstance(more, dict):
-                raise UnreadableError("** stands before something that is no dictionary", place)
+                raise UnreadableCallError("** stands before something that is no dictionary", place)
         else:
             key = _KEYWORD.match(text, place)
             if key is None:
                 _, behind = read_literal(text, place)
-                raise UnreadableError("arguments must be passed by name", behind)
+                raise UnreadableCallError("arguments must be passed by name", behind)
             value, place = read_literal(text, key.end())
             more = {key[1]: value}
         if twice := arguments.keys() & more.keys():
-            raise UnreadableError(f"{min(twice)!r:.40} is given twice", place)
+            raise UnreadableCallError(f"{min(twice)!r:.40} is given twice", place)
         arguments |= more
         place = _separated(text, place, ")")
     try:
         return ToolCall(name=name, arguments=parse_json(json.dumps(arguments))), place + 1
     except ValueError as error:
-        raise UnreadableError(str(error), place + 1) from None
+        raise UnreadableCallError(str(error), place + 1) from None
 
 
 def read_calls(text: str, start: int) -> tuple[list[ToolCall], int]:
     """Read calls from ``start``: a list of them in brackets, or as many as follow each other.
 
     Raises:
-        UnreadableError: one cannot be read, or there is none.
+        UnreadableCallError: one cannot be read, or there is none.
     """
     calls: list[ToolCall] = []
     place = _space(text, start)
@@ -112,7 +112,7 @@ def read_calls(text: str, start: int) -> tuple[list[ToolCall], int]:
         if name is None or not text.startswith("(", opening):
             if bracket or not calls:
                 at = opening if opening >= len(text) else place + 1
-                raise UnreadableError("it is cut short" if opening >= len(text) else "it is not a call", at)
+                raise UnreadableCallError("it is cut short" if opening >= len(text) else "it is not a call", at)
             return calls, place
         call, place = read_call(text, opening, name[0])
         calls.append(call)
@@ -148,14 +148,16 @@ def _separated(text: str, place: int, closing: str) -> int:
     """Return the place of the next item or of the closing bracket behind an item.
 
     Raises:
-        UnreadableError: neither follows.
+        UnreadableCallError: neither follows.
     """
     place = _space(text, place)
     if text.startswith(",", place):
         return _space(text, place + 1)
     if not text.startswith(closing, place):
         cut = place >= len(text)
-        raise UnreadableError("it is cut short" if cut else f"a comma or {closing} is missing", place + (not cut))
+        raise UnreadableCallError(
+            "it is cut short" if cut else f"a comma or {closing} is missing", place + (not cut)
+        )
     return place
 
 
@@ -169,7 +171,7 @@ def _read_items(text: str, start: int, depth: int) -> tuple[Any, int]:
         if closing == "}":
             place = _space(text, place)
             if not text.startswith(":", place):
-                raise UnreadableError("a colon is missing", min(place + 1, len(text)))
+                raise UnreadableCallError("a colon is missing", min(place + 1, len(text)))
             pairs[item if isinstance(item, str) else str(item)], place = read_literal(text, place + 1, depth + 1)
         items.append(item)
         place = _separated(text, place, closing)
@@ -184,7 +186,7 @@ def _number(text: str, place: int) -> int | float:
     try:
         return float(text) if re.search(r"[.eE]", text) else int(text)
     except ValueError as error:
-        raise UnreadableError(str(error), place + 1) from None
+        raise UnreadableCallError(str(error), place + 1) from None
 
 
 def _unescaped(body: str) -> str:
@@ -204,6 +206,6 @@ def _unescaped(body: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
-def unreadable(error: UnreadableError) -> ToolCall:
+def unreadable(error: UnreadableCallError) -> ToolCall:
     """Return a call that is answered with the reason why it cannot be read."""
     return ToolCall(name="", error=f"the tool call cannot be read ({error!s:.100})")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError
+from envgym.chat.tool_formats.json_calls import UnreadableCallError
 from envgym.chat.tool_formats.python_calls import NAME, read_calls, unreadable, write_call
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
@@ -52,7 +52,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     start = found.end() if closing is not None else found.end() - 1
     try:
         calls, end = read_calls(text, start)
-    except UnreadableError as error:
+    except UnreadableCallError as error:
         if closing is not None and not leads(text, found.start()):
             return None
         last = text.find(closing or "]", error.at)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from envgym.chat.tool_formats.base import ToolFormat, listed
-from envgym.chat.tool_formats.json_calls import UnreadableError, make_call, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, make_call, read_json
 from envgym.chat.tool_formats.scanning import leads, read_message, scanner
 from envgym.records import Message, ToolCall, ToolSpec
 
@@ -65,7 +65,7 @@ def _read(text: str, found: re.Match[str]) -> tuple[list[ToolCall], int] | None:
     if text.startswith('{"name"', start):
         try:
             body, end = read_json(text, start)
-        except UnreadableError:
+        except UnreadableCallError:
             pass  # a query may begin with a brace
         else:
             trail = _TRAIL.match(text, end)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envgym.chat.tool_formats.json_calls import UnreadableError, read_json
+from envgym.chat.tool_formats.json_calls import UnreadableCallError, read_json
 from envgym.chat.tool_formats.python_calls import read_literal
 from envgym.records import ToolSpec
 
@@ -74,6 +74,6 @@ def _literal(text: str, read: Any) -> Any:
     stripped = text.strip()
     try:
         value, end = read(stripped, 0)
-    except UnreadableError:
+    except UnreadableCallError:
         return _NOTHING
     return value if end == len(stripped) else _NOTHING

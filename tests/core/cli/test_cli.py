@@ -143,7 +143,7 @@ def test_eval_without_a_score_exits_with_1(run: Run) -> None:
     too_many = run("eval", "--env", SUMS, "--policy", "gold", "--limit", "16", "--set", "trouble=sandbox")
     assert too_many.code == 1
     assert too_many.out == ""
-    assert re.search(r"^error: 16 of 16 episodes failed", too_many.err, re.MULTILINE)
+    assert re.search(r"^error: 16 of \d+ episodes failed", too_many.err, re.MULTILINE)
 
 
 EVAL = ("eval", "--env", SUMS, "--limit", "1", "--policy")

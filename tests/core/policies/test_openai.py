@@ -137,7 +137,7 @@ async def test_calls_left_in_the_text_are_read(server: Server) -> None:
     assert trajectory.turns[1].messages[0].content == "2"
     sent = server.requests[1]["messages"][1]
     assert sent["content"] == "Let me see."
-    assert sent["tool_calls"] == [native("add", '{"a": 1}', "call_0")]
+    assert sent["tool_calls"] == [native("add", '{"a": 1}', "call00000")]
 
 
 @pytest.mark.parametrize(

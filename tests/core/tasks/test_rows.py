@@ -91,7 +91,7 @@ def test_a_data_file_is_found_as_given_or_in_the_data_folder(
         data_path("a.jsonl")
     monkeypatch.setenv("ENVGYM_DATA", str(tmp_path))
     assert data_path("a.jsonl") == Path(path)
-    with pytest.raises(DataError, match=f"looked for b.jsonl, {tmp_path}/b.jsonl"):
+    with pytest.raises(DataError, match=f"looked for 'b.jsonl', '{tmp_path}/b.jsonl'"):
         data_path("b.jsonl")
 
 

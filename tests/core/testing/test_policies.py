@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import itertools
 from typing import Any
 
@@ -60,15 +59,12 @@ class Counts(Broken):
 
 
 class Peeks(Broken):
-    """Climbs the stack to the task that is being played."""
+    """Looks into the event loop for the task that is being played."""
 
     async def say(self, session: Session) -> Completion:
-        frame, seen = inspect.currentframe(), ""
-        while frame is not None:
-            tasks = [value for value in frame.f_locals.values() if isinstance(value, Task)]
-            seen = str(tasks[0].reference) if tasks else seen
-            frame = frame.f_back
-        return Completion(message=Message(role="assistant", content=seen))
+        frames = [frame for running in asyncio.all_tasks() for frame in running.get_stack()]
+        tasks = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Task)]
+        return Completion(message=Message(role="assistant", content=str(tasks[0].reference) if tasks else ""))
 
 
 class Stubborn(Broken):

@@ -78,7 +78,7 @@ def test_a_report_of_a_damaged_run_says_what_it_left_out(
             told += bool(warnings)
         else:
             assert streams.err.startswith("error: "), (seed, number, streams.err)
-    assert told > ROUNDS / 3
+    assert told > ROUNDS / 5
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_report_of_a_damaged_run_says_what_it_left_out(
             "scores of other environments than the recipe; delete it",
         ),
         ("controls/requested.json", b'{"controls": [1]}', "requested.json: cannot be read (controls.0: "),
-        ("recipe.toml", b"[" * 9999, "nests more than 32 levels deep"),
+        ("recipe.toml", b"a = " + b"[" * 9999, "nests more than 32 levels deep"),
     ],
 )
 def test_a_damaged_run_is_resumed_or_refused_in_words(

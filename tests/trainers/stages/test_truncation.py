@@ -42,6 +42,8 @@ class Chatter(ChatEnv):
     class Config(ChatEnv.Config):
         max_turns: int = 1
 
+    reward_range = (_FLOOR, 1.0)
+
     def tasks(self, split: Split) -> Sequence[Task]:
         asked = Message(role="user", content="?")
         return [Task(id=f"{split}-{i}", problem=f"{split} {i}", split=split, messages=(asked,)) for i in range(50)]

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envgym.chat.tool_formats.json_calls import MAX_CHARACTERS, UnreadableError, make_call, read_block, read_json
+from envgym.chat.tool_formats.json_calls import (
+    MAX_CHARACTERS,
+    UnreadableCallError,
+    make_call,
+    read_block,
+    read_json,
+)
 
 _STRINGS = st.text(max_size=20) | st.sampled_from(["</tool_call>", '"}', "\\", "\n\t", "[TOOL_CALLS]"])
 _VALUES = st.recursive(
@@ -48,7 +54,7 @@ def test_control_characters_in_strings_are_taken_as_they_stand(sign: str) -> Non
     ],
 )
 def test_what_cannot_be_read_says_why_and_where(text: str, reason: str, at: str) -> None:
-    with pytest.raises(UnreadableError) as caught:
+    with pytest.raises(UnreadableCallError) as caught:
         read_json(text, 0)
     assert reason in str(caught.value)
     assert caught.value.at == len(text) if at == "end" else 0 < caught.value.at < len(text)
