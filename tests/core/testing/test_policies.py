@@ -62,9 +62,14 @@ class Peeks(Broken):
     """Looks into the event loop for the task that is being played."""
 
     async def say(self, session: Session) -> Completion:
-        frames = [frame for running in asyncio.all_tasks() for frame in running.get_stack()]
-        tasks = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Task)]
-        return Completion(message=Message(role="assistant", content=str(tasks[0].reference) if tasks else ""))
+        seen = ""
+        for running in asyncio.all_tasks():
+            waits: Any = running.get_coro()
+            while (frame := getattr(waits, "cr_frame", None)) is not None:
+                tasks = [value for value in frame.f_locals.values() if isinstance(value, Task)]
+                seen = str(tasks[0].reference) if tasks else seen
+                waits = waits.cr_await
+        return Completion(message=Message(role="assistant", content=seen))
 
 
 class Stubborn(Broken):

@@ -143,6 +143,8 @@ class _Run:
                         self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
+                for line in self._folder.damage.lines():  # such rows are gone now
+                    self._reporter.say(f"warning: {line}")
                 self._sampled_tokens = sum(int(row.get("sampled_tokens") or 0) for row in self._folder.metrics())
                 self._reporter.say(setup.limits)
                 for warning in setup.warnings:
