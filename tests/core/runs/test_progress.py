@@ -44,19 +44,19 @@ def test_lines_come_every_few_seconds_and_at_the_end(
 
 
 def test_a_resumed_phase_estimates_from_what_it_did_itself(clock: list[float]) -> None:
-    reporter = Reporter(live=False)
-    reporter.begin("step", 100, done=90)
-    clock[0] += 10
-    reporter.advance()
-    assert reporter.eta() == 90
+    with Reporter(live=False) as reporter:
+        reporter.begin("step", 100, done=90)
+        clock[0] += 10
+        reporter.advance()
+        assert reporter.eta() == 90
 
 
 def test_no_more_time_is_told_than_the_phase_has(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(live=False)
-    reporter.begin("step", 1_000_000)
-    for limit in (30.0, 1e9):
-        clock[0] += 10
-        reporter.advance(line=True, limit=limit)
+    with Reporter(live=False) as reporter:
+        reporter.begin("step", 1_000_000)
+        for limit in (30.0, 1e9):
+            clock[0] += 10
+            reporter.advance(line=True, limit=limit)
     assert [line.rpartition("ETA ")[2] for line in capsys.readouterr().err.splitlines()] == ["0:30", "2777:46:20"]
 
 
