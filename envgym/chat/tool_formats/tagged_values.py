@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import abc
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from envgym.chat.tool_formats.base import ToolFormat
 from envgym.chat.tool_formats.json_calls import UnreadableCallError, read_json
 from envgym.chat.tool_formats.python_calls import read_literal
-from envgym.records import ToolSpec
+from envgym.chat.tool_formats.scanning import read_message
+from envgym.records import Message, ToolCall, ToolSpec
 
-__all__ = ["Types", "decode", "encode", "types_of"]
+__all__ = ["TaggedFormat", "Types", "decode", "encode", "types_of"]
 
 Types = Mapping[str, frozenset[str]]
 """The types of JSON that each parameter of a tool takes; a parameter that is not there may take any."""
 _QUOTED = "\\u003c"
 """The sign ``<`` in a string that ``encode`` has quoted, and nobody else."""
+
+
+class TaggedFormat(ToolFormat):
+    """A format whose values stand there without their types, which ``parse_for`` takes from the tool's schema."""
+
+    marks: ClassVar[re.Pattern[str]]
+    """What a call may begin with; see ``read_message``."""
+
+    @abc.abstractmethod
+    def block(self, call: ToolCall, types: Types) -> str:
+        """Return the text of one call, whose parameters have these types."""
+
+    @abc.abstractmethod
+    def read(
+        self, tools: Sequence[ToolSpec], text: str, found: re.Match[str]
+    ) -> tuple[list[ToolCall], int] | None:
+        """Read the calls that begin at a mark; see ``read_message``."""
+
+    def parse(self, text: str) -> Message:
+        """Read an assistant message; values that are JSON are taken as such."""
+        return self.parse_for(text, ())
+
+    def parse_for(self, text: str, tools: Sequence[ToolSpec]) -> Message:
+        """Read an assistant message; values are of the types that the tools declare."""
+        return read_message(text, self.marks, functools.partial(self.read, tools))
+
+    def render(self, message: Message) -> str:
+        """Write content, then one block per call; a text that reads as another type is quoted."""
+        return self.render_for(message, ())
+
+    def render_for(self, message: Message, tools: Sequence[ToolSpec]) -> str:
+        """Write content, then one block per call, with values as the tools' schemas allow."""
+        blocks = [self.block(call, types_of(tools, call.name)) for call in message.tool_calls]
+        return "\n".join(filter(None, [message.content, *blocks]))
 
 
 def types_of(tools: Sequence[ToolSpec], name: str) -> Types:
