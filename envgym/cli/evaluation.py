@@ -111,13 +111,18 @@ def eval_command(
         about = {"policy": redacted(policy), "split": split, "seed": seed, "temperature": used, "limits": taken}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        sampled = [] if used is None else [f"temperature {used:g}"]
-        sampled += [f"{_LIMITS[name]} {value:,} tokens" for name, value in taken.items()]
-        print(wrapped(", ".join([*sampled, f"{samples} episode{'s' if samples > 1 else ''} per problem"])))
+        print(wrapped(_how(used, taken, samples)))
         for label, record in records.items():
             print("\n".join(_lines(label, record, limit)))
     if not all(s.rewards for s in scores.values()):
         sys.exit(1)
+
+
+def _how(temperature: float | None, limits: dict[str, int], samples: int) -> str:
+    """Say how the episodes were sampled."""
+    said = [] if temperature is None else [f"temperature {temperature:g}"]
+    said += [f"{_LIMITS[name]} {value:,} tokens" for name, value in limits.items()]
+    return ", ".join([*said, f"{samples} episode{'s' if samples > 1 else ''} per problem"])
 
 
 def _entries(env: list[str], settings: list[str] | None) -> list[MixEntry]:

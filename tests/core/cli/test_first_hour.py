@@ -147,6 +147,7 @@ def test_what_a_run_left_that_was_killed_before_it_began_is_in_nobody_s_way(run:
 def test_an_empty_folder_may_be_given(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     refused(run("train", "slow.toml", "--set", "trouble=refuse_late", "--out", "out"), "this could not go on")
+    assert (tmp_path / "out" / "metrics.jsonl").is_file()
     refused(
         run("train", "slow.toml", "--out", "out"),
         "already holds a run: continue it with envgym train --resume out",
@@ -180,8 +181,11 @@ def test_a_plugin_that_changes_takes_its_settings_along_and_it_is_said(
 
 
 @pytest.mark.parametrize("override", ["objective.name=dapo", "objective.name=grpo"])
-def test_a_setting_that_no_plugin_has_or_that_was_just_given_is_still_refused(run: Run, override: str) -> None:
+def test_a_setting_that_no_plugin_has_or_that_was_just_given_is_still_refused(
+    run: Run, tmp_path: Path, override: str
+) -> None:
     refused(run("train", "r.toml", "--set", override, "--set", "objective.overlog=1"), "unknown key 'overlog'")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_reasons_of_failures_are_grouped_with_an_example_in_text_and_json(run: Run) -> None:
