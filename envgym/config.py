@@ -15,7 +15,7 @@ from envgym.plain_files import read_text
 from envgym.redaction import MARK, quoted, redacted, redacted_values
 from envgym.toml_values import check_values, load_toml
 
-__all__ = ["Section", "apply_overrides", "parse_overrides", "read_recipe", "validate_settings"]
+__all__ = ["Section", "apply_overrides", "parse_overrides", "parse_settings", "read_recipe", "validate_settings"]
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -96,6 +96,17 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         except ValueError as error:
             raise RecipeError(f"override {quoted(item)}: {error}") from None
     return values
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` pairs as the settings of one plugin; a dotted key sets a value inside a table.
+
+    Raises:
+        RecipeError: a pair has no ``=``, a value that no key can have, or steps into something that is no table.
+    """
+    settings: dict[str, Any] = {}
+    apply_overrides(settings, parse_overrides(pairs))
+    return settings
 
 
 def _parsed(text: str) -> Any:

@@ -13,12 +13,14 @@ from envgym.cli.options import (
     EnvironmentId,
     JsonFlag,
     JudgeAddress,
+    JudgeSettings,
     PolicyName,
     PolicySettings,
     Sandbox,
     Settings,
     SplitName,
     entry_of,
+    services_of,
 )
 from envgym.errors import UserError
 
@@ -87,16 +89,17 @@ def rollout_command(
     set_: Settings = None,
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
+    judge_set: JudgeSettings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Play one episode and print it. Exit code 1: the episode failed, and has no reward."""
-    from envgym.config import parse_overrides
-    from envgym.env.services import Services
+    from envgym.config import parse_settings
     from envgym.policies.selection import make_player
     from envgym.records import to_json
 
-    player = make_player(policy, parse_overrides(policy_set or []))
-    trajectory = run(_play(entry_of(env, set_), player, split, index, seed, Services(sandbox, judge=judge)))
+    player = make_player(policy, parse_settings(policy_set or []))
+    services = services_of(sandbox, judge, judge_set)
+    trajectory = run(_play(entry_of(env, set_), player, split, index, seed, services))
     if as_json:
         print(
             json.dumps(json.loads(to_json(trajectory)))

@@ -13,12 +13,14 @@ from envgym.cli.interruption import run
 from envgym.cli.options import (
     JsonFlag,
     JudgeAddress,
+    JudgeSettings,
     PolicyName,
     PolicySettings,
     Sandbox,
     Settings,
     SplitName,
     entry_of,
+    services_of,
 )
 from envgym.errors import UserError
 from envgym.redaction import redacted
@@ -53,6 +55,7 @@ def eval_command(
     set_: Settings = None,
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
+    judge_set: JudgeSettings = None,
     seed: Annotated[int, typer.Option(help="seeds environments and sampling", min=0)] = 0,
     temperature: Annotated[float, typer.Option(help="of a policy that samples; 0 is greedy", min=0)] = 1.0,
     max_tokens: Annotated[
@@ -70,8 +73,7 @@ def eval_command(
     Why episodes failed is told on standard error, and in JSON. Exit code 1: an environment has no score, because
     all of its episodes failed.
     """
-    from envgym.config import parse_overrides
-    from envgym.env.services import Services
+    from envgym.config import parse_settings
     from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
     from envgym.runs.failures import Failures
@@ -90,8 +92,8 @@ def eval_command(
     failures = Failures()
 
     async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
-        async with Services(sandbox, judge=judge) as services:
-            player = make_player(policy, parse_overrides(policy_set or []), sampling)
+        async with services_of(sandbox, judge, judge_set) as services:
+            player = make_player(policy, parse_settings(policy_set or []), sampling)
             collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
             try:
                 labels = [entry.label for entry in entries]

@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from envgym.env.services import Services
     from envgym.rollout.mix import MixEntry
 
 __all__ = [
     "EnvironmentId",
     "JsonFlag",
     "JudgeAddress",
+    "JudgeSettings",
     "PolicyName",
     "PolicySettings",
     "Sandbox",
     "Settings",
     "SplitName",
     "entry_of",
+    "services_of",
 ]
 
 EnvironmentId = Annotated[str, typer.Argument(help="environment id, e.g. math_problems; see: envgym list")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 JudgeAddress = Annotated[
     str, typer.Option(metavar="URL#MODEL", help="a language model that grades, where the environment asks for one")
+]
+JudgeSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge-set",
+        metavar="KEY=VALUE",
+        help="max_tokens of the judge's reply, or timeout in seconds; may be repeated",
+    ),
 ]
 PolicyName = Annotated[
     str,
@@ -54,9 +65,21 @@ def entry_of(env: str, settings: list[str] | None) -> MixEntry:
     Raises:
         UserError: no such environment, or a pair without ``=``.
     """
-    from envgym.config import parse_overrides, validate_settings
+    from envgym.config import parse_settings, validate_settings
     from envgym.env.registration import environments
     from envgym.rollout.mix import MixEntry
 
     environments.find(env)
-    return validate_settings(MixEntry, {"env": env, "settings": parse_overrides(settings or [])}, env)
+    return validate_settings(MixEntry, {"env": env, "settings": parse_settings(settings or [])}, env)
+
+
+def services_of(sandbox: str, judge: str, judge_set: list[str] | None) -> Services:
+    """Return the services that ``--sandbox``, ``--judge`` and ``--judge-set`` describe; the caller closes them.
+
+    Raises:
+        UserError: no such backend, no server's address, no such setting, or settings of a judge without one.
+    """
+    from envgym.config import parse_settings
+    from envgym.env.services import Services
+
+    return Services(sandbox, judge=judge, judge_settings=parse_settings(judge_set or []))

@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli.options import EnvironmentId, JsonFlag, JudgeAddress, Sandbox, Settings, entry_of
+from envgym.cli.options import (
+    EnvironmentId,
+    JsonFlag,
+    JudgeAddress,
+    JudgeSettings,
+    Sandbox,
+    Settings,
+    entry_of,
+    services_of,
+)
 
 __all__ = ["add_to"]
 
@@ -27,6 +36,7 @@ def check_command(
     episodes: Annotated[int, typer.Option(help="number of tasks of each split to play", min=1)] = 3,
     sandbox: Sandbox = "auto",
     judge: JudgeAddress = "",
+    judge_set: JudgeSettings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check an environment before anything is trained on it, and say how to mend each fault.
@@ -36,11 +46,10 @@ def check_command(
     """
     from envgym.check import CHECKS, Subject
     from envgym.env.run_sync import run_sync
-    from envgym.env.services import Services
     from envgym.tasks.procedural import SPLITS
 
     entry = entry_of(env, set_)
-    services = Services(sandbox, judge=judge)
+    services = services_of(sandbox, judge, judge_set)
     found: dict[str, list[str]] = {}
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: run_sync(services.close()))

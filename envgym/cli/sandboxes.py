@@ -57,9 +57,9 @@ def build_command(name: Name = "docker", set_: Settings = None) -> None:
     They are also made on first use. --set packages='["numpy", "pandas"]' selects the installed packages that
     programs may import.
     """
-    from envgym.config import parse_overrides
+    from envgym.config import parse_settings
 
-    print(run(_prepared(name, parse_overrides(set_ or []))) or f"{name} needs nothing")
+    print(run(_prepared(name, parse_settings(set_ or []))) or f"{name} needs nothing")
 
 
 def clean_command() -> None:
@@ -87,11 +87,11 @@ def bench_command(
 
     A bare subprocess is timed in between.
     """
-    from envgym.config import parse_overrides
+    from envgym.config import parse_settings
     from envgym.sandbox.bench import measure_backend
     from envgym.sandbox.selection import select_backend
 
-    settings = parse_overrides(set_ or [])
+    settings = parse_settings(set_ or [])
     ours, _ = run(measure_backend(lambda: select_backend(name, settings), rounds=rounds, workers=workers))
     figures = dataclasses.asdict(ours)
     if as_json:

@@ -23,14 +23,19 @@ class Services:
         sandbox: a backend's name, or ``"auto"`` for the best isolated one this machine has.
         sandbox_settings: fields of that backend's ``Config``; see ``select_backend``.
         judge: a language model that grades, as ``URL#MODEL``; ``""`` for none.
+        judge_settings: fields of ``Judge.Config``.
 
     Raises:
         UnknownNameError: no such backend.
-        UserError: the judge's address is not one of a server.
+        UserError: the judge's address is not one of a server, or it has no such setting.
     """
 
     def __init__(
-        self, sandbox: str = AUTO, sandbox_settings: Mapping[str, Any] | None = None, judge: str = ""
+        self,
+        sandbox: str = AUTO,
+        sandbox_settings: Mapping[str, Any] | None = None,
+        judge: str = "",
+        judge_settings: Mapping[str, Any] | None = None,
     ) -> None:
         known = (AUTO, *sandboxes.plugins())
         if sandbox not in known and ":" not in sandbox:
@@ -39,9 +44,11 @@ class Services:
         self._settings = dict(sandbox_settings or {})
         self._backend: Backend | None = None
         self._choosing = threading.Lock()
-        self._judge_name = judge
+        if judge_settings and not judge:
+            raise UserError(f"no judge is named, and yet it has settings: {', '.join(sorted(judge_settings))}")
+        self._judge_name, self._judge_settings = judge, dict(judge_settings or {})
         url, _, model = judge.partition("#")
-        self._judge = Judge(url, model=model) if judge else None
+        self._judge = Judge(url, model=model, **self._judge_settings) if judge else None
 
     def backend(self) -> Backend:
         """Return the sandbox backend, made on first use.
@@ -92,7 +99,7 @@ class Services:
         return self  # the copy of an environment shares them
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.sandbox_name, self._settings, self._judge_name)
+        return type(self), (self.sandbox_name, self._settings, self._judge_name, self._judge_settings)
 
     async def __aenter__(self) -> Self:
         return self

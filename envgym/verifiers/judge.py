@@ -20,9 +20,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pydantic
+
 from envgym.chat.answers import ChatAnswer
 from envgym.chat.endpoint import ChatEndpoint, ConversationTooLong
 from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE
+from envgym.config import Section, validate_settings
 from envgym.errors import VerifierError
 from envgym.math_equivalence.final_answer import extract_answer
 from envgym.verifiers.verdicts import read_verdict, unquotable
@@ -92,21 +95,29 @@ class Judge:
     Args:
         url: base address of the server, e.g. ``http://127.0.0.1:8000/v1``; a key is read from ``ENVGYM_API_KEY``.
         model: the server's name for the model.
-        max_tokens: sampled tokens of a reply at most, its thoughts included. A server whose context is smaller is
-            asked for less.
-        timeout: seconds for one request.
-        pause: seconds before the first retry of a request.
+        settings: fields of ``Config``.
 
     Raises:
-        UserError: ``url`` is not the address of a server.
+        UserError: ``url`` is not the address of a server, or there is no such setting.
     """
 
-    def __init__(
-        self, url: str, *, model: str, max_tokens: int = 4096, timeout: float = 120.0, pause: float = 0.5
-    ) -> None:
-        self._endpoint = ChatEndpoint(url, failure=VerifierError, timeout=timeout, pause=pause)
+    class Config(Section):
+        """How the judge is asked."""
+
+        max_tokens: int = pydantic.Field(
+            default=4096,
+            ge=1,
+            description="sampled tokens of a reply at most, thoughts included; fewer where a server has no room",
+        )
+        timeout: float = pydantic.Field(default=120.0, gt=0, description="seconds for one request")
+        pause: float = pydantic.Field(
+            default=0.5, ge=0, description="seconds before the first retry; each further one waits twice as long"
+        )
+
+    def __init__(self, url: str, *, model: str, **settings: Any) -> None:
+        c = self.config = validate_settings(Judge.Config, settings, "judge")
+        self._endpoint = ChatEndpoint(url, failure=VerifierError, timeout=c.timeout, pause=c.pause)
         self._model = model
-        self._max_tokens = max_tokens
 
     async def close(self) -> None:
         """Close the connections."""
@@ -171,7 +182,7 @@ class Judge:
 
     async def _reply(self, request: dict[str, Any]) -> ChatAnswer:
         """Ask for a reply, a shorter one where the server has no room for as many tokens."""
-        tokens = self._max_tokens
+        tokens = self.config.max_tokens
         while True:
             body = {"model": self._model, "max_tokens": tokens, **request}
             try:

@@ -122,6 +122,20 @@ class SandboxConfig(Section):
         return {"name": value} if isinstance(value, str) else value
 
 
+class JudgeConfig(Section):
+    """The language model that grades; ``judge = "URL#MODEL"`` is short for a table with that name."""
+
+    name: str = pydantic.Field(default="", description="URL#MODEL of an OpenAI-compatible server; empty is none")
+    settings: dict[str, Any] = pydantic.Field(
+        default_factory=dict, description="max_tokens of a reply, timeout of a request in seconds"
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
 class RoleConfig(Section):
     """The player of a role in nested episodes, in the place of the trained policy; it is not trained."""
 
@@ -142,7 +156,7 @@ class StageRecipe(Stage.Config):
         "asked; false is faster where tools are slow",
     )
     sandbox: SandboxConfig = SandboxConfig()
-    judge: str = pydantic.Field(default="", description="URL#MODEL of a language model that grades")
+    judge: JudgeConfig = JudgeConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(

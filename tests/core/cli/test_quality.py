@@ -160,3 +160,23 @@ def test_an_environment_that_is_judged_is_checked_with_a_judge(run: Run, judge_s
     ]
     judge_server.reply = lambda shown: '{"correct": false}'
     assert run(*judged, "--judge", f"{judge_server.url}#j").code == 0
+
+
+def test_how_the_judge_is_asked_can_be_set(run: Run, judge_server: Any) -> None:
+    judged = ("check", "search_qa", "--set", "grader=judge", "--set", "documents=60", "--episodes", "1")
+    run(*judged, "--judge", f"{judge_server.url}#j", "--judge-set", "max_tokens=128")
+    assert {request["max_tokens"] for request in judge_server.seen} == {128}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--judge", "http://127.0.0.1:9/v1", "--judge-set", "max_token=3"], "max_tokens"),
+        (["--judge", "http://127.0.0.1:9/v1", "--judge-set", "timeout=0"], "greater than 0"),
+        (["--judge-set", "max_tokens=3"], "no judge is named"),
+    ],
+)
+def test_a_wrong_setting_of_the_judge_is_refused(run: Run, options: list[str], said: str) -> None:
+    done = run("check", "math_problems", *options)
+    assert done.code == 2
+    assert said in done.err

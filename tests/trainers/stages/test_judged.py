@@ -43,6 +43,14 @@ def test_a_recipe_names_the_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {request["model"] for request in judge_server.seen} == {"grader"}
 
 
+def test_a_recipe_says_how_the_judge_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge_server: Any
+) -> None:
+    table = f'judge = {{ name = "{judge_server.url}#grader", settings = {{ max_tokens = 128 }} }}'
+    assert _train(tmp_path, monkeypatch, table) == 0
+    assert {request["max_tokens"] for request in judge_server.seen} == {128}
+
+
 def test_without_one_the_recipe_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

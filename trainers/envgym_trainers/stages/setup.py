@@ -97,7 +97,7 @@ def check_setup(recipe: StageRecipe) -> None:
         UserError: something does not exist, or does not work here.
     """
     check_model(recipe.model)
-    services = Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge)
+    services = _services(recipe)
     try:
         entries, _ = _usable(recipe, services)
         for entry in entries:
@@ -106,6 +106,11 @@ def check_setup(recipe: StageRecipe) -> None:
         Mix(entries, dict.fromkeys((entry.label for entry in entries), 1), recipe.seed)
     finally:
         run_sync(services.close())
+
+
+def _services(recipe: StageRecipe) -> Services:
+    sandbox, judge = recipe.sandbox, recipe.judge
+    return Services(sandbox.name, sandbox.settings, judge.name, judge.settings)
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +125,7 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
     # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
     torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    async with Services(recipe.sandbox.name, recipe.sandbox.settings, recipe.judge) as services:
+    async with _services(recipe) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
