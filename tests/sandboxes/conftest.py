@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +87,56 @@ async def docker_sandbox_and_container(
     finally:
         await own.close()
         client.close()
+
+
+class Gate:
+    """Stands between the client and the real daemon; while it is shut, nothing passes and nothing is lost."""
+
+    def __init__(self, path: Path) -> None:
+        self.opened = threading.Event()
+        self.opened.set()
+        self.delay: Callable[[bytes], float] = lambda request: 0.0
+        """Seconds for which a piece that the client sends is held up."""
+        self._ends: list[socket.socket] = []
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, daemon = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+                daemon.connect("/var/run/docker.sock")
+                self._ends += [client, daemon]
+                for source, target, held in ((client, daemon, True), (daemon, client, False)):
+                    threading.Thread(target=self._pump, args=(source, target, held), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, held: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.opened.wait()
+                time.sleep(self.delay(data) if held else 0.0)
+                target.sendall(data)
+            self.opened.wait()
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Cut every connection and take no more."""
+        self.opened.set()
+        for end in (self._listener, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable_backend: Callable[[str], type[Backend]]
+) -> Iterator[Gate]:
+    """The way that a client takes to the Docker daemon."""
+    usable_backend("docker")
+    made = Gate(tmp_path / "docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'docker.sock'}")
+    yield made
+    made.close()

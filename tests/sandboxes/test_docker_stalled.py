@@ -8,14 +8,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from envgym.errors import SandboxError
-from envgym.sandbox.interface import Backend, Limits
+from envgym.sandbox.interface import Limits
 from envgym_sandboxes.docker import DockerBackend
 
 SOON = 20.0
@@ -77,59 +77,8 @@ async def test_all_who_wait_for_a_silent_daemon_are_told_at_once() -> None:
     assert all("does not answer" in str(outcome) for outcome in outcomes)
 
 
-class Gate:
-    """Stands between the client and the real daemon; while it is shut, nothing passes and nothing is lost."""
-
-    def __init__(self, path: Path) -> None:
-        self.opened = threading.Event()
-        self.opened.set()
-        self.delay: Callable[[bytes], float] = lambda request: 0.0
-        """Seconds for which a piece that the client sends is held up."""
-        self._ends: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, daemon = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
-                daemon.connect("/var/run/docker.sock")
-                self._ends += [client, daemon]
-                for source, target, held in ((client, daemon, True), (daemon, client, False)):
-                    threading.Thread(target=self._pump, args=(source, target, held), daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket, held: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self.opened.wait()
-                time.sleep(self.delay(data) if held else 0.0)
-                target.sendall(data)
-            self.opened.wait()
-            target.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self.opened.set()
-        for end in (self._listener, *self._ends):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
 @pytest.fixture
-def gate(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, usable_backend: Callable[[str], type[Backend]]
-) -> Iterator[Gate]:
-    usable_backend("docker")
-    made = Gate(tmp_path / "docker.sock")
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'docker.sock'}")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def behind(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DockerBackend]:
+async def behind(gate: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DockerBackend]:
     """A backend that calls the daemon through the gate, and has its image; it is less patient, to save time."""
     monkeypatch.setattr(sys.modules["envgym_sandboxes.docker.daemon"], "_ANSWER_SECONDS", 2.0)
     backend = DockerBackend()
@@ -165,7 +114,7 @@ async def gone(client: Any, backend: DockerBackend) -> bool:
 
 @pytest.mark.docker
 async def test_a_container_that_a_stalled_daemon_makes_late_is_removed(
-    gate: Gate, behind: DockerBackend, client: Any, limits: Limits
+    gate: Any, behind: DockerBackend, client: Any, limits: Limits
 ) -> None:
     began = int(time.time())
     gate.opened.clear()
@@ -191,7 +140,7 @@ async def test_a_container_that_a_stalled_daemon_makes_late_is_removed(
 
 @pytest.mark.docker
 async def test_a_daemon_that_stalls_under_a_sandbox_is_told_and_leaves_nothing(
-    gate: Gate, behind: DockerBackend, client: Any, limits: Limits
+    gate: Any, behind: DockerBackend, client: Any, limits: Limits
 ) -> None:
     sandbox = await behind.open(limits)
     gate.opened.clear()
@@ -209,7 +158,7 @@ async def test_a_daemon_that_stalls_under_a_sandbox_is_told_and_leaves_nothing(
 
 @pytest.mark.docker
 async def test_closing_a_backend_does_not_wait_for_a_stalled_daemon(
-    gate: Gate, behind: DockerBackend, client: Any, limits: Limits
+    gate: Any, behind: DockerBackend, client: Any, limits: Limits
 ) -> None:
     for _ in range(2):
         await behind.open(limits)
@@ -222,7 +171,7 @@ async def test_closing_a_backend_does_not_wait_for_a_stalled_daemon(
 
 
 @pytest.mark.docker
-async def test_a_daemon_that_is_slow_is_waited_for(gate: Gate, behind: DockerBackend, limits: Limits) -> None:
+async def test_a_daemon_that_is_slow_is_waited_for(gate: Any, behind: DockerBackend, limits: Limits) -> None:
     """It gives signs of life, so that a busy machine is not taken for a dead one."""
     gate.delay = lambda request: 3.0 if b"/containers/create" in request else 0.0
     async with await behind.open(limits) as sandbox:

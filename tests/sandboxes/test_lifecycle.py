@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -100,54 +97,20 @@ async def test_a27_frozen_container_is_a_sandbox_error(
         await asyncio.to_thread(container.unpause)
 
 
-class Proxy:
-    """Stands between the client and the Docker daemon, and dies on request."""
-
-    def __init__(self, path: Path) -> None:
-        self.open: list[socket.socket] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, daemon = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
-                daemon.connect("/var/run/docker.sock")
-                self.open += [client, daemon]
-                for pair in ((client, daemon), (daemon, client)):
-                    threading.Thread(target=self._pump, args=pair, daemon=True).start()
-
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def die(self) -> None:
-        for end in (self._listener, *self.open):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-
 @pytest.mark.filterwarnings("ignore:unclosed <socket", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.docker
 async def test_a27_a_daemon_that_goes_away_is_a_sandbox_error_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, docker_sandbox_and_container: tuple[Sandbox, Any]
+    docker_sandbox_and_container: tuple[Sandbox, Any], gate: Any
 ) -> None:
     """Every connection to the daemon ends in the middle of an execution; the container ends by itself."""
     container = docker_sandbox_and_container[1]
-    proxy = Proxy(tmp_path / "docker.sock")
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'docker.sock'}")
     kind: Any = sandboxes.load("docker")
     backend = kind(**same_image(container))
     sandbox = await backend.open(Limits(processes=30))
     marks = [f"{name}={value}" for name, value in backend._labels.items()]
     running = asyncio.create_task(sandbox.run_python("import time; time.sleep(30)", wall_seconds=30))
     await asyncio.sleep(0.3)
-    proxy.die()
+    gate.close()
     died = time.monotonic()
     with pytest.raises(SandboxError, match="daemon"):
         await running
@@ -156,6 +119,7 @@ async def test_a27_a_daemon_that_goes_away_is_a_sandbox_error_at_once(
         await backend.open(Limits(processes=29))
     assert gone(lambda: listed(container.client, marks))
     await backend.close()
+    gc.collect()
 
 
 # The Docker client leaves a socket to the garbage collector when it cannot connect.
