@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from envgym.math_equivalence.tree import Num, Series, Tree, divide
 
-__all__ = ["as_matrix_of", "ratio_pairs"]
+__all__ = ["as_vector_of", "ratio_pairs"]
 
 _ONE = Fraction(1)
 _VECTORS = ("()", "[]", "<>")
@@ -36,8 +36,13 @@ def _is_zero(tree: Tree) -> bool:
     return isinstance(tree, Num) and not tree.value
 
 
-def as_matrix_of(tree: Series, other: Series) -> Series:
-    """Return ``tree`` as a matrix where ``other`` is one: ``[[1,2],[3,4]]`` by rows, ``(1,2)`` as one of them."""
+def as_vector_of(tree: Series, other: Series) -> Series:
+    r"""Return ``tree`` in the form of ``other``, where both can be one vector or matrix.
+
+    ``[[1,2],[3,4]]`` are rows of a matrix, ``(1,2)`` is one of them, and ``\langle1,2\rangle`` is ``(1,2)``.
+    """
+    if {tree.kind, other.kind} == {"()", "<>"}:
+        return Series("()", tree.items)
     if other.kind != "matrix" or tree.kind not in _VECTORS or not tree.items:
         return tree
     rows = [item.items for item in tree.items if isinstance(item, Series) and item.kind in _VECTORS]

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from envgym.math_equivalence import algebra
 from envgym.math_equivalence.answer_rules import AnswerRules, split_unit
-from envgym.math_equivalence.arrangements import as_matrix_of, ratio_pairs
+from envgym.math_equivalence.arrangements import as_vector_of, ratio_pairs
 from envgym.math_equivalence.forms import is_work, undone
 from envgym.math_equivalence.intervals import as_real_set, same_set
 from envgym.math_equivalence.parameters import aligned, same_progression
@@ -87,7 +87,7 @@ class Comparison:
         if isinstance(prediction, Relation) and isinstance(gold, Relation):
             return self._same_relation(oriented(prediction), oriented(gold))
         if isinstance(prediction, Series) and isinstance(gold, Series):
-            return self._same_series(as_matrix_of(prediction, gold), as_matrix_of(gold, prediction))
+            return self._same_series(as_vector_of(prediction, gold), as_vector_of(gold, prediction))
         if isinstance(prediction, Relation | Series) or isinstance(gold, Relation | Series):
             return False
         return self._same_scalar(prediction, gold)

@@ -2,8 +2,9 @@ r"""Extract the final answer from an assistant's last message.
 
 The reasoning of a model (up to the last ``</think>``) does not count; the *last* fence wins, so that an
 honest correction (``\boxed{7} ... \boxed{12}``) is read as the model meant it. Text without a fence is an
-answer only when it is a single line, or when its last line says ``the answer is``. A fence left open is a message
-cut short: no answer, rather than an earlier one.
+answer only when it is a single line, when its last line says ``the answer is``, or when that line stands alone
+below a heading such as ``Final answer``. A fence left open is a message cut short: no answer, rather than an
+earlier one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ __all__ = ["extract_answer"]
 _HASH_LINE = re.compile(r"^####[ \t]*(\S.*)$", re.MULTILINE)
 _SAID = re.compile(
     r"""[\s*_>-]*(?:(?:so|thus|therefore|hence|then|finally|and)[,:]?\s+)*[*_]*
-    (?:(?:the|my|our)\s+)?(?:(?:final|correct|right)\s+)?answer[\s*_]*(?:\bis\b|:|=)[\s*_:]*(?P<answer>\S.*)""",
+    (?:(?:the|my|our)\s+)?(?:(?:final|correct|right)\s+)?answer[\s*_]*(?:\bis\b|:|=)[*_]*[\s:]*(?P<answer>\S.*)""",
     re.VERBOSE | re.IGNORECASE,
 )
+_HEADING = re.compile(r"[\s#*_>-]*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_]*:?[\s*_]*", re.IGNORECASE)
+_HOPE = re.compile(r"\.?\s*I hope (?:it|this|that) is (?:correct|right)\.?\s*", re.IGNORECASE)
+"""What the few-shot prompt of Minerva (arXiv 2206.14858) teaches models to end with."""
+_DISPLAY = ("\\[", "\\]", "$$")
+_EMPHASIS = re.compile(r"[\s>-]*([*_]{1,3})(?=\w)")
 _LONGEST_LINE = 2_000
 
 
@@ -50,8 +56,35 @@ def extract_answer(text: str, *, fenced: bool = False) -> str | None:
 
 
 def _unfenced(text: str) -> str | None:
-    line = text.rpartition("\n")[2]
-    said = _SAID.fullmatch(line) if len(line) <= _LONGEST_LINE and "nswer" in line.lower() else None
-    if said is not None:
-        return said["answer"].strip()
-    return text if text and "\n" not in text else None
+    above, _, line = text.rpartition("\n")
+    if len(line) > _LONGEST_LINE:
+        return None if above else line
+    line = _without_hope(line)
+    for _ in range(2):  # Final answer: the final answer is 7
+        said = _SAID.fullmatch(line) if "nswer" in line.lower() else None
+        if said is None:
+            break
+        line, above = _without_emphasis(line, said["answer"].strip()), ""
+    return line or None if not above else _below_heading(text)
+
+
+def _without_hope(line: str) -> str:
+    found = None
+    for found in _HOPE.finditer(line):  # noqa: B007 - the last one
+        pass
+    return line[: found.start()] if found is not None and found.end() == len(line) else line
+
+
+def _without_emphasis(line: str, answer: str) -> str:
+    """Return ``answer`` without the mark that closes what was opened before it: ``**Answer: 7**``."""
+    opened = _EMPHASIS.match(line)
+    if opened is None or answer.count(opened[1]) != 1:
+        return answer
+    return answer.removesuffix(".").removesuffix(opened[1])
+
+
+def _below_heading(text: str) -> str | None:
+    """Return the only line, displayed or not, below a last heading that announces an answer."""
+    lines = [line.strip() for line in text[-_LONGEST_LINE:].splitlines()]
+    last = [line for line in lines if line and line not in _DISPLAY][-2:]
+    return last[1] if len(last) == 2 and _HEADING.fullmatch(last[0]) else None

@@ -36,7 +36,7 @@ _TAG = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _EMPHASIS = re.compile(r"(?<![\w)\]}*])(\*{2,3}|_{2,3})(?=[^\s*_])([^*]*?)(?<=[^\s*_])\1(?![\w(\[{\\*])")
-_WHOLE = re.compile(r"\s*([*_`]|```|``)(?=[^\s*_`])([^*`]*)(?<=[^\s*_`])\1\s*", re.DOTALL)
+_WHOLE = re.compile(r"\s*([*_`]|```|``)(?=[^\s*_`])([^*`]*)(?<=[^\s*_`])\1\.?\s*", re.DOTALL)
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&le;": r"\le ", "&ge;": r"\ge ", "&times;": r"\times ", "&minus;": "-"}
 _MOST_NESTED = 4
 _MARKS = frozenset("<*_`")

@@ -70,6 +70,13 @@ _WORDS_OF_TWO = frozenset({
     "or", "of", "to", "is", "in", "if", "no", "on", "up", "by", "at", "as", "am", "pm", "re", "im", "ln",
     "lg", "pi", "th", "st", "nd", "rd", "sq", "cu", "bn", "mn", "tn",
 })  # fmt: skip
+_SYSTEM = re.compile(
+    r"(?:(?:\\left\s*)?\\\{\s*)?\\begin\s*\{\s*(cases|aligned|gathered)\s*\}(?P<rows>[^{}]*(?:\{[^{}]*\}[^{}]*)*?)"
+    r"\\end\s*\{\s*\1\s*\}"
+    r"|(?:\\left\s*)?\\\{\s*\\begin\s*\{\s*array\s*\}\s*\{[lcr| ]*\}(?P<cells>[^{}]*(?:\{[^{}]*\}[^{}]*)*?)"
+    r"\\end\s*\{\s*array\s*\}(?!\s*(?:\\right\s*)?\\\})"
+)
+_ALIGNED = re.compile(r"&\s*(?==|<|>|\\(?:le|ge|ne)|\\in(?![a-z]))")
 _SCRIPT = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)|[₀₁₂₃₄₅₆₇₈₉]+")
 
 
@@ -102,6 +109,8 @@ def _commands(text: str) -> str:
     """Bring LaTeX commands to one spelling; those that only space or delimit become spaces."""
     text = text.replace("\\\\", "\\row ")
     text = _LEFT_DOT.sub(" ", text)
+    if "\\begin" in text:
+        text = _SYSTEM.sub(_listed, text)
     text = _DELIMITERS.sub(" ", text)
     text = _INTEGERS.sub(r"\\integers ", _REALS.sub(r"\\reals ", text))
     text = _WITHOUT.sub(r"\\setminus ", _POSITIVE_REALS.sub(r"(0,\\infty)", text))
@@ -110,6 +119,13 @@ def _commands(text: str) -> str:
     for _ in range(2):
         text = _WRAPPERS.sub(_unwrapped, text)
     return _COMMAND.sub(lambda m: _COMMANDS.get(m[1], m[0]), text)
+
+
+def _listed(match: re.Match[str]) -> str:
+    """Return a system of equations or inequalities as a list; what has cells of its own stays as it is."""
+    rows = [row.strip().rstrip(",;.") for row in (match["rows"] or match["cells"] or "").split("\\row ")]
+    listed = ", ".join(_ALIGNED.sub("", row) for row in rows if row)
+    return match[0] if "&" in listed else f" {listed} "
 
 
 def _unwrapped(match: re.Match[str]) -> str:

@@ -38,6 +38,8 @@ from envgym.verifiers import extract_answer
         ("\\boxed{11}</think>\\boxed{12}", "12"),
         ("\\boxed{11}</think>no answer\nat all", None),
         ("<think>a</think>12<think>b", None),
+        (r"**\boxed 7**", "7"),
+        (r"\boxed 7**2", r"\boxed 7**2"),
     ],
 )
 def test_the_last_fence_after_thinking_wins(text: str, answer: str | None) -> None:
