@@ -106,6 +106,6 @@ def _http(status: int, body: bytes, *headers: str) -> bytes:
 
 
 def _game(request: dict[str, Any]) -> str:
-    """Return the number of the game that the conversation is."""
-    asked = next(m["content"] for m in request["messages"] if MARK in m["content"])
+    """Return the number of the game that the conversation is; ``""`` for one of another kind."""
+    asked = next((m["content"] for m in request["messages"] if MARK in m["content"]), "")
     return str(asked.partition(MARK)[2].split(":")[0])

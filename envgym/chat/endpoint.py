@@ -10,7 +10,7 @@ from typing import Any
 
 from envgym.chat.answers import ChatAnswer, read_answer, read_error
 from envgym.chat.overlong import is_overlong
-from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE, TOOLS, refused_parts
+from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE, TEXT_CALLS, TOOLS, refused_parts
 from envgym.errors import EpisodeError, UserError
 from envgym.web.service import Answer, Refusal, WebService
 
@@ -24,6 +24,7 @@ _INSTEAD = {
     TOOLS: "the prompt describes them, and calls are read from the text",
     PLAIN_ROLES: "their text goes to the user",
     SYSTEM_ROLE: "its text goes to the user",
+    TEXT_CALLS: "the calls are taken out of the text, and given as fields",
     "max_tokens": "max_completion_tokens is sent",
     "seed": "it is left out, and draws cannot be repeated",
     "temperature": "it is left out, and the server's own is used",
@@ -93,8 +94,8 @@ class ChatEndpoint:
     async def complete(self, write: Callable[[frozenset[str]], dict[str, Any]]) -> ChatAnswer:
         """Return the answer to the request that ``write`` makes of what the server is known to refuse.
 
-        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE`` and the fields of messages; other fields are
-        left out here.
+        ``write`` minds ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE``, ``TEXT_CALLS`` and the fields of messages;
+        other fields are left out here.
 
         Raises:
             ConversationTooLong: the server says so.

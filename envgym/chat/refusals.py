@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["PLAIN_ROLES", "REASONING", "SYSTEM_ROLE", "TOOLS", "refused_parts"]
+__all__ = ["PLAIN_ROLES", "REASONING", "SYSTEM_ROLE", "TEXT_CALLS", "TOOLS", "refused_parts"]
 
 TOOLS = "tools"
 """Tools as a field of the request, calls and answers as fields and roles of messages."""
 PLAIN_ROLES = "roles other than user and assistant in turn"
 SYSTEM_ROLE = "the system role"
+TEXT_CALLS = "answers of tools to calls in the text of a message"
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
 """Fields of an assistant's message that hold its thoughts."""
 
@@ -43,20 +44,30 @@ _SYSTEM = re.compile(
     r"\bsystem['\"`]? (?:role|messages?|prompt)s?[^\n]{0,30}(?:not|n't|unsupported)|"
     r"(?:unexpected|unknown|invalid|unsupported)[^\n]{0,30}\brole\b[^\n]{0,20}\bsystem\b"
 )
+_UNCALLED = re.compile(
+    r"\btool\b[^\n]{0,60}(?:must|should|has to|needs? to)[^\n]{0,40}"
+    r"(?:respon[sd]\w*|follow|prece\w*|correspond|match|previous|after)|"
+    r"\btool\b[^\n]{0,60}(?:without|no (?:matching|corresponding|prece\w*|previous))[^\n]{0,60}\b(?:call|use)|"
+    r"tool_call_id[^\n]{0,60}not found"
+)
+"""Words about an answer of a tool before which no call stands."""
 _LOOKED_AT = 4000
 
 
 def refused_parts(text: str, sent: Mapping[str, Any]) -> frozenset[str]:
     """Return the parts of the request ``sent`` that the refusal ``text`` says the server does not take.
 
-    They are names of fields, or ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE``. A value out of its range is no such
-    part: it is the user's to change.
+    They are names of fields, or ``TOOLS``, ``PLAIN_ROLES``, ``SYSTEM_ROLE``, ``TEXT_CALLS``. A value out of its
+    range is no such part: it is the user's to change.
     """
     words = text[:_LOOKED_AT].lower().replace('\\"', '"')
     found = set(_named(text)) & _fields(sent)
     found |= {field for field in _fields(sent) - {TOOLS} if _says(words, field)}
     roles = {message["role"] for message in sent["messages"]}
-    if _ROLES.search(words):
+    calls = any(message.get("tool_calls") for message in sent["messages"])
+    if "tool" in roles and not calls and _UNCALLED.search(words):
+        found.add(TEXT_CALLS)
+    elif _ROLES.search(words):
         found.add(PLAIN_ROLES)
     elif "system" in roles and _SYSTEM.search(words):
         found.add(SYSTEM_ROLE)

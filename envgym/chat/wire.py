@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE, TOOLS
+from envgym.chat.refusals import PLAIN_ROLES, SYSTEM_ROLE, TEXT_CALLS, TOOLS
 from envgym.chat.tool_formats import MAX_CALLS, ToolFormat, dropped, make_call
 from envgym.records import Message, ToolCall, ToolSpec
 from envgym.strict_json import parse_json
@@ -45,8 +45,10 @@ def write_messages(
 ) -> list[dict[str, Any]]:
     """Return the messages of a request, for a server that does not take what ``refused`` names.
 
-    Without ``TOOLS``, the prompt describes them, calls are text of the assistant, and their answers are text of
-    the user, which every chat template shows. With ``PLAIN_ROLES``, user and assistant take turns.
+    Calls go back as they came, as fields or in the text: many chat templates show the text as it is, and drop
+    the fields. Without ``TEXT_CALLS`` they are fields. Without ``TOOLS``, the prompt describes the tools, calls
+    are text of the assistant, and their answers are text of the user, which every chat template shows. With
+    ``PLAIN_ROLES``, user and assistant take turns.
     """
     plain = PLAIN_ROLES in refused
     if TOOLS in refused or plain:
@@ -77,7 +79,9 @@ def _as_openai(said: Said, refused: Collection[str]) -> dict[str, Any]:
     record: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.role == "tool":
         record["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
+    if said.text and message.tool_calls and TEXT_CALLS not in refused:
+        record["content"] = said.text
+    elif message.tool_calls:
         record["tool_calls"] = [_call_as_openai(call) for call in message.tool_calls]
     return record | {name: value for name, value in said.echo.items() if name not in refused}
 

@@ -120,6 +120,32 @@ def test_a_value_that_is_refused_is_the_users_to_change(play: Any, web_server: A
     assert len(web_server.bodies) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.",
+        "Tool message must follow an assistant message with tool calls",
+        "tool_call_id c not found in 'tool_calls' of previous message",
+        "unexpected tool result: no matching tool call before it",
+    ],
+)
+def test_calls_in_the_text_go_back_as_fields_where_the_server_wants_them(
+    play: Any, web_server: Any, words: str
+) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if not asked_before(body):
+            return says(CALL)
+        fields = body["messages"][2].get("tool_calls")
+        return says("1642 m") if fields else (400, {"error": {"message": words}})
+
+    assert play(answer, episodes=2).reward == 1
+    assert len(web_server.bodies) == 3 + 2
+    history = web_server.bodies[-1]["messages"][2:]
+    assert [m["role"] for m in history] == ["assistant", "tool"]
+    assert "tool_call" not in history[0]["content"]
+    assert history[0]["tool_calls"][0]["id"] == history[1]["tool_call_id"]
+
+
 @pytest.mark.parametrize("settings", [{}, {"tools": "prompt"}])
 def test_tools_are_told_in_the_prompt_where_the_server_has_no_parser(
     play: Any, web_server: Any, settings: Any
