@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 import gymnasium
 import pydantic
 
-from envgym.env.author_hooks import AuthorHooks, Reply
+from envgym.env.author_hooks import Reply
 from envgym.env.copying import Copied, checked_for_pickling, copied
 from envgym.env.culprit import contained
 from envgym.env.declarations import check_declaration
@@ -24,13 +23,13 @@ from envgym.env.episode_services import EpisodeServices
 from envgym.env.episode_state import EpisodeState, ResetResult, StepResult, checked_options
 from envgym.env.render import RENDER_MODES, check_render_mode, conversation_text
 from envgym.env.run_sync import run_sync
-from envgym.env.scoring import checked_group, checked_reply, checked_score
+from envgym.env.scoring import ScoredEnv, checked_reply
 from envgym.env.services import Services
 from envgym.env.spaces import ActionSpace, ObservationSpace
 from envgym.env.tools import Tool
 from envgym.errors import DataError, EnvironmentFailure, EpisodeError, PluginError, UserError
 from envgym.plugins.base import Plugin
-from envgym.records import Message, Observation, Outcome, Score, Split, Task, Trajectory, Turn, TurnTokens
+from envgym.records import Message, Observation, Outcome, Split, Task, Trajectory, Turn, TurnTokens
 from envgym.seeding import derive_rng
 from envgym.tasks.procedural import check_split
 
@@ -40,7 +39,7 @@ _MADE_ANEW = {"config", "split", "render_mode", "tools"} | {f"_ChatEnv__{n}" for
 """Attributes that a copy makes for itself."""
 
 
-class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
+class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
     """Draws tasks, offers tools, answers actions and scores trajectories.
 
     ``areset`` and ``astep`` are the implementation; ``reset`` and ``step`` drive them.
@@ -74,7 +73,6 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         task_seed: int = pydantic.Field(default=0, description="names the sequence of procedural tasks")
 
     config: Config
-    reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     chance: ClassVar[float] = 0.0
     roles: ClassVar[tuple[str, ...]] = ()
     needs_sandbox: ClassVar[bool] = False
@@ -335,33 +333,6 @@ class ChatEnv(AuthorHooks, Plugin, gymnasium.Env[Observation, Message]):
         finally:
             await self.end_episode()
         return episode.result(score, turn)
-
-    async def rescore(self, trajectory: Trajectory) -> Score:
-        """Score a finished trajectory by itself, played here or stored; awaits where ``score`` is asynchronous.
-
-        Raises:
-            EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite or outside
-                ``reward_range``.
-        """
-        with contained(EnvironmentFailure):
-            given = self.score(trajectory)
-            score = await given if inspect.isawaitable(given) else given
-        return checked_score(score, trajectory, self.reward_range)
-
-    async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
-        """Score finished trajectories of one task against each other, as ``score_group`` says.
-
-        Returns:
-            their scores in order; a new score keeps the old one's value as the metric ``individual``.
-
-        Raises:
-            EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite or outside
-                ``reward_range``.
-        """
-        with contained(EnvironmentFailure):
-            given = self.score_group(trajectories)
-            scores = await given if inspect.isawaitable(given) else given
-        return checked_group(scores, trajectories, self.reward_range)
 
 
 def _made_again(

@@ -35,7 +35,7 @@ def check_declaration(kind: type, base: type) -> None:
         TypeError: names the attribute, and the hook to write instead; or ``roles`` is not a tuple of names.
     """
     for name, hook in HOOKS.items():
-        if inspect.getattr_static(kind, name) is not vars(base)[name]:
+        if inspect.getattr_static(kind, name) is not inspect.getattr_static(base, name):
             owner = base.__name__
             raise TypeError(f"{kind.__name__} overrides {name}, which is {owner}'s own; write {hook} instead")
     roles: object = getattr(kind, "roles", ())

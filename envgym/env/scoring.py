@@ -1,21 +1,56 @@
-"""Check the rewards of an author's ``respond``, ``score`` and ``score_group`` before anything learns from them."""
+"""Ask an author's code for rewards, and check them before anything learns from them."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, SupportsFloat, TypeAlias
+from typing import Any, ClassVar, SupportsFloat, TypeAlias
 
-from envgym.env.author_hooks import Reply
+from envgym.env.author_hooks import AuthorHooks, Reply
+from envgym.env.culprit import contained
 from envgym.errors import EnvironmentFailure, VerifierError
 from envgym.records import Score, Trajectory
 
-__all__ = ["checked_group", "checked_reply", "checked_score"]
+__all__ = ["ScoredEnv", "checked_group", "checked_reply", "checked_score"]
 
 Span: TypeAlias = tuple[float, float]
 """The least and the greatest reward that an environment declares."""
 _ROUNDING = 1e-9
+
+
+class ScoredEnv(AuthorHooks):
+    """The part of an environment that scores trajectories, those that were played elsewhere included."""
+
+    reward_range: ClassVar[Span] = (0.0, 1.0)
+
+    async def rescore(self, trajectory: Trajectory) -> Score:
+        """Score a finished trajectory by itself, played here or stored; awaits where ``score`` is asynchronous.
+
+        Raises:
+            EpisodeError: ``score`` returned something other than a ``Score``, or one that is not finite or outside
+                ``reward_range``.
+        """
+        with contained(EnvironmentFailure):
+            given = self.score(trajectory)
+            score = await given if inspect.isawaitable(given) else given
+        return checked_score(score, trajectory, self.reward_range)
+
+    async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
+        """Score finished trajectories of one task against each other, as ``score_group`` says.
+
+        Returns:
+            their scores in order; a new score keeps the old one's value as the metric ``individual``.
+
+        Raises:
+            EpisodeError: ``score_group`` returned the wrong number of scores, or one that is not finite or outside
+                ``reward_range``.
+        """
+        with contained(EnvironmentFailure):
+            given = self.score_group(trajectories)
+            scores = await given if inspect.isawaitable(given) else given
+        return checked_group(scores, trajectories, self.reward_range)
 
 
 def checked_reply(given: Any, span: Span) -> Reply:
