@@ -133,6 +133,26 @@ def test_a_damaged_folder_is_the_users_to_mend(model_folder: Path, tmp_path: Pat
         _load(folder)
 
 
+@pytest.mark.parametrize(
+    ("template", "setting", "format_"),
+    [
+        ("<tool_call><function=a><parameter=b>", "auto", "Qwen3CoderFormat"),
+        ("[TOOL_CALLS]", "auto", "MistralFormat"),
+        ("<|python_start|>", "auto", "PythonicFormat"),
+        ("nothing of the kind", "auto", "HermesFormat"),
+        ("[TOOL_CALLS]", "hermes", "HermesFormat"),
+    ],
+)
+def test_the_tool_format_is_that_of_the_template_unless_one_is_set(
+    model_folder: Path, tmp_path: Path, template: str, setting: str, format_: str
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(model_folder, folder)
+    written = f"{{# {template} #}}{{% for m in messages %}}{{{{ m.role }}}}:{{{{ m.content }}}};{{% endfor %}}"
+    (folder / "chat_template.jinja").write_text(written)
+    assert type(_load(folder, tool_format=setting).tool_format).__name__ == format_
+
+
 def test_code_in_a_models_folder_is_never_run(model_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(model_folder, folder)
