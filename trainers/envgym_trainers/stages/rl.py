@@ -130,6 +130,7 @@ class _Run:
             checkpoint.check(recipe.identity())
         if checkpoint and not config.lora_rank:
             config = config.model_copy(update={"path": str(checkpoint.model)})
+        self._reporter.say(f"loading {config.path}")
         with StopRequest(self._reporter.say) as stop:
             async with (
                 open_environments(recipe, self._reporter) as environments,

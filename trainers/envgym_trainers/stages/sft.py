@@ -192,6 +192,8 @@ class _Run:
 
     def _language_model(self, played: Sequence[Trajectory]) -> LanguageModel:
         config, conversations = self._recipe.model, self._recipe.sampling.concurrency
+        if config.new is None:
+            self._reporter.say(f"loading {config.path}")
         if self._checkpoint and not config.lora_rank:
             return load_model(config.model_copy(update={"path": str(self._checkpoint.model)}), conversations)
         if config.new is None:
