@@ -22,7 +22,7 @@ _SAID = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _HEADING = re.compile(r"[\s#*_>-]*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?[\s*_]*:?[\s*_]*", re.IGNORECASE)
-_HOPE = re.compile(r"\.?\s*I hope (?:it|this|that) is (?:correct|right)\.?\s*", re.IGNORECASE)
+_HOPE = re.compile(r"\.?\s*I hope (?:it|this|that) is (?:correct|right)\.?\s*\Z", re.IGNORECASE)
 """What the few-shot prompt of Minerva (arXiv 2206.14858) teaches models to end with."""
 _DISPLAY = ("\\[", "\\]", "$$")
 _EMPHASIS = re.compile(r"[\s>-]*([*_]{1,3})(?=\w)")
@@ -59,20 +59,13 @@ def _unfenced(text: str) -> str | None:
     above, _, line = text.rpartition("\n")
     if len(line) > _LONGEST_LINE:
         return None if above else line
-    line = _without_hope(line)
+    line = _HOPE.sub("", line)
     for _ in range(2):  # Final answer: the final answer is 7
         said = _SAID.fullmatch(line) if "nswer" in line.lower() else None
         if said is None:
             break
         line, above = _without_emphasis(line, said["answer"].strip()), ""
     return line or None if not above else _below_heading(text)
-
-
-def _without_hope(line: str) -> str:
-    found = None
-    for found in _HOPE.finditer(line):  # noqa: B007 - the last one
-        pass
-    return line[: found.start()] if found is not None and found.end() == len(line) else line
 
 
 def _without_emphasis(line: str, answer: str) -> str:
