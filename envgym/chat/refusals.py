@@ -46,7 +46,7 @@ _SYSTEM = re.compile(
 )
 _UNCALLED = re.compile(
     r"\btool\b[^\n]{0,60}(?:must|should|has to|needs? to)[^\n]{0,40}"
-    r"(?:respon[sd]\w*|follow|prece\w*|correspond|match|previous|after)|"
+    r"(?:respon[sd]\w*|follow|prece\w*|correspond|previous|after)|"
     r"\btool\b[^\n]{0,60}(?:without|no (?:matching|corresponding|prece\w*|previous))[^\n]{0,60}\b(?:call|use)|"
     r"tool_call_id[^\n]{0,60}not found"
 )
