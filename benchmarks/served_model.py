@@ -37,6 +37,7 @@ from envgym.env.tools import tool
 from envgym.policies.openai import HttpPolicy
 from envgym.records import Message, Score, Split, Task, Trajectory
 from envgym.rollout.episode import rollout
+from envgym.runs.progress import Reporter
 
 _MODEL = (
     "from importlib.util import find_spec; from pathlib import Path; "
@@ -130,9 +131,13 @@ async def _play(url: str, episodes: int, at_once: int) -> list[Trajectory]:
         async with places:
             env = Guessing(max_turns=3, size=episodes)
             task = env.task_list("train")[number]
-            return await rollout(env, policy, task, name="guessing", seed=number, deadline=3600.0)
+            played = await rollout(env, policy, task, name="guessing", seed=number, deadline=3600.0)
+            reporter.advance(played.ending)
+            return played
 
-    played = await asyncio.gather(*(one(number) for number in range(episodes)))
+    with Reporter() as reporter:
+        reporter.begin("episodes", episodes)
+        played = await asyncio.gather(*(one(number) for number in range(episodes)))
     await policy.close()
     return list(played)
 
