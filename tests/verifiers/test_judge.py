@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -171,3 +172,10 @@ async def test_a_preference_must_hold_in_both_orders(bench: Any) -> None:
 def test_real_answers_have_content() -> None:
     for answer in ("7", "x", "Paris", "The answer is 7", "yes", "Let's think: 12", "北京", "-3", "solution B"):
         assert has_content(answer, "What is it?"), answer
+
+
+def test_a_judge_in_one_event_loop_after_the_other(judge_server: Any) -> None:
+    judge = Judge(judge_server.url, model="j")
+    asked = [asyncio.run(judge.grade("Where?", "It is in Oslo.", "Oslo")) for _ in range(3)]
+    asyncio.run(judge.close())
+    assert [judgement.correct for judgement in asked] == [True] * 3

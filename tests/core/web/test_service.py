@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -217,6 +218,39 @@ def test_one_service_in_one_event_loop_after_the_other(web_server: Any) -> None:
     for _ in range(3):
         asyncio.run(twice())
     assert (len(web_server.bodies), web_server.connections) == (6, 3)
+
+
+def test_one_service_in_several_event_loops_at_once(web_server: Any) -> None:
+    web_server.keeps = True
+    web_server.answer = lambda body, n: web_server.reply(FINE)
+    service = service_of(web_server)
+
+    async def often() -> list[Any]:
+        return [await service.post({}, read) for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: asyncio.run(often()), range(4))) == [[FINE] * 5] * 4
+    assert len(web_server.bodies) == 20
+
+
+def test_a_service_goes_on_after_a_loop_that_was_broken_off(web_server: Any) -> None:
+    """The loop ends with a request under way: neither its connection nor its lock outlives it."""
+    web_server.keeps = True
+    web_server.answer = lambda body, n: [30.0] if n == 1 else web_server.reply(FINE)
+    service = service_of(web_server)
+
+    async def broken_off() -> None:
+        asking = asyncio.create_task(service.post({}, read))
+        while not web_server.bodies:  # noqa: ASYNC110 - it lives in another thread
+            await asyncio.sleep(0.01)
+        asking.cancel()
+
+    async def whole() -> None:
+        assert await service.post({}, read) == FINE
+        await service.close()
+
+    asyncio.run(broken_off())
+    asyncio.run(whole())
 
 
 async def test_a_server_that_never_answered_is_given_up_sooner() -> None:
