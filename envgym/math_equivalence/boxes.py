@@ -20,6 +20,8 @@ _TOKEN = re.compile(
     )|\\.|[{}]""",
     re.VERBOSE | re.DOTALL,
 )
+_PLAIN = re.compile(r"\\boxed\{([^{}\\]*)\}")
+"""A box without anything to look into: by far the most, and read ten times as fast alone."""
 _MARKS = ("\\boxed", "\\fbox")
 _LONGEST_GAP = 120
 _MOST_JOINED = 64
@@ -53,6 +55,8 @@ def last_box(text: str) -> tuple[int, str | None]:
 
     The answer is ``None`` where the last box is empty, left open, or holds two boxes. Time is linear.
     """
+    if text.count("\\boxed") == 1 and "\\fbox" not in text and (plain := _PLAIN.search(text)):
+        return plain.start(), plain[1].strip() or None
     boxes = _top_boxes(text) if "box" in text else []
     if not boxes:
         return -1, None
