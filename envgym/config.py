@@ -15,7 +15,16 @@ from envgym.plain_files import read_text
 from envgym.redaction import MARK, quoted, redacted, redacted_values
 from envgym.toml_values import check_values, load_toml
 
-__all__ = ["Section", "apply_overrides", "parse_overrides", "parse_settings", "read_recipe", "validate_settings"]
+__all__ = [
+    "NamedSection",
+    "Section",
+    "apply_overrides",
+    "as_table",
+    "parse_overrides",
+    "parse_settings",
+    "read_recipe",
+    "validate_settings",
+]
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
@@ -34,6 +43,22 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+def as_table(value: Any) -> Any:
+    """Return the table that a name alone is short for: ``{"name": value}``; anything else as it is."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class NamedSection(Section):
+    """A choice by name, with what belongs to it; a name alone is short for a table with that name."""
+
+    name: str
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: Any) -> Any:
+        return as_table(value)
 
 
 def validate_settings(model: type[Model], values: dict[str, Any], owner: str) -> Model:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["PLAIN_ROLES", "REASONING", "SYSTEM_ROLE", "TEXT_CALLS", "TOOLS", "refused_parts"]
@@ -64,8 +65,7 @@ def refused_parts(text: str, sent: Mapping[str, Any]) -> frozenset[str]:
     found = set(_named(text)) & _fields(sent)
     found |= {field for field in _fields(sent) - {TOOLS} if _says(words, field)}
     roles = {message["role"] for message in sent["messages"]}
-    calls = any(message.get("tool_calls") for message in sent["messages"])
-    if "tool" in roles and not calls and _UNCALLED.search(words):
+    if _answers_text(sent["messages"]) and _UNCALLED.search(words):
         found.add(TEXT_CALLS)
     elif _ROLES.search(words):
         found.add(PLAIN_ROLES)
@@ -74,6 +74,14 @@ def refused_parts(text: str, sent: Mapping[str, Any]) -> frozenset[str]:
     elif TOOLS in sent and not found and _TOOLS.search(words):
         found.add(TOOLS)
     return frozenset(found)
+
+
+def _answers_text(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a tool answers a call that is in the text of the message before it."""
+    return any(
+        answer["role"] == "tool" and said["role"] == "assistant" and not said.get("tool_calls")
+        for said, answer in itertools.pairwise(messages)
+    )
 
 
 def _fields(sent: Mapping[str, Any]) -> set[str]:

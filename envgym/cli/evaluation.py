@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,18 +77,13 @@ def eval_command(
     from envgym.policies.selection import make_player
     from envgym.rollout.collector import Collector
     from envgym.runs.failures import Failures
-    from envgym.runs.table import wrapped
     from envgym.tasks.procedural import check_split
 
     checked = check_split(split)
     entries = _entries(env, set_)
     limits = {"max_tokens": max_tokens, "context": context}
-    sampling = {
-        "temperature": temperature,
-        "concurrency": concurrency,
-        **{name: value for name, value in limits.items() if value is not None},
-    }
-
+    given = {name: value for name, value in limits.items() if value is not None}
+    sampling = {"temperature": temperature, "concurrency": concurrency, **given}
     failures = Failures()
 
     async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
@@ -113,11 +108,17 @@ def eval_command(
         about = {"policy": redacted(policy), "split": split, "seed": seed, "temperature": used, "limits": taken}
         print(json.dumps({**about, "environments": records}, indent=2))
     else:
-        print(wrapped(_how(used, taken, samples)))
-        for label, record in records.items():
-            print("\n".join(_lines(label, record, limit)))
+        _print_table(_how(used, taken, samples), records, limit)
     if not all(s.rewards for s in scores.values()):
         sys.exit(1)
+
+
+def _print_table(how: str, records: Mapping[str, dict[str, Any]], limit: int) -> None:
+    from envgym.runs.table import wrapped
+
+    print(wrapped(how))
+    for label, record in records.items():
+        print("\n".join(_lines(label, record, limit)))
 
 
 def _how(temperature: float | None, limits: dict[str, int], samples: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import atexit
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ def run(work: Coroutine[Any, Any, T], say: Callable[[str], None] | None = None, 
         # What else went wrong came of the stop.
         if interruption.stopped:
             interruption.told.wait(_TELLING_SECONDS)
+            # The interpreter drops its handlers when it ends, and a signal would then decide the exit code.
+            atexit.register(_ignore_signals)
             sys.exit(STOPPED)
         raise
 
@@ -97,6 +100,11 @@ class _Interruption:
             self._say(f"stopped{f'; {self._advice}' if self._advice else ''}")
         finally:
             self.told.set()
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _leave_later() -> None:

@@ -34,7 +34,7 @@ JudgeSettings = Annotated[
     typer.Option(
         "--judge-set",
         metavar="KEY=VALUE",
-        help="max_tokens of the judge's reply, or timeout in seconds; may be repeated",
+        help="max_tokens of the judge's reply, timeout or pause in seconds; may be repeated",
     ),
 ]
 PolicyName = Annotated[

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from envgym.math_equivalence import boxes
 from envgym.verifiers import extract_answer
 
 
@@ -55,3 +60,16 @@ def test_time_is_linear(piece: str) -> None:
     start = time.perf_counter()
     extract_answer(piece * (1_000_000 // len(piece)))
     assert time.perf_counter() - start < 1.0
+
+
+PIECES = (
+    *("\\boxed{", "\\boxed", "\\fbox{", "}", "{", "7", "a b", " ", "\\", "\\\\", "$", ", ", "and ", "\n", "*"),
+    "\\frac{1}{2}",
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
+def test_a_plain_box_is_read_as_the_reader_of_all_boxes_reads_it(text: str) -> None:
+    with mock.patch.object(boxes, "_PLAIN", re.compile("(?!)")):
+        expected = boxes.last_box(text)
+    assert boxes.last_box(text) == expected

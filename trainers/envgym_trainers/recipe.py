@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 
-from envgym.config import Section
+from envgym.config import NamedSection, Section, as_table
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
@@ -18,6 +18,7 @@ from envgym_trainers.truncation import TruncatedSettings
 __all__ = [
     "AuxiliaryConfig",
     "EvaluateConfig",
+    "JudgeConfig",
     "OptimizerConfig",
     "ReinforcementRecipe",
     "RoleConfig",
@@ -108,7 +109,7 @@ class EvaluateConfig(Section):
     )
 
 
-class SandboxConfig(Section):
+class SandboxConfig(NamedSection):
     """The sandbox of untrusted programs; ``sandbox = "docker"`` is short for a table with that name."""
 
     name: str = pydantic.Field(
@@ -116,24 +117,15 @@ class SandboxConfig(Section):
     )
     settings: dict[str, Any] = pydantic.Field(default_factory=dict, description="settings of the named backend")
 
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _may_be_a_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
-
-class JudgeConfig(Section):
+class JudgeConfig(NamedSection):
     """The language model that grades; ``judge = "URL#MODEL"`` is short for a table with that name."""
 
     name: str = pydantic.Field(default="", description="URL#MODEL of an OpenAI-compatible server; empty is none")
     settings: dict[str, Any] = pydantic.Field(
-        default_factory=dict, description="max_tokens of a reply, timeout of a request in seconds"
+        default_factory=dict,
+        description="max_tokens of a reply, timeout of a request and pause before a retry in seconds",
     )
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _may_be_a_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
 
 class RoleConfig(Section):
@@ -201,16 +193,11 @@ class ReinforcementRecipe(StageRecipe):
         gt=0,
         description="mean difference between the log-probs of engine and trainer, in nats, at which the run stops",
     )
-    objective: dict[str, Any] = pydantic.Field(
+    objective: Annotated[dict[str, Any], pydantic.BeforeValidator(as_table)] = pydantic.Field(
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )
     reward: RewardSettings = RewardSettings()
     truncated: TruncatedSettings = TruncatedSettings()
-
-    @pydantic.field_validator("objective", mode="before")
-    @classmethod
-    def _may_be_a_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _needs_a_model(self) -> Self:

@@ -1,8 +1,10 @@
-"""Settings of a policy behind a server, each given on the command line and seen in what the server is sent."""
+"""Settings of a policy and of a judge behind a server, given on the command line and seen at the server."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -60,3 +62,51 @@ def test_calls_in_the_text_are_read_in_the_format_that_is_set(sent: Sent, family
 
     assert called(family) == 1
     assert called({"hermes": "mistral", "mistral": "hermes"}[family]) == 0
+
+
+Judged = Callable[..., tuple[dict[str, Any], list[float]]]
+
+
+def choice(text: str) -> dict[str, Any]:
+    return {"choices": [{"finish_reason": "stop", "message": {"role": "assistant", "content": text}}]}
+
+
+@pytest.fixture
+def judged(run: Callable[..., Result], web_server: Any) -> Judged:
+    """``judged("timeout=1", seconds=2)``: an episode that a judge grades, and when the judge was asked."""
+
+    def play(*settings: str, seconds: float = 0.0, busy: int = 0) -> tuple[dict[str, Any], list[float]]:
+        times: list[float] = []
+
+        def answer(body: dict[str, Any], n: int) -> Any:
+            if body["model"] == "player":
+                return web_server.reply(choice("<answer>somewhere by the sea</answer>"))
+            times.append(time.monotonic())
+            if len(times) <= busy:
+                return web_server.reply({"error": "busy"}, 503)
+            return [seconds, web_server.reply(choice('{"correct": true}'))]
+
+        web_server.answer = answer
+        words = ["rollout", "search_qa", "--set", "grader=judge", "--set", "documents=60", "--json"]
+        words += ["--policy", f"{web_server.url}#player", "--judge", f"{web_server.url}#judge"]
+        chosen = [word for setting in settings for word in ("--judge-set", setting)]
+        return json.loads(run(*words, *chosen).out), times
+
+    return play
+
+
+def test_the_judges_time(judged: Judged) -> None:
+    patient, _ = judged(seconds=1.5)
+    assert patient["score"]["value"] == 1
+    hasty, _ = judged("timeout=0.3", "pause=0", seconds=1.5)
+    assert hasty["outcome"]["kind"] == "failed"
+    assert "VerifierError" in hasty["outcome"]["reason"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_the_judges_pause(judged: Judged, pause: float) -> None:
+    """Give or take a half, and twice as long before the second retry."""
+    episode, times = judged(f"pause={pause}", busy=2)
+    assert episode["score"]["value"] == 1
+    first, second = (later - earlier for earlier, later in itertools.pairwise(times))
+    assert (first >= 0.5, second >= 1.0) == ((True, True) if pause else (False, False))

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import transformers
 from _breaking_proxy import BreakingProxy
+from _server import running_server
 
 from envgym.env.services import Services
 from envgym.policies.interface import Policy, policies
@@ -35,34 +29,15 @@ MODEL = str(resources.files("envgym_trainers") / "assets" / "tiny")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """``transformers serve`` with the built-in model; its base address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home: Path = tmp_path_factory.mktemp("home")
-    code = "from transformers.cli.transformers import main; main()"
-    options = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = home / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "serve", MODEL, *options], stdout=out, stderr=out, env=environment
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url).status_code == httpx.codes.OK:
-                return
-        time.sleep(0.2)
-    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
+    start = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", MODEL]
+    home = str(tmp_path_factory.mktemp("home"))
+    environment = {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with running_server(
+        lambda port: [*start, "--device", "cpu", "--host", "127.0.0.1", "--port", port],
+        ready="/health",
+        environment=environment,
+    ) as address:
+        yield address
 
 
 async def _play(policy: Policy) -> dict[str, Trajectory]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pydantic
 
-from envgym.config import Section
+from envgym.config import NamedSection
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym_trainers.models.language_model import LanguageModel
@@ -168,17 +168,12 @@ engines: Registry[Engine] = Registry("engine", "envgym.engines", "envgym_trainer
 """Every engine that is installed or registered."""
 
 
-class EngineChoice(Section):
+class EngineChoice(NamedSection):
     """An engine's name with its settings beside it; ``engine = "in_process"`` is short for the name alone."""
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
 
     name: str = pydantic.Field(default="in_process", description="an engine's name, or package.module:Class")
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _may_be_a_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @pydantic.model_validator(mode="after")
     def _settings_fit(self) -> Self:
