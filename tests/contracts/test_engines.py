@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 import torch
 
 from envgym.errors import PolicyError, UserError
-from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, engines
+from envgym_trainers.engine.interface import (
+    Engine,
+    EngineSession,
+    EngineStatistics,
+    Sampled,
+    SamplingParams,
+    VersionSpan,
+    engines,
+)
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import Device, place
 from envgym_trainers.testing import EngineContract
@@ -65,8 +74,9 @@ class Plain(Engine):
     async def close(self) -> None:
         self._closed = True
 
-    async def run(self, ids: list[int], max_tokens: int, temperature: float, seed: int) -> Sampled:
+    async def run(self, ids: list[int], params: SamplingParams, seed: int) -> Sampled:
         async with self._turns:
+            temperature, max_tokens = params.temperature, params.max_tokens
             generator, sampled, logprobs = torch.Generator().manual_seed(seed), [], []
             while len(sampled) < max_tokens and not set(sampled) & set(self.language_model.stop_ids):
                 logits = self._model(input_ids=torch.tensor([ids + sampled])).logits[0, -1].detach()
@@ -78,7 +88,9 @@ class Plain(Engine):
             self._tokens += len(sampled)
             self._completions += 1
             ended = sampled[-1] in self.language_model.stop_ids
-            return Sampled(ids=sampled, logprobs=logprobs, ended=ended, version=self._version)
+            return Sampled(
+                ids=sampled, logprobs=logprobs, ended=ended, spans=(VersionSpan(self._version, len(sampled)),)
+            )
 
 
 def _shapes(language_model: LanguageModel) -> dict[str, torch.Size]:
@@ -98,15 +110,15 @@ class _PlainSession(EngineSession):
     def rewrite(self) -> None:
         self._ids = []
 
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
         self._engine.check()
         if self._busy:
             raise RuntimeError("busy")
         ids, most = self._ids + new_ids, self._engine.capacity
-        if not ids or max_tokens < 1 or len(ids) + max_tokens > most:
+        if not ids or params.max_tokens < 1 or len(ids) + params.max_tokens > most:
             raise ValueError(f"at most {most}")
         self._busy = True
-        sampled = await self._engine.run(ids, max_tokens, temperature, seed)
+        sampled = await self._engine.run(ids, params, seed)
         self._busy = False
         self._ids = ids + sampled.ids
         return sampled
@@ -124,8 +136,8 @@ class TestStranger(EngineContract):
 class _Hasty(Plain):
     """Reports log-probs that forget the temperature, and never notices new weights."""
 
-    async def run(self, ids: list[int], max_tokens: int, temperature: float, seed: int) -> Sampled:
-        return await super().run(ids, max_tokens, 1.0, seed)
+    async def run(self, ids: list[int], params: SamplingParams, seed: int) -> Sampled:
+        return await super().run(ids, dataclasses.replace(params, temperature=1.0), seed)
 
     async def update_weights(self, language_model: LanguageModel, version: int) -> None:
         self._version = version

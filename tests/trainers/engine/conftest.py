@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from envgym_trainers.engine.in_process import InProcessEngine
-from envgym_trainers.engine.interface import EngineSession, Sampled
+from envgym_trainers.engine.interface import EngineSession, Sampled, SamplingParams
 from envgym_trainers.models.language_model import LanguageModel
 
 CAPACITY = 64
@@ -120,7 +120,10 @@ def converse() -> Converse:
             if i and pause:
                 await pause()
             sampled = await asyncio.wait_for(
-                session.sample(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed + i), 60
+                session.sample(
+                    prompt, SamplingParams(max_tokens=max_tokens, temperature=temperature), seed=seed + i
+                ),
+                60,
             )
             turns.append((prompt, sampled))
         return turns

@@ -23,7 +23,7 @@ from transformers import (
 
 from envgym.errors import PolicyError, UserError
 from envgym_trainers.engine.in_process import InProcessEngine
-from envgym_trainers.engine.interface import Sampled
+from envgym_trainers.engine.interface import Sampled, SamplingParams
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
 from envgym_trainers.models.language_model import LanguageModel
@@ -96,7 +96,10 @@ async def test_stop_id_ends_a_turn_and_the_budget_ends_it_otherwise(model: PreTr
     engine = start(model, slots=12)
     ended = set()
     for sampled in await asyncio.gather(
-        *(engine.open().sample([9, 10], max_tokens=20, temperature=2.0, seed=seed) for seed in range(12))
+        *(
+            engine.open().sample([9, 10], SamplingParams(max_tokens=20, temperature=2.0), seed=seed)
+            for seed in range(12)
+        )
     ):
         ended.add(sampled.ended)
         assert sampled.ended == (sampled.ids[-1] == STOP)
@@ -150,7 +153,7 @@ async def test_weights_changed_in_the_middle_of_a_turn(
 
     monkeypatch.setattr(engine._loop.scheduler, "decode", interrupted)
     monkeypatch.setattr(engine._loop.scheduler, "stop_ids", frozenset())
-    sampled = await engine.open().sample([9, 10, 11], max_tokens=12, temperature=1.0, seed=0)
+    sampled = await engine.open().sample([9, 10, 11], SamplingParams(max_tokens=12), seed=0)
     fresh = expected_logprobs(model, [([9, 10, 11], sampled)])
     assert sampled.version == 0
     assert sampled.logprobs[5:] == pytest.approx(fresh[5:], abs=1e-4)
@@ -173,7 +176,7 @@ async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_don
         loop.call_soon_threadsafe(begun.set)
 
     monkeypatch.setattr(engine._loop.scheduler, "decode", noticed)
-    call = asyncio.ensure_future(engine.open().sample([9, 10], max_tokens=390, temperature=1.0, seed=0))
+    call = asyncio.ensure_future(engine.open().sample([9, 10], SamplingParams(max_tokens=390), seed=0))
     await begun.wait()
     await engine.update_weights(changed, 5)
     assert not call.done()
@@ -211,14 +214,14 @@ async def test_a_session_samples_once_at_a_time_and_never_after_a_cancelled_call
     model: PreTrainedModel, start: Start
 ) -> None:
     session = start(model).open()
-    call = asyncio.ensure_future(session.sample([9], max_tokens=50, temperature=1.0, seed=0))
+    call = asyncio.ensure_future(session.sample([9], SamplingParams(max_tokens=50), seed=0))
     await asyncio.sleep(0)
     with pytest.raises(RuntimeError, match="once at a time"):
-        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+        await session.sample([9], SamplingParams(max_tokens=1), seed=0)
     call.cancel()
     await asyncio.wait([call])
     with pytest.raises(RuntimeError, match="not after a call was cancelled"):
-        await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+        await session.sample([9], SamplingParams(max_tokens=1), seed=0)
 
 
 async def test_a_copy_that_fails_ends_the_engine(
@@ -254,14 +257,14 @@ async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, star
     engine = start(model, slots=1, capacity=4000)
     engine._loop.scheduler.stop_ids = frozenset()
     session = engine.open()
-    long = asyncio.ensure_future(session.sample([9], max_tokens=3900, temperature=1.0, seed=0))
+    long = asyncio.ensure_future(session.sample([9], SamplingParams(max_tokens=3900), seed=0))
     await asyncio.sleep(0.05)
     assert not long.done()
     if leave == "cancel":
         long.cancel()
     await session.close()
     await session.close()
-    sampled = await asyncio.wait_for(engine.open().sample([9], max_tokens=3, temperature=1.0, seed=0), 30)
+    sampled = await asyncio.wait_for(engine.open().sample([9], SamplingParams(max_tokens=3), seed=0), 30)
     assert len(sampled.ids) == 3
     if leave == "close":
         with pytest.raises(PolicyError, match="closed while it was sampling"):
@@ -281,14 +284,14 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     began = time.monotonic()
     results = await asyncio.wait_for(
         asyncio.gather(
-            *(engine.open().sample([9, i], max_tokens=5, temperature=1.0, seed=0) for i in range(10, 15)),
+            *(engine.open().sample([9, i], SamplingParams(max_tokens=5), seed=0) for i in range(10, 15)),
             return_exceptions=True,
         ),
         30,
     )
     assert all(isinstance(r, PolicyError) and "out of memory" in str(r) for r in results)
     with pytest.raises(PolicyError, match="out of memory"):
-        await asyncio.wait_for(engine.open().sample([9], max_tokens=5, temperature=1.0, seed=0), 5)
+        await asyncio.wait_for(engine.open().sample([9], SamplingParams(max_tokens=5), seed=0), 5)
     with pytest.raises(PolicyError, match="out of memory"):
         engine.check()
     assert time.monotonic() - began < 20
@@ -303,7 +306,7 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     engine = start(model)
     session = engine.open()
-    await session.sample([9, 10], max_tokens=3, temperature=1.0, seed=0)
+    await session.sample([9, 10], SamplingParams(max_tokens=3), seed=0)
     assert calls == [7], "one core is left to the environments"
     await session.close()
     await engine.open().close()
@@ -314,14 +317,14 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
     engine = start(model, capacity=4000)
     engine._loop.scheduler.stop_ids = frozenset()
-    waiting = asyncio.ensure_future(engine.open().sample([9], max_tokens=3900, temperature=1.0, seed=0))
+    waiting = asyncio.ensure_future(engine.open().sample([9], SamplingParams(max_tokens=3900), seed=0))
     await asyncio.sleep(0.02)
     await engine.close()
     await engine.close()
     with pytest.raises(PolicyError, match="it was closed"):
         await asyncio.wait_for(waiting, 5)
     with pytest.raises(PolicyError, match="it was closed"):
-        await engine.open().sample([9], max_tokens=1, temperature=1.0, seed=0)
+        await engine.open().sample([9], SamplingParams(max_tokens=1), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -336,8 +339,8 @@ async def test_what_does_not_fit_is_refused_without_harm(
     engine = start(model)
     session = engine.open()
     with pytest.raises(ValueError, match="at most 64"):
-        await session.sample(new_ids, max_tokens=max_tokens, temperature=1.0, seed=0)
-    sampled = await session.sample([9] * 60, max_tokens=4, temperature=1.0, seed=0)
+        await session.sample(new_ids, SamplingParams(max_tokens=max_tokens), seed=0)
+    sampled = await session.sample([9] * 60, SamplingParams(max_tokens=4), seed=0)
     assert sampled.ids
 
 

@@ -22,7 +22,7 @@ from transformers import (
 from envgym.errors import UserError
 from envgym_trainers.batch import Sample, collate
 from envgym_trainers.engine.in_process import InProcessEngine
-from envgym_trainers.engine.interface import Sampled
+from envgym_trainers.engine.interface import Sampled, SamplingParams
 from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.models.head import has_plain_head
 from envgym_trainers.models.language_model import LanguageModel
@@ -77,7 +77,9 @@ async def _sample(language_model: LanguageModel, temperature: float) -> Sampled:
     vars(held)["stop_ids"] = ()
     engine = InProcessEngine(language_model=held, concurrency=1)
     try:
-        return await engine.open().sample([70, 71], max_tokens=200, temperature=temperature, seed=0)
+        return await engine.open().sample(
+            [70, 71], SamplingParams(max_tokens=200, temperature=temperature), seed=0
+        )
     finally:
         await engine.close()
 

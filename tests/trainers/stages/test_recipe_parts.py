@@ -20,7 +20,14 @@ from envgym.records import Message, Score, Split, Task, ToolCall, ToolSpec, Traj
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym_trainers.engine.in_process import InProcessEngine
-from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled
+from envgym_trainers.engine.interface import (
+    Engine,
+    EngineSession,
+    EngineStatistics,
+    Sampled,
+    SamplingParams,
+    VersionSpan,
+)
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.learner.mismatch import EngineMismatch
 from envgym_trainers.models.checkpoint import latest_checkpoint
@@ -105,13 +112,15 @@ class _ParrotSession(EngineSession):
     def rewrite(self) -> None:
         self._length = 0
 
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
         engine = self._engine
         letter = engine.language_model.tokenizer.encode(engine.config.letter, add_special_tokens=False)
         ids = [*letter, engine.language_model.stop_ids[0]]
         self._length += len(new_ids) + len(ids)
         engine.answered += 1
-        return Sampled(ids=ids, logprobs=[-0.5] * len(ids), ended=True, version=engine.version)
+        return Sampled(
+            ids=ids, logprobs=[-0.5] * len(ids), ended=True, spans=(VersionSpan(engine.version, len(ids)),)
+        )
 
     async def close(self) -> None:
         """Nothing is held."""

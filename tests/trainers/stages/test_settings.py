@@ -19,7 +19,7 @@ from envgym.records import Score, Split, Task, Trajectory
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym_trainers.engine.in_process import InProcessEngine
-from envgym_trainers.engine.interface import EngineSession, Sampled
+from envgym_trainers.engine.interface import EngineSession, Sampled, SamplingParams
 from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.stages.rl import ReinforcementStage
@@ -75,10 +75,10 @@ class _InexactSession(EngineSession):
     def rewrite(self) -> None:
         self._real.rewrite()
 
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
-        given = await self._real.sample(new_ids, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
+        given = await self._real.sample(new_ids, params, seed=seed)
         off = [value + math.sin(i) for i, value in zip(given.ids, given.logprobs, strict=True)]
-        return Sampled(ids=given.ids, logprobs=off, ended=given.ended, version=given.version)
+        return Sampled(ids=given.ids, logprobs=off, ended=given.ended, spans=given.spans)
 
     async def close(self) -> None:
         await self._real.close()

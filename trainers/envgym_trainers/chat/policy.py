@@ -12,7 +12,7 @@ from envgym.policies.interface import Completion, ContextFull, Policy, PolicySes
 from envgym.records import Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
 from envgym_trainers.chat.conversation import Conversation
-from envgym_trainers.engine.interface import Engine, EngineChoice
+from envgym_trainers.engine.interface import Engine, EngineChoice, SamplingParams
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.models.placement import Device, Dtype
@@ -128,8 +128,7 @@ class _EngineSession(PolicySession):
         self._turn += 1
         sampled = await self._session.sample(
             prompt_ids,
-            max_tokens=min(self._max_tokens, room),
-            temperature=self._temperature,
+            SamplingParams(max_tokens=min(self._max_tokens, room), temperature=self._temperature),
             seed=derive_seed("sampling", self._seed, self._turn),
         )
         self._conversation.sampled(sampled.ids, self._stops)

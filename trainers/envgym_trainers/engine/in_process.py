@@ -9,7 +9,14 @@ import pydantic
 import torch
 
 from envgym.errors import UserError
-from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, Settled
+from envgym_trainers.engine.interface import (
+    Engine,
+    EngineSession,
+    EngineStatistics,
+    Sampled,
+    SamplingParams,
+    Settled,
+)
 from envgym_trainers.engine.loop import SamplingLoop
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
@@ -105,8 +112,8 @@ class _Session(EngineSession):
         self._row.ids.clear()
         self._row.cached = 0
 
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
-        row = self._row
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
+        row, max_tokens = self._row, params.max_tokens
         if self._busy:
             raise RuntimeError("a session samples once at a time, and not after a call was cancelled or failed")
         total = len(row.ids) + len(new_ids) + max_tokens
@@ -118,7 +125,7 @@ class _Session(EngineSession):
         self._busy = True
         row.ids.extend(new_ids)
         row.sampled, row.logprobs, row.ended = [], [], False
-        row.budget, row.temperature = max_tokens, temperature
+        row.budget, row.temperature = max_tokens, params.temperature
         row.order = seed
         row.uniform = np.random.default_rng(seed).random(max_tokens)
         sampled = await self._loop.sample(row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pydantic
 
@@ -18,11 +18,38 @@ from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["Engine", "EngineChoice", "EngineSession", "EngineStatistics", "Sampled", "Settled", "engines"]
+__all__ = [
+    "Engine",
+    "EngineChoice",
+    "EngineSession",
+    "EngineStatistics",
+    "Sampled",
+    "SamplingParams",
+    "Settled",
+    "VersionSpan",
+    "engines",
+]
 
 
 Settled = Callable[[], Awaitable[bool]]
 """Waits until every open conversation has asked for a completion, or will not ask before another one has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """The limits and the distribution of one completion."""
+
+    max_tokens: int
+    """Maximum length of the completion."""
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the most likely id and reports its log-prob at temperature 1."""
+
+
+class VersionSpan(NamedTuple):
+    """Consecutive tokens of a completion that the same weights sampled."""
+
+    version: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +62,13 @@ class Sampled:
     """[N]: log-prob of each id under the distribution it was drawn from, temperature included, in nats."""
     ended: bool
     """True if the last id ends the turn; false if the token budget ended it."""
-    version: int
-    """Version of the oldest weights that sampled one of ``ids``."""
+    spans: tuple[VersionSpan, ...]
+    """Which weights sampled ``ids``, in order; the numbers of tokens add up to N."""
+
+    @property
+    def version(self) -> int:
+        """Version of the oldest weights that sampled one of ``ids``."""
+        return min(span.version for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +96,8 @@ class EngineSession(abc.ABC):
         """Clear the conversation; the next ``sample`` brings the whole prompt."""
 
     @abc.abstractmethod
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
-        """Append ``new_ids`` and sample until an id ends the turn, or up to ``max_tokens``.
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
+        """Append ``new_ids`` and sample until an id ends the turn, or up to ``params.max_tokens``.
 
         Every engine guarantees that log-probs are those of the distribution sampled from, as a plain forward pass
         over the whole conversation gives them; that a cache made by older weights is never read; and that
@@ -74,8 +106,7 @@ class EngineSession(abc.ABC):
 
         Args:
             new_ids: ids between the conversation so far and the completion. [P]
-            max_tokens: maximum length of the completion.
-            temperature: of sampling; 0 takes the most likely id and reports its log-prob at temperature 1.
+            params: how to sample.
             seed: seed of the draws.
 
         Raises:

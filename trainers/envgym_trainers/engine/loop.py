@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from envgym.errors import PolicyError
-from envgym_trainers.engine.interface import Sampled, Settled
+from envgym_trainers.engine.interface import Sampled, Settled, VersionSpan
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.sequences import Row
 
@@ -32,8 +32,16 @@ class _Request:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Sampled]
     waited: int = 0
-    version: int = 0
-    """Version of the oldest weights that sampled for it."""
+    spans: list[VersionSpan] = field(default_factory=list)
+    """Which weights sampled for it, newest last."""
+
+    def note(self, version: int) -> None:
+        """Count one more token, of weights ``version``."""
+        last = self.spans[-1] if self.spans else None
+        if last and last.version == version:
+            self.spans[-1] = VersionSpan(version, last.tokens + 1)
+        else:
+            self.spans.append(VersionSpan(version, 1))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -201,8 +209,6 @@ class SamplingLoop:
             # The thread count is partly global to the process. The learner sets its own for an update, so the
             # worker sets it again when sampling resumes, and leaves it alone while idle.
             torch.set_num_threads(self._cores)
-        for request in admitted:
-            request.version = version
         self._active.update({request.row: request for request in admitted})
         ready = [request.row for request in admitted]
         # New weights in the middle of a turn void the cached keys and values: these rows are run again as well.
@@ -213,7 +219,10 @@ class SamplingLoop:
         if ready:
             self.scheduler.extend(ready)
         elif self._active:
-            self.scheduler.decode(list(self._active))
+            ready = list(self._active)
+            self.scheduler.decode(ready)
+        for row in ready:
+            self._active[row].note(version)
         self._finish()
 
     def _admitted(self) -> list[_Request]:
@@ -258,7 +267,9 @@ class SamplingLoop:
                 self._resting[row] = None
                 self.tokens += len(row.sampled)
                 self.completions += 1
-                result = Sampled(ids=row.sampled, logprobs=row.logprobs, ended=row.ended, version=request.version)
+                result = Sampled(
+                    ids=row.sampled, logprobs=row.logprobs, ended=row.ended, spans=tuple(request.spans)
+                )
                 _deliver(request, result)
 
     def _cancelled(self, request: _Request) -> bool:

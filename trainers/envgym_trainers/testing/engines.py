@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from envgym.errors import PolicyError, UserError
-from envgym_trainers.engine.interface import Engine, EngineSession, Sampled, engines
+from envgym_trainers.engine.interface import Engine, EngineSession, Sampled, SamplingParams, engines
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import NewModelConfig
 from envgym_trainers.models.tiny import new_model
@@ -104,7 +104,7 @@ class EngineContract:
         """Give the stop id back, once and last, and say which of the two it was."""
         model = _half_ends(self.language_model())
         async with self.running(model) as engine:
-            calls = [engine.open().sample([9, 10], max_tokens=2, temperature=1.0, seed=seed) for seed in range(32)]
+            calls = [engine.open().sample([9, 10], SamplingParams(max_tokens=2), seed=seed) for seed in range(32)]
             found = await asyncio.gather(*calls)
         for sampled in found:
             assert sampled.ended == (sampled.ids[-1] in model.stop_ids)
@@ -175,7 +175,7 @@ class EngineContract:
             session, most = engine.open(), engine.capacity
             for new_ids, max_tokens in (([], 5), ([9], 0), ([9] * (most - 4), 5), ([9], most)):
                 with pytest.raises(ValueError, match=str(most)):
-                    await session.sample(new_ids, max_tokens=max_tokens, temperature=1.0, seed=0)
+                    await session.sample(new_ids, SamplingParams(max_tokens=max_tokens), seed=0)
             assert session.length == 0
             self._check(model, await _converse(session, [[9] * (most - 6)]))
 
@@ -185,7 +185,9 @@ class EngineContract:
         model = self.language_model()
         async with self.running(model) as engine:
             session = engine.open()
-            calls = [session.sample([9, i], max_tokens=4, temperature=0.8, seed=0) for i in (10, 11)]
+            calls = [
+                session.sample([9, i], SamplingParams(max_tokens=4, temperature=0.8), seed=0) for i in (10, 11)
+            ]
             first, second = await asyncio.gather(*calls, return_exceptions=True)
             assert isinstance(first, Sampled)
             assert isinstance(second, Sampled | RuntimeError)
@@ -198,12 +200,12 @@ class EngineContract:
         model = self.language_model()
         async with self.running(model, concurrency=1) as engine:
             session = engine.open()
-            call = asyncio.ensure_future(session.sample([9], max_tokens=50, temperature=1.0, seed=0))
+            call = asyncio.ensure_future(session.sample([9], SamplingParams(max_tokens=50), seed=0))
             await asyncio.sleep(0)
             if call.cancel():
                 await asyncio.wait([call])
                 with pytest.raises(RuntimeError):
-                    await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+                    await session.sample([9], SamplingParams(max_tokens=1), seed=0)
             await session.close()
             await session.close()
             self._check(model, await _converse(engine.open(), _prompts(3)))
@@ -227,7 +229,7 @@ class EngineContract:
             await engine.close()
             await engine.close()
             with pytest.raises(PolicyError):
-                await session.sample([9], max_tokens=1, temperature=1.0, seed=0)
+                await session.sample([9], SamplingParams(max_tokens=1), seed=0)
             with pytest.raises(PolicyError):
                 engine.check()
 
@@ -253,7 +255,12 @@ async def _converse(
     for i, prompt in enumerate(prompts):
         if i and pause:
             await pause()
-        turns.append((prompt, await session.sample(prompt, max_tokens=6, temperature=temperature, seed=seed + i)))
+        turns.append(
+            (
+                prompt,
+                await session.sample(prompt, SamplingParams(max_tokens=6, temperature=temperature), seed=seed + i),
+            )
+        )
     return turns
 
 

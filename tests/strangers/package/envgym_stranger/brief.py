@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pydantic
 
-from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, engines
+from envgym_trainers.engine.interface import (
+    Engine,
+    EngineSession,
+    EngineStatistics,
+    Sampled,
+    SamplingParams,
+    engines,
+)
 from envgym_trainers.models.language_model import LanguageModel
 
 
@@ -63,9 +71,9 @@ class _Session(EngineSession):
     def rewrite(self) -> None:
         self._behind.rewrite()
 
-    async def sample(self, new_ids: list[int], *, max_tokens: int, temperature: float, seed: int) -> Sampled:
-        budget = min(max_tokens, self._longest)
-        return await self._behind.sample(new_ids, max_tokens=budget, temperature=temperature, seed=seed)
+    async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
+        budget = min(params.max_tokens, self._longest)
+        return await self._behind.sample(new_ids, dataclasses.replace(params, max_tokens=budget), seed=seed)
 
     async def close(self) -> None:
         await self._behind.close()
