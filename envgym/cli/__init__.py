@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, training
+from envgym.cli.commands import CommandGroup
 from envgym.errors import EnvgymError, UserError
 from envgym.terminal import guarded_streams
 
@@ -22,6 +23,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="envgym",
+    cls=CommandGroup,
     help="A gym for agentic post-training: environments that verify, and a trainer that steps any of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
