@@ -91,8 +91,8 @@ class Updater:
 
         Returns:
             the objective's metrics, those of the mismatch with the engine and of importance weights, ``loss``,
-            ``grad_norm`` and ``learning_rate``. An update with a loss or a gradient that is not finite is taken of no model:
-            ``skipped`` is 1.
+            ``grad_norm`` and ``learning_rate``. An update with a loss or a gradient that is not finite is taken of
+            no model: ``skipped`` is 1.
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.

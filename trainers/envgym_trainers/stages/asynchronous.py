@@ -26,8 +26,8 @@ class AsynchronousSource(Source):
     """Plays groups in tasks of its own, between the steps and while they learn; use as a context manager.
 
     Each environment has a window of its own, so that the mix keeps its quotas. With dynamic sampling a group
-    without a signal makes room for another at once; ``max_attempts`` counts what ends between two steps, and running
-    ahead takes the place of ``oversample``.
+    without a signal makes room for another at once; ``max_attempts`` counts what ends between two steps, and
+    running ahead takes the place of ``oversample``.
 
     Args:
         player: plays the groups.

@@ -29,6 +29,7 @@ from envgym_trainers.stages.doubts import no_signal, uncorrected
 from envgym_trainers.stages.exhaustion import Exhaustion
 from envgym_trainers.stages.groups import GroupPlayer, GroupSource
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
+from envgym_trainers.stages.probe import probe
 from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
 from envgym_trainers.stages.step_groups import StepGroups
 from envgym_trainers.stages.steps import Phase, Source, Steps
@@ -212,15 +213,21 @@ class _Run:
         return AsynchronousSource(player, max_staleness=bound, steps=steps, version=self._step)
 
     async def _train(self, setup: TrainingSetup, source: Source, learner: Learner, stop: StopRequest) -> None:
+        unchecked: list[Group] = []
+        """Groups of a step in which there was nothing to compare the engine by."""
+
         async def learn(groups: Sequence[Group], step: int) -> dict[str, float]:
             setup.engine.check()
             metrics = await asyncio.to_thread(learner.learn, groups, step)
+            unchecked[:] = groups if self._asynchronous and not metrics.get("engine_compared") else ()
             for fault in learner.faults:
                 self._reporter.say(f"warning: step {step}: {fault}")
             return metrics
 
         async def publish(version: int) -> None:
             await setup.engine.update_weights(setup.language_model, version)
+            if unchecked:
+                await probe(setup, self._recipe, unchecked, version)
 
         def show(phase: Phase) -> AbstractContextManager[None]:
             episodes = self._recipe.groups * self._recipe.group_size
