@@ -14,12 +14,21 @@ from envgym.errors import UserError
 from envgym.records import from_json, to_json
 from envgym.rollout.collector import Group
 from envgym_trainers.objectives.ops.dynamic_sampling import AtCap, Signal, signal, spent_message
-from envgym_trainers.stages.groups import GroupPlayer
+from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.groups import GroupPlayer, GroupSource
 from envgym_trainers.stages.step_groups import Disturbances, StepGroups
 from envgym_trainers.stages.steps import Source
 from envgym_trainers.stages.window import Place, Window
 
-__all__ = ["AsynchronousSource"]
+__all__ = ["AsynchronousSource", "make_source"]
+
+
+def make_source(recipe: ReinforcementRecipe, player: GroupPlayer, done: int = 0) -> Source:
+    """Return the source of groups that the recipe asks for, after so many steps ``done``."""
+    bound = recipe.asynchronous.max_staleness
+    if not bound:
+        return GroupSource(player)
+    return AsynchronousSource(player, max_staleness=bound, steps=recipe.steps, version=done)
 
 
 class AsynchronousSource(Source):

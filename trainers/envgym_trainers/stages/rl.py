@@ -14,6 +14,7 @@ from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
+from envgym.runs.simulation import Load
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
@@ -23,14 +24,15 @@ from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
 from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
 from envgym_trainers.recipe import ReinforcementRecipe
-from envgym_trainers.stages.asynchronous import AsynchronousSource
+from envgym_trainers.stages.asynchronous import make_source
 from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
 from envgym_trainers.stages.doubts import no_signal, uncorrected
 from envgym_trainers.stages.exhaustion import Exhaustion
-from envgym_trainers.stages.groups import GroupPlayer, GroupSource
+from envgym_trainers.stages.groups import GroupPlayer
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
 from envgym_trainers.stages.probe import probe
 from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
+from envgym_trainers.stages.simulation import simulate
 from envgym_trainers.stages.step_groups import StepGroups
 from envgym_trainers.stages.steps import Phase, Source, Steps
 from envgym_trainers.stages.stopping import StopRequest
@@ -77,6 +79,10 @@ class ReinforcementStage(Stage):
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
         return await _Run(self.config, self._objective, folder, reporter).run()
+
+    async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
+        """Run the recipe's loop without a model; see ``Stage.simulate``."""
+        return await simulate(self.config, self._objective, load, reporter)
 
     def controls(self, names: Sequence[str]) -> list[str]:
         """Return the controls to run; see ``Stage.controls``."""
@@ -196,21 +202,15 @@ class _Run:
     def _source(self, player: GroupPlayer, checkpoint: Checkpoint | None, learner: Learner) -> Source:
         """Return the source of groups; run, source and learner go on from the checkpoint, if there is one."""
         if checkpoint is None:
-            return self._new_source(player)
+            return make_source(self._recipe, player)
         with restoring(checkpoint):
             state = checkpoint.state()
             self._step, self._seconds = state["step"], state["seconds"]
             self._exhaustion.restore(state["exhaustion"])
-            source = self._new_source(player)
+            source = make_source(self._recipe, player, self._step)
             source.restore(state)
             learner.updater.restore(checkpoint.tensors())
         return source
-
-    def _new_source(self, player: GroupPlayer) -> Source:
-        if not self._asynchronous:
-            return GroupSource(player)
-        bound, steps = self._recipe.asynchronous.max_staleness, self._recipe.steps
-        return AsynchronousSource(player, max_staleness=bound, steps=steps, version=self._step)
 
     async def _train(self, setup: TrainingSetup, source: Source, learner: Learner, stop: StopRequest) -> None:
         unchecked: list[Group] = []
