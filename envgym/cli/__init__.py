@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, training
+from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, simulation, training
 from envgym.cli.commands import CommandGroup
 from envgym.errors import EnvgymError, UserError
 from envgym.terminal import guarded_streams
@@ -53,6 +53,7 @@ environments.add_to(app)
 quality.add_to(app)
 evaluation.add_to(app)
 training.add_to(app)
+simulation.add_to(app)
 recipe.add_to(app)
 sandboxes.add_to(app)
 
