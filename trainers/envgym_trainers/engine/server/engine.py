@@ -31,7 +31,7 @@ _COMPARED = 512
 class ServerEngine(Engine):
     """Samples from one or several replicas; a conversation stays with the server that has its beginning cached.
 
-    Nothing is asked of a server before the first completion or the first new weights. A server's arithmetic depends
+    Nothing is asked of a server before the first completion or the first new weights. Its arithmetic depends
     on what shares a batch, so runs are not equal bit for bit.
 
     Raises:

@@ -37,7 +37,6 @@ class _Meta(Wire):
 
 
 class _Generated(Wire):
-    output_ids: tuple[pydantic.NonNegativeInt, ...] | None = None
     meta_info: _Meta
 
 
