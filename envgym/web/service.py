@@ -164,22 +164,24 @@ class WebService:
         if closer is not None:
             await closer.aclose()
 
-    async def post(self, body: Mapping[str, Any], read: Callable[[Answer], T]) -> T:
+    async def post(self, body: Mapping[str, Any], read: Callable[[Answer], T], path: str = "") -> T:
         """Return what ``read`` makes of the answer to ``body``.
 
         Args:
             body: sent as JSON.
             read: reads an answer of any status; what it raises other than ``Undecided`` ends the request.
+            path: continues the path of the address.
 
         Raises:
             Refusal: the server refuses the request; see ``failed``.
             EpisodeError: of the kind ``failure``: no decided answer after all attempts.
         """
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url = _continued(self._url, path) if path else self._url
         slow = 0
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return read(await self._once("POST", self._url, content))
+                return read(await self._once("POST", url, content))
             except Undecided as undecided:
                 slow += isinstance(undecided, _Slow)
                 unreached = isinstance(undecided, _Unreached) and not self._reached

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from envgym.errors import EpisodeError
 from envgym.web.redact import shown
 from envgym.web.service import Answer, Refusal, Undecided, WebService
 from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
@@ -40,15 +39,12 @@ class Server:
 
     def __init__(self, url: str, *, generate: str, start: str, timeout: float, key: str = "") -> None:
         base = url.rstrip("/").removesuffix("/v1")
-        failure: type[EpisodeError] = ServerFailure
-        self._tokens = WebService(
-            base, path=generate, says="no completion from", failure=failure, timeout=timeout, pause=_PAUSE, key=key
+        self._web = WebService(
+            base, says="no answer from", failure=ServerFailure, timeout=timeout, pause=_PAUSE, key=key
         )
-        self._control = WebService(
-            base, says="no answer from", failure=failure, timeout=timeout, pause=_PAUSE, key=key
-        )
+        self._generate = generate
         self._start = start
-        self.address = self._control.address.rstrip("/")
+        self.address = self._web.address.rstrip("/")
         """The address as messages show it."""
         self.conversations = 0
         """Number of open conversations."""
@@ -71,7 +67,7 @@ class Server:
             UnfitServer: the server refuses the request.
         """
         try:
-            return await self._tokens.post(body, read)
+            return await self._web.post(body, read, self._generate)
         except Refusal as refusal:
             raise self._refused("a request for tokens", refusal.status, refusal.text) from None
 
@@ -97,26 +93,25 @@ class Server:
             ServerFailure: no answer, or one that tells of a failure.
             UnfitServer: the server does not offer it, or not to us.
         """
-        return self._read(path, await self._control.once("POST", path, body))
+        return self._read(path, await self._web.once("POST", path, body))
 
     def failed(self, problem: str, advice: str = "") -> ServerFailure:
         """Return an error that names the server, with every secret left out."""
-        return ServerFailure(f"{self.address}: {shown(self._control.redacted(problem))}{advice}")
+        return ServerFailure(f"{self.address}: {shown(self._web.redacted(problem))}{advice}")
 
     def unfit(self, problem: str, advice: str = "", kind: type[UnfitServer] = UnfitServer) -> UnfitServer:
         """Return an error that names the server and, where ``advice`` says no better, how to start it."""
         advice = advice or f"start it with: {self._start}"
-        return kind(f"{self.address}: {shown(self._control.redacted(problem))}; {advice}")
+        return kind(f"{self.address}: {shown(self._web.redacted(problem))}; {advice}")
 
     async def close(self) -> None:
         """Close the connections of this event loop. Safe to call twice."""
-        await self._tokens.close()
-        await self._control.close()
+        await self._web.close()
 
     async def _quickly(self, path: str) -> Answer:
         try:
             async with asyncio.timeout(_QUICK):
-                return await self._control.once("GET", path)
+                return await self._web.once("GET", path)
         except TimeoutError:
             raise self.failed(f"{path}: no answer within {_QUICK:g} s") from None
 

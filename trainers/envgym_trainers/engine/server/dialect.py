@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["Ask", "Dialect", "End", "LabelSpan", "Reply", "Status"]
+__all__ = ["Ask", "Dialect", "End", "LabelSpan", "Reply", "Status", "Ways"]
 
 
 class End(StrEnum):
@@ -78,6 +78,16 @@ class Status:
     asleep: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How weights can get to a server: what stands in the way of each, ``""`` if nothing does."""
+
+    disk: str
+    lora: str
+    notes: Mapping[str, str]
+    """What else the server says of its configuration, for people."""
+
+
 class Dialect(abc.ABC):
     """How one kind of server is spoken to. It has no state of its own."""
 
@@ -117,6 +127,14 @@ class Dialect(abc.ABC):
             ServerFailure: it is not there.
             UnfitServer: it does not tell.
         """
+
+    @abc.abstractmethod
+    async def version(self, server: Server) -> str:
+        """Return the server's own version, if it is one of this dialect, and ``""`` if it is not."""
+
+    @abc.abstractmethod
+    async def ways(self, server: Server) -> Ways:
+        """Find out, without changing anything, how weights can get there."""
 
     @abc.abstractmethod
     async def rename(self, server: Server, label: str) -> None:

@@ -11,8 +11,9 @@ import pydantic
 
 from envgym.web.service import Answer
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status
+from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status, Ways
 from envgym_trainers.engine.server.engine import ServerEngine
+from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
 from envgym_trainers.engine.server.wire import Wire, parsed
 from envgym_trainers.models.language_model import LanguageModel
 
@@ -51,6 +52,13 @@ class _Models(Wire):
 
 class _Info(Wire):
     weight_version: str
+
+
+class _ServerInfo(Wire):
+    version: str
+    dtype: str = "not told"
+    enable_lora: bool | None = None
+    disable_radix_cache: bool = False
 
 
 class SGLang(Dialect):
@@ -108,6 +116,24 @@ class SGLang(Dialect):
             context=models[0].max_model_len,
             label=label,
             paused=await server.status_of("/ready") == 503,
+        )
+
+    async def version(self, server: Server) -> str:
+        """Return the version of SGLang."""
+        try:
+            return (await server.get("/server_info", _ServerInfo)).version
+        except (ServerFailure, UnfitServer):
+            return ""
+
+    async def ways(self, server: Server) -> Ways:
+        """Read the configuration; routes that exist refuse the wrong method."""
+        info = await server.get("/server_info", _ServerInfo)
+        missing = await server.status_of("/update_weights_from_disk") != 405
+        cache = "off" if info.disable_radix_cache else "on, flushed with new weights"
+        return Ways(
+            disk="it has no route /update_weights_from_disk: upgrade it" if missing else "",
+            lora="" if info.enable_lora else self.start_lora,
+            notes={"precision": info.dtype, "prefix cache": cache},
         )
 
     async def rename(self, server: Server, label: str) -> None:

@@ -11,8 +11,9 @@ import pydantic
 
 from envgym.web.service import Answer
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status
+from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status, Ways
 from envgym_trainers.engine.server.engine import ServerEngine
+from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
 from envgym_trainers.engine.server.vllm_plugin import BACKEND
 from envgym_trainers.engine.server.weights import write_weights
 from envgym_trainers.engine.server.wire import Wire, parsed
@@ -62,6 +63,40 @@ class _State(Wire):
     is_sleeping: bool = False
 
 
+class _Version(Wire):
+    version: str
+
+
+class _Transfer(Wire):
+    backend: str
+
+
+class _Lora(Wire):
+    max_lora_rank: int
+
+
+class _Cache(Wire):
+    enable_prefix_caching: bool
+
+
+class _ModelConfig(Wire):
+    dtype: str
+
+
+class _Config(Wire):
+    model_config_: _ModelConfig = pydantic.Field(alias="model_config")
+    cache_config: _Cache
+    weight_transfer_config: _Transfer | None = None
+    lora_config: _Lora | None = None
+
+
+class _Info(Wire):
+    vllm_config: _Config
+
+
+_TRANSFER = f"""--weight-transfer-config '{{"backend": "{BACKEND}"}}', with envgym installed beside vLLM"""
+
+
 class Vllm(Dialect):
     """The dialect of vLLM."""
 
@@ -70,7 +105,7 @@ class Vllm(Dialect):
     generate = "/inference/v1/generate"
     start = (
         "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
-        f"""--weight-transfer-config '{{"backend": "{BACKEND}"}}' (with envgym installed beside vLLM)"""
+        + _TRANSFER
     )
     start_lora = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank RANK"
     resume = "end the pause: POST /resume"
@@ -124,6 +159,29 @@ class Vllm(Dialect):
             paused=paused and not asleep,  # who sleeps is paused as well
             asleep=asleep,
         )
+
+    async def version(self, server: Server) -> str:
+        """Return the version of vLLM."""
+        try:
+            return (await server.get("/version", _Version)).version
+        except (ServerFailure, UnfitServer):
+            return ""
+
+    async def ways(self, server: Server) -> Ways:
+        """Read the configuration; routes that exist refuse the wrong method."""
+        if await server.status_of("/update_weights") != 405:
+            shut = "its development routes are shut: VLLM_SERVER_DEV_MODE=1"
+            return Ways(disk=shut, lora=shut, notes={})
+        config = (await server.get("/server_info?config_format=json", _Info)).vllm_config
+        backend = config.weight_transfer_config.backend if config.weight_transfer_config else ""
+        disk, lora = "", ""
+        if backend != BACKEND:
+            disk = f"its weight transfer is {backend or 'none'!r}: " + _TRANSFER
+        if await server.status_of("/v1/load_lora_adapter") != 405 or config.lora_config is None:
+            lora = self.start_lora
+        cache = "on, apart for each version of the weights" if config.cache_config.enable_prefix_caching else "off"
+        dtype = config.model_config_.dtype.removeprefix("torch.")
+        return Ways(disk=disk, lora=lora, notes={"precision": dtype, "prefix cache": cache})
 
     async def rename(self, server: Server, label: str) -> None:
         """Let the server call its weights ``label``."""

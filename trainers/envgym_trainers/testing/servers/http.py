@@ -21,8 +21,8 @@ class Answer(NamedTuple):
     status: int = 200
 
 
-Handle = Callable[[str, Mapping[str, str], Any], Answer]
-"""Answers a request, from its path, its query and its body."""
+Handle = Callable[[str, str, Mapping[str, str], Any], Answer]
+"""Answers a request, from its method, its path, its query and its body."""
 
 
 class _Listener(ThreadingHTTPServer):
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         answer = self.server.handle(
-            parts.path, dict(parse_qsl(parts.query)), json.loads(content) if content else None
+            self.command, parts.path, dict(parse_qsl(parts.query)), json.loads(content) if content else None
         )
         data = json.dumps(answer.body).encode()
         self.send_response(answer.status)

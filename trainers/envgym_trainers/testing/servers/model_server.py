@@ -87,7 +87,7 @@ class ModelServer(abc.ABC):
 
     @abc.abstractmethod
     def routes(self) -> Mapping[str, Callable[[Mapping[str, str], Any], Any]]:
-        """Return what answers each path, from the query and the body: JSON, or an ``Answer``."""
+        """Return what answers each ``"METHOD /path"``, from query and body: JSON, or an ``Answer``."""
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Replace the weights; tensors that share memory may be left out."""
@@ -160,14 +160,16 @@ class ModelServer(abc.ABC):
     def _waits(self) -> bool:
         return self.paused or self.asleep
 
-    def _answer(self, path: str, query: Mapping[str, str], body: Any) -> Answer:
+    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
         whole = path + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
         self.seen.append((whole, body))
         instead = self.intercept(path, body)
         if instead is not None:
             return instead
-        route = self.routes().get(path)
+        routes = self.routes()
+        route = routes.get(f"{method} {path}")
         if route is None:
-            return Answer({"detail": "Not Found"}, 404)
+            known = any(name.endswith(f" {path}") for name in routes)
+            return Answer({"detail": "Method Not Allowed"}, 405) if known else Answer({"detail": "Not Found"}, 404)
         found = route(query, body)
         return found if isinstance(found, Answer) else Answer(found)

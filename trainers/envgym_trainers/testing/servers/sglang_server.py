@@ -16,18 +16,19 @@ class SGLangServer(ModelServer):
     """A small SGLang."""
 
     def routes(self) -> Mapping[str, Callable[[Mapping[str, str], Any], Any]]:
-        """Return what answers each path."""
+        """Return what answers each request."""
         return {
-            "/ready": lambda query, body: Answer(None, 503 if self.paused else 200),
-            "/v1/models": lambda query, body: self._models(),
-            "/model_info": lambda query, body: {"model_path": self.name, "weight_version": self.label},
-            "/generate": lambda query, body: self._generate(body),
-            "/pause_generation": self._pause,
-            "/continue_generation": self._resume,
-            "/update_weights_from_disk": self._update,
-            "/update_weight_version": lambda query, body: self._rename(body["new_version"]),
-            "/load_lora_adapter": self._load_adapter,
-            "/unload_lora_adapter": self._unload_adapter,
+            "GET /ready": lambda query, body: Answer(None, 503 if self.paused else 200),
+            "GET /server_info": lambda query, body: {"version": "0.5.23", "dtype": "float32", "enable_lora": True},
+            "GET /v1/models": lambda query, body: self._models(),
+            "GET /model_info": lambda query, body: {"model_path": self.name, "weight_version": self.label},
+            "POST /generate": lambda query, body: self._generate(body),
+            "POST /pause_generation": self._pause,
+            "POST /continue_generation": self._resume,
+            "POST /update_weights_from_disk": self._update,
+            "POST /update_weight_version": lambda query, body: self._rename(body["new_version"]),
+            "POST /load_lora_adapter": self._load_adapter,
+            "POST /unload_lora_adapter": self._unload_adapter,
         }
 
     def _models(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.testing.servers.http import Answer
 from envgym_trainers.testing.servers.model_server import Completion, ModelServer
 
@@ -14,25 +15,36 @@ __all__ = ["VllmServer"]
 class VllmServer(ModelServer):
     """A small vLLM, started with everything that training needs."""
 
+    def __init__(self, language_model: LanguageModel) -> None:
+        super().__init__(language_model)
+        self.config: dict[str, Any] = {
+            "model_config": {"dtype": str(language_model.dtype)},
+            "cache_config": {"enable_prefix_caching": True},
+            "weight_transfer_config": {"backend": "envgym_disk"},
+            "lora_config": {"max_lora_rank": 16},
+        }
+        """What it says of its configuration."""
+
     def routes(self) -> Mapping[str, Callable[[Mapping[str, str], Any], Any]]:
-        """Return what answers each path."""
+        """Return what answers each request."""
         return {
-            "/version": lambda query, body: {"version": "0.32.0"},
-            "/v1/models": lambda query, body: self._models(),
-            "/weight_info": lambda query, body: {"weight_version": self.label},
-            "/is_paused": lambda query, body: {"is_paused": self.paused or self.asleep},
-            "/is_sleeping": lambda query, body: {"is_sleeping": self.asleep},
-            "/inference/v1/generate": lambda query, body: self._generate(body),
-            "/pause": self._pause,
-            "/resume": self._resume,
-            "/init_weight_transfer_engine": lambda query, body: {"message": "Weight transfer initialized"},
-            "/start_weight_update": lambda query, body: {"message": "Weight update started"},
-            "/update_weights": self._update,
-            "/finish_weight_update": lambda query, body: self._rename(body["weight_version"]),
-            "/update_weight_version": lambda query, body: self._rename(body["new_version"]),
-            "/reset_prefix_cache": lambda query, body: {"success": True},
-            "/v1/load_lora_adapter": self._load_adapter,
-            "/v1/unload_lora_adapter": self._unload_adapter,
+            "GET /version": lambda query, body: {"version": "0.32.0"},
+            "GET /server_info": lambda query, body: {"vllm_config": self.config},
+            "GET /v1/models": lambda query, body: self._models(),
+            "GET /weight_info": lambda query, body: {"weight_version": self.label},
+            "GET /is_paused": lambda query, body: {"is_paused": self.paused or self.asleep},
+            "GET /is_sleeping": lambda query, body: {"is_sleeping": self.asleep},
+            "POST /inference/v1/generate": lambda query, body: self._generate(body),
+            "POST /pause": self._pause,
+            "POST /resume": self._resume,
+            "POST /init_weight_transfer_engine": lambda query, body: {"message": "Weight transfer initialized"},
+            "POST /start_weight_update": lambda query, body: {"message": "Weight update started"},
+            "POST /update_weights": self._update,
+            "POST /finish_weight_update": lambda query, body: self._rename(body["weight_version"]),
+            "POST /update_weight_version": lambda query, body: self._rename(body["new_version"]),
+            "POST /reset_prefix_cache": lambda query, body: {"success": True},
+            "POST /v1/load_lora_adapter": self._load_adapter,
+            "POST /v1/unload_lora_adapter": self._unload_adapter,
         }
 
     def _models(self) -> Any:
