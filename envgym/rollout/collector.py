@@ -72,7 +72,8 @@ def _nested(trajectory: Trajectory) -> Iterator[Trajectory]:
 class Collector:
     """Plays episodes of a set of environments with one policy, and those nested in them with it or others.
 
-    Episodes run in this process, or on the workers of a cluster. Here, instances of an environment are reused, one episode at a time; an instance whose episode failed is replaced.
+    Episodes run in this process, or on the workers of a cluster. Here, instances of an environment are reused, one
+    episode at a time; an instance whose episode failed is replaced.
 
     Args:
         entries: the environments, by label.

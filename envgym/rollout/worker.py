@@ -34,8 +34,8 @@ class EpisodeWorker:
         """Serve one call.
 
         Args:
-            method: ``begin`` with an ``EpisodeSpec``; ``answer`` with the ``Answers`` to the last round; ``end`` awaits
-                the end of an episode without an answer; ``cancel`` ends it.
+            method: ``begin`` with an ``EpisodeSpec``; ``answer`` with the ``Answers`` to the last round; ``end``
+                awaits the end of an episode without an answer; ``cancel`` ends it.
             episode: the episode's name, which the caller chose.
             payload: what the method takes.
 

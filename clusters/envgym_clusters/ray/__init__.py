@@ -74,8 +74,8 @@ class RayCluster(Cluster):
         except TimeoutError:
             ready = sum(worker.ready for worker in self._workers)
             raise UserError(
-                f"cluster: {ready} of {config.workers} workers started within {config.start_seconds:g} s; Ray has "
-                f"{self._session.free()}: ask for fewer (cluster.workers, cluster.cpus_per_worker), or add machines"
+                f"cluster: {ready} of {config.workers} workers started within {config.start_seconds:g} s; "
+                f"Ray has {self._session.free()}: ask for fewer (cluster.workers, cluster.cpus_per_worker), or add machines"
             ) from None
 
     @contextlib.asynccontextmanager
