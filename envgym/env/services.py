@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -97,6 +98,19 @@ class Services:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # the copy of an environment shares them
+
+    def to_json(self) -> str:
+        """Return what others like these are made of, on whatever machine; see ``from_json``."""
+        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Make services of what ``to_json`` returned.
+
+        Raises:
+            UserError: this process has no such backend.
+        """
+        return cls(*json.loads(text))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sandbox_name, self._settings, self._judge_name, self._judge_settings)

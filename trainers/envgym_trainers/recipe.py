@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from envgym.config import NamedSection, Section, as_table
+from envgym.rollout.cluster import ClusterChoice
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
@@ -163,6 +164,7 @@ class StageRecipe(Stage.Config):
     judge: JudgeConfig = JudgeConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
+    cluster: ClusterChoice = pydantic.Field(default_factory=ClusterChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(
         min_length=1, description="One environment of the mix; a recipe has one such table or more."
     )
