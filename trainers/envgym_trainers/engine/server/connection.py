@@ -21,6 +21,7 @@ _QUICK = 10.0
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
+U = TypeVar("U", bound=UnfitServer)
 
 
 class Server:
@@ -99,9 +100,12 @@ class Server:
         """Return an error that names the server, with every secret left out."""
         return ServerFailure(f"{self.address}: {shown(self._web.redacted(problem))}{advice}")
 
-    def unfit(self, problem: str, advice: str = "", kind: type[UnfitServer] = UnfitServer) -> UnfitServer:
+    def unfit(self, problem: str, advice: str = "") -> UnfitServer:
         """Return an error that names the server and, where ``advice`` says no better, how to start it."""
-        advice = advice or f"start it with: {self._start}"
+        return self.unfit_as(UnfitServer, problem, advice or f"start it with: {self._start}")
+
+    def unfit_as(self, kind: type[U], problem: str, advice: str) -> U:
+        """Return an error of one kind that names the server."""
         return kind(f"{self.address}: {shown(self._web.redacted(problem))}; {advice}")
 
     async def close(self) -> None:

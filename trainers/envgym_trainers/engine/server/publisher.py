@@ -126,12 +126,12 @@ class Publisher:
         server.model = self._model or status.models[0]
         if server.model not in status.models:
             known = ", ".join(status.models[:5])
-            raise server.unfit(f"it has no model {server.model!r}", f"it has: {known}", kind=OtherModel)
+            raise server.unfit_as(OtherModel, f"it has no model {server.model!r}", f"it has: {known}")
         if status.context is not None and status.context < context:
-            raise server.unfit(
+            raise server.unfit_as(
+                OtherModel,
                 f"its context has {status.context} tokens, and model.context is {context}",
                 f"start it with a context of {context}, or lower model.context",
-                kind=OtherModel,
             )
         self._check_owner(server, status)
         left = is_published(status.label) or self._adapters
@@ -146,10 +146,10 @@ class Publisher:
         own = self._labels.version(status.label) is not None
         if own or not is_published(status.label) or is_abandoned(status.label) or self._take_over:
             return
-        raise server.unfit(
+        raise server.unfit_as(
+            OtherTrainer,
             f"another trainer publishes weights to it, which it calls {status.label!r}",
             "give each trainer servers of its own, or, if that one is dead, set engine.take_over = true",
-            kind=OtherTrainer,
         )
 
     async def _adopt(self, server: Server, version: int) -> None:
@@ -208,7 +208,7 @@ class Publisher:
         limit = f"(engine.tolerance = {self._tolerance:g})"
         if found.gap_before_temperature <= self._tolerance:
             problem = f"{off}, because it reports them before temperature {limit}"
-            return server.unfit(problem, kind=OtherWeights)
+            return server.unfit_as(OtherWeights, problem, f"start it with: {self._dialect.start}")
         dtype = str(self._language_model.dtype).removeprefix("torch.")
         if first:
             problem = f"{off}: it runs other weights, or in another precision {limit}"
@@ -218,7 +218,7 @@ class Publisher:
                 f"{off} after it took over weights: it samples from stale ones, or in another precision {limit}"
             )
             advice = f"nothing was trained on them; restart it in {dtype}, see docs/servers.md, and resume the run"
-        return server.unfit(problem, advice, kind=OtherWeights)
+        return server.unfit_as(OtherWeights, problem, advice)
 
 
 def default_tolerance(language_model: LanguageModel) -> float:

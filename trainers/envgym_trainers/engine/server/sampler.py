@@ -107,7 +107,8 @@ class Sampler:
         if unknown := [i for i in reply.ids if i not in self._known]:
             rows = max(self._known)
             if max(unknown) > rows:
-                raise server.unfit(f"it sampled id {max(unknown)}; the trainer's last is {rows}", kind=OtherModel)
+                problem = f"it sampled id {max(unknown)}, and the trainer's last is {rows}"
+                raise server.unfit_as(OtherModel, problem, "start it with the model of the recipe")
             raise Undecided(f"it sampled id {unknown[0]}, which the tokenizer does not have")
         fault = ""
         if len(reply.logprobs) != count or sum(span.tokens for span in reply.spans) != count:
@@ -129,15 +130,15 @@ class Sampler:
         """Refuse tokens that are not of this engine's weights."""
         for span in reply.spans:
             if span.tokens and self._labels.version(span.label) is None:
-                raise self.foreign(server, span)
+                raise self._foreign(server, span)
 
-    def foreign(self, server: Server, span: LabelSpan) -> EnvgymError:
+    def _foreign(self, server: Server, span: LabelSpan) -> EnvgymError:
         """Return the error of a server whose weights are not this engine's any more."""
         if is_published(span.label):
-            return server.unfit(
+            return server.unfit_as(
+                OtherTrainer,
                 f"another trainer published weights to it, which it calls {span.label!r}",
                 "give each trainer servers of its own",
-                kind=OtherTrainer,
             )
         server.failure = server.failed(
             f"its weights are not those that were published, it calls them {span.label!r}: was it restarted?",
