@@ -93,7 +93,7 @@ async def discard(env: ChatEnv) -> None:
     try:
         await cleaned(env.aclose, EnvironmentFailure)
     finally:
-        keep_leftovers(hurry=False)
+        keep_leftovers()
 
 
 @contextlib.contextmanager
