@@ -85,12 +85,12 @@ class Session:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         self._opened = True
 
-    def free(self) -> str:
-        """Return the cores that Ray has, in words."""
+    def cores(self) -> float:
+        """Return the cores that Ray has, over all machines."""
         import ray
 
         have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return f"{have.get('CPU', 0):g} cores"
+        return have.get("CPU", 0.0)
 
     async def close(self) -> None:
         """Disconnect, and end the Ray that was started here. Safe to call twice."""
