@@ -54,6 +54,16 @@ class Stage(Plugin, abc.ABC):
             UserError: the recipe cannot be carried out here.
         """
 
+    def follow(self) -> None:
+        """Help the first of several processes, which runs the recipe, until it ends.
+
+        Called instead of ``run`` in all processes but the first.
+
+        Raises:
+            UserError: the stage runs in one process only.
+        """
+        raise UserError(f"stage {self.config.stage!r} runs in one process: leave out torchrun and --processes")
+
     def controls(self, names: Sequence[str]) -> list[str]:
         """Return the controls that ``names`` asks for, all of them if it is empty; a stage has none by default.
 

@@ -17,7 +17,9 @@ from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter, Status, duration
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
-from envgym_trainers.learner.learner import Learner
+from envgym_trainers.distributed.team import Team
+from envgym_trainers.learner.learner import Learner, make_updater
+from envgym_trainers.learner.updater import Loss, Updater
 from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
@@ -31,6 +33,7 @@ from envgym_trainers.stages.groups import GroupSource, StepGroups
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
 from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
+from envgym_trainers.stages.team_up import follow_leader, teamed_up
 
 __all__ = ["ReinforcementStage", "make_objective"]
 
@@ -78,6 +81,15 @@ class ReinforcementStage(Stage):
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
         return await _Run(self.config, self._objective, folder, reporter).run()
+
+    def follow(self) -> None:
+        """Learn as the first process says; see ``Stage.follow``."""
+
+        def begin(values: dict[str, Any], team: Team) -> tuple[Updater, Loss]:
+            recipe = type(self.config)(**values["recipe"])
+            return make_updater(recipe, self._objective, None, team)[0], self._objective.loss
+
+        follow_leader(self.config, begin)
 
     def controls(self, names: Sequence[str]) -> list[str]:
         """Return the controls to run; see ``Stage.controls``."""
@@ -133,15 +145,17 @@ class _Run:
         self._reporter.say(f"loading {config.path}")
         with StopRequest(self._reporter.say) as stop:
             async with (
+                teamed_up(config.device) as team,
                 open_environments(recipe, self._reporter) as environments,
                 open_setup(recipe, environments, load_model(config, recipe.sampling.concurrency)) as setup,
             ):
                 sizes = {label: len(setup.collector.tasks(label, "train")) for label in setup.labels}
                 source = GroupSource(recipe, self._objective, setup, Mix(environments.entries, sizes, recipe.seed))
-                learner = Learner(recipe, self._objective, setup.language_model)
+                learner = Learner(recipe, self._objective, setup.language_model, team)
                 if checkpoint:
                     with restoring(checkpoint):
-                        self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
+                        self._restore(checkpoint.state(), source)
+                        learner.updater.resume(checkpoint)
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 for line in self._folder.damage.lines():  # such rows are gone now
@@ -289,15 +303,20 @@ class _Run:
             "mix": source.mix.state(),
             "carried": {label: [to_json(g) for g in groups] for label, groups in source.carried.items()},
         }
-        save_checkpoint(self._folder.checkpoints, self._step, setup.language_model, learner.updater.state(), state)
+        updater = learner.updater
+        save_checkpoint(
+            self._folder.checkpoints,
+            self._step,
+            setup.language_model,
+            updater.state(),
+            state,
+            write_shards=updater.write_shards,
+        )
 
-    def _restore(
-        self, state: dict[str, Any], source: GroupSource, learner: Learner, tensors: dict[str, Any]
-    ) -> None:
+    def _restore(self, state: dict[str, Any], source: GroupSource) -> None:
         self._step, self._seconds = state["step"], state["seconds"]
         self._exhaustion.restore(state["exhaustion"])
         source.mix.restore(state["mix"])
         source.carried |= {
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()
         }
-        learner.updater.restore(tensors)
