@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from envgym.runs.folder import RunFolder
     from envgym.runs.stage import Stage
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "read_stage"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,15 +71,14 @@ def train_command(
     if processes is not None and place_here.size == 1 and processes > 1:
         sys.exit(launch(processes, sys.argv[1:]))
     if place_here.rank:
-        _stage(
-            recipe or RunFolder.existing(resume or Path()).path / "recipe.toml", set_ or [], quiet=True
-        ).follow()
+        path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
+        read_stage(path, set_ or [], quiet=True).follow()
         return
     asked = [name.strip() for name in controls.split(",") if name.strip()]
     started = time.monotonic()
     if resume is not None:
         folder = RunFolder.existing(resume)
-        stage = _stage(folder.path / "recipe.toml", [])
+        stage = read_stage(folder.path / "recipe.toml", [])
         names = stage.controls(asked) if asked or with_controls else []
         with claimed(folder):
             report = _run(stage, folder, names)
@@ -87,7 +86,7 @@ def train_command(
         path = recipe or Path()
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         check_new(place)
-        stage = _stage(path, set_ or [])
+        stage = read_stage(path, set_ or [])
         names = stage.controls(asked) if asked or with_controls else []
         stage.check()
         with removed_if_unused(place):
@@ -140,7 +139,7 @@ def report_command(
     print(path)
 
 
-def _stage(path: Path, overrides: list[str], *, quiet: bool = False) -> Stage:
+def read_stage(path: Path, overrides: list[str], *, quiet: bool = False) -> Stage:
     """Make the stage that a recipe names, with the recipe as its settings."""
     from envgym.cli.switching import drop_leftovers
     from envgym.config import apply_overrides, parse_overrides, read_recipe

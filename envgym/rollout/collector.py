@@ -112,6 +112,11 @@ class Collector:
         self._in_flight = 0
         self._verdict = ""
 
+    @property
+    def in_flight(self) -> int:
+        """Number of episodes under way, those that wait for their turn left out."""
+        return self._in_flight
+
     def tasks(self, label: str, split: Split) -> Sequence[Task]:
         """Return the tasks of one environment.
 

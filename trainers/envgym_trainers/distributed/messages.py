@@ -58,5 +58,7 @@ def decode(data: bytes) -> Message:
 
 def _sample(row: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Sample:
     number = row.pop("number")
-    columns = {name: tensors[f"{number}.{name}"] for name in _COLUMNS if f"{number}.{name}" in tensors}
+    columns: dict[str, Any] = {
+        name: tensors[f"{number}.{name}"] for name in _COLUMNS if f"{number}.{name}" in tensors
+    }
     return Sample(**row, **columns)

@@ -29,7 +29,7 @@ class MasterAdamW:
         parameters: trained in place; those in float32 or wider are their own master copies.
         config: betas, weight decay and the norm that gradients are clipped to.
         team: the processes that hold shards of the parameters; each method is then called in all of them.
-        narrow: those that are saved elsewhere in 16 bits, and therefore also with the optimizer, whatever type they
+        narrow: those that are saved elsewhere in 16 bits, and so with the optimizer as well, whatever type they
             have in this process.
     """
 

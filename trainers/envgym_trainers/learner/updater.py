@@ -16,7 +16,8 @@ from envgym_trainers.distributed.sharding import publish, shard_like
 from envgym_trainers.distributed.team import ALONE, Team
 from envgym_trainers.learner.auxiliary import AuxiliaryModels, annotate_tokens
 from envgym_trainers.learner.faults import NotFinite, some
-from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
+from envgym_trainers.learner.findings import Findings
+from envgym_trainers.learner.mismatch import EngineMismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.learner.prefix import NO_PREFIX, Prefix, by_group, run_prefix, shared_ids
 from envgym_trainers.learner.scorer import TokenScorer
@@ -26,7 +27,7 @@ from envgym_trainers.models.head import backbone_and_head
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.recompute import checkpointed
 from envgym_trainers.models.shard_files import outline, write_shards
-from envgym_trainers.objectives import Metrics, merge_metrics
+from envgym_trainers.objectives import Metrics
 from envgym_trainers.objectives.ops.reduction import Totals
 from envgym_trainers.recipe import OptimizerConfig
 
@@ -104,9 +105,9 @@ class Updater:
             mismatch_limit: see ``EngineMismatch``.
 
         Returns:
-            the objective's metrics, those of the mismatch with the engine, ``loss``, ``grad_norm`` and
-            ``learning_rate``. An update with a loss or a gradient that is not finite is taken of no model:
-            ``skipped`` is 1.
+            the objective's metrics, those of the mismatch with the engine and of importance weights, ``loss``,
+            ``grad_norm`` and ``learning_rate``. An update with a loss or a gradient that is not finite is taken of
+            no model: ``skipped`` is 1.
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.
@@ -171,41 +172,20 @@ class Updater:
         self, units: Sequence[Unit], loss: Loss, totals: Totals, version: int, mismatch_limit: float
     ) -> dict[str, float]:
         """Take the step; ``units`` are this process's."""
-        parts: list[Metrics] = []
-        mismatch = Mismatch()
-        total = 0.0
-        groups: set[str] = set()
+        found = Findings()
         for pack, batch, outputs in self._forward(units):
             if not pack:
-                # Nothing to learn, but the gradients of all processes are added after each micro-batch.
-                (
-                    outputs.logprobs.sum() * 0
-                    if outputs.values is None
-                    else (outputs.logprobs + outputs.values).sum() * 0
-                ).backward()
+                _idle(outputs).backward()
                 continue
-            mismatch.add(batch, outputs.logprobs, version)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
-            value = float(share.detach())
-            if not math.isfinite(value):
-                groups |= {sample.group for unit in pack for sample in unit}
-            total += value
-            parts.append(metrics)
-        told = self._team.exchange(
-            {
-                "metrics": merge_metrics(parts),
-                "mismatch": dataclasses.asdict(mismatch),
-                "loss": total,
-                "groups": sorted(groups),
-            }
-        )
-        metrics, mismatch, total, groups = _merged(told)
-        if mismatch.mean > mismatch_limit:
+            found.add(pack, batch, outputs, float(share.detach()), metrics, version)
+        found = found.of_all(self._team)
+        if found.mismatch.mean > mismatch_limit:
             self._discard()
-            raise EngineMismatch(mismatch.explain(mismatch_limit))
+            raise EngineMismatch(found.mismatch.explain(mismatch_limit))
         rate = self.learning_rate
-        norm, fault = 0.0, self._fault_before(groups)
+        norm, fault = 0.0, self._fault_before(found.groups)
         if not fault:
             norm = self._optimizer.step(rate)
             fault = self._fault_of_gradient(norm)
@@ -217,10 +197,9 @@ class Updater:
         self.updates += 1
         self.note(fault)
         return {
-            **metrics,
-            **mismatch.metrics(),
+            **found.metrics(),
             **trained,
-            "loss": total,
+            "loss": found.loss,
             "grad_norm": 0.0 if fault else norm,
             "learning_rate": rate,
             "skipped": float(bool(fault)),
@@ -323,12 +302,7 @@ class Updater:
         self._auxiliary.restore(state["auxiliary"])
 
 
-def _merged(told: Sequence[dict[str, Any]]) -> tuple[dict[str, float], Mismatch, float, set[str]]:
-    """Merge what the processes found in their micro-batches: metrics, mismatch, loss, and groups with a bad loss."""
-    mismatch = Mismatch()
-    for row in told:
-        mismatch += Mismatch(**row["mismatch"])
-    metrics = merge_metrics(
-        [{n: torch.tensor(v, dtype=torch.float64) for n, v in row["metrics"].items()} for row in told]
-    )
-    return metrics, mismatch, sum(row["loss"] for row in told), {g for row in told for g in row["groups"]}
+def _idle(outputs: Outputs) -> torch.Tensor:
+    """Return a loss of 0 that has gradients: those of all processes are added after each micro-batch."""
+    models = [outputs.logprobs] if outputs.values is None else [outputs.logprobs, outputs.values]
+    return torch.stack([output.sum() for output in models]).sum() * 0

@@ -1,7 +1,7 @@
 """Tensors of a checkpoint that several processes write, each its shards, and any number of processes read.
 
-The files are safetensors, written and read by torch's distributed checkpoints; the outline of the state beside them
-has tensors without data.
+The files are safetensors, written and read by torch's distributed checkpoints; the outline of the state beside
+them has tensors without data.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint, tensor
+from torch.distributed import tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["fill_outline", "outline", "write_shards"]
@@ -22,9 +25,7 @@ __all__ = ["fill_outline", "outline", "write_shards"]
 def write_shards(folder: Path, state: dict[str, Any]) -> None:
     """Write the tensors of nested containers; called in all processes, with a folder that all of them see."""
     tensors = {name: value.detach() for name, value in _leaves(state)}
-    checkpoint.save(
-        tensors, storage_writer=checkpoint.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    )
+    save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
 
 
 def outline(state: Any) -> Any:
@@ -38,8 +39,8 @@ def fill_outline(folder: Path, state: Any, mesh: DeviceMesh | None) -> Any:
     Args:
         folder: that of the files.
         state: the outline.
-        mesh: shards every tensor but scalars over these devices, whose processes all call this; without one, tensors
-            come whole and on the CPU.
+        mesh: shards every tensor but scalars over these devices, whose processes all call this; without one,
+            tensors come whole and on the CPU.
     """
 
     def room(value: Tensor) -> Tensor:
@@ -51,9 +52,9 @@ def fill_outline(folder: Path, state: Any, mesh: DeviceMesh | None) -> Any:
     filled = _mapped(state, room)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        checkpoint.load(
+        load(
             dict(_leaves(filled)),
-            storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)),
+            storage_reader=HuggingFaceStorageReader(str(folder)),
             no_dist=mesh is None,
         )
     return filled

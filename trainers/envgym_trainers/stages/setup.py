@@ -148,15 +148,28 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
 
 @contextlib.asynccontextmanager
 async def open_setup(
-    recipe: StageRecipe, environments: EnvironmentSet, language_model: LanguageModel
+    recipe: StageRecipe,
+    environments: EnvironmentSet,
+    language_model: LanguageModel,
+    *,
+    asynchronous: bool = False,
 ) -> AsyncIterator[TrainingSetup]:
     """Open the recipe's engine for the model, and a collector for the environments.
+
+    Args:
+        recipe: the run's recipe.
+        environments: the environments that can run here.
+        language_model: the model to train.
+        asynchronous: the engine samples while the model is trained, and so needs weights of its own.
 
     Raises:
         UserError: the engine cannot run this model.
     """
     sampling = recipe.sampling
-    engine = recipe.engine.make(language_model=language_model, concurrency=sampling.concurrency)
+    own = asynchronous and recipe.engine.runs_model
+    engine = recipe.engine.make(
+        language_model=language_model.copy() if own else language_model, concurrency=sampling.concurrency
+    )
     try:
 
         def at(temperature: float) -> EnginePolicy:

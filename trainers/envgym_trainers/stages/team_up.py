@@ -53,8 +53,8 @@ async def teamed_up(device: Device) -> AsyncIterator[Team]:
         if not team.lost.is_set():
             raise
         raise ProcessLost(
-            f"process {gone} of {team.size} died, and the others cannot go on without its part of the model; what was "
-            "saved is intact: resume the run, with as many processes as you like"
+            f"process {gone} of {team.size} died, and the others cannot go on without its part of the model; what "
+            "was saved is intact: resume the run, with as many processes as you like"
         ) from error
     else:
         team.end()
