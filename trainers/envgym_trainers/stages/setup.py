@@ -26,7 +26,15 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import check_model
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["EnvironmentSet", "TrainingSetup", "check_setup", "open_collector", "open_environments", "open_setup"]
+__all__ = [
+    "EnvironmentSet",
+    "TrainingSetup",
+    "check_setup",
+    "open_collector",
+    "open_environments",
+    "open_setup",
+    "prepare_torch",
+]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +124,15 @@ def _services(recipe: StageRecipe) -> Services:
     return Services(sandbox.name, sandbox.settings, judge.name, judge.settings)
 
 
+def prepare_torch(recipe: StageRecipe) -> None:
+    """Set torch's seed, threads and determinism for this process."""
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
+    torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 @contextlib.asynccontextmanager
 async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
     """Open the environments that can run, here or on the recipe's cluster; close what they need at the end.
@@ -123,11 +140,7 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
     """
-    torch.manual_seed(recipe.seed)
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
-    torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    prepare_torch(recipe)
     async with _services(recipe) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
