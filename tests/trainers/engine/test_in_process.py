@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from envgym.errors import PolicyError, UserError
+from envgym_trainers.engine.cache import Row
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.interface import Sampled, SamplingParams
 from envgym_trainers.engine.scheduler import Scheduler
-from envgym_trainers.engine.cache import Row
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 
@@ -250,7 +250,9 @@ async def test_memory_for_less_than_a_conversation_is_refused_by_its_setting(
 ) -> None:
     """Two layers of two heads of 4 numbers in float64: 256 bytes a token, 64 tokens."""
     start(model, memory=64 * 256 / 2**30)
-    with pytest.raises(UserError, match=r"engine\.memory = .* holds 63 tokens.* raise engine\.memory to .*model\.context"):
+    with pytest.raises(
+        UserError, match=r"engine\.memory = .* holds 63 tokens.* raise engine\.memory to .*model\.context"
+    ):
         start(model, memory=(64 * 256 - 1) / 2**30)
 
 
@@ -308,6 +310,7 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     monkeypatch.setattr(torch, "get_num_threads", lambda: calls[-1])
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     engine = start(model)
+    engine._loop.scheduler.ends = never
     session = engine.open()
     await session.sample([9, 10], SamplingParams(max_tokens=3), seed=0)
     assert calls == [8]

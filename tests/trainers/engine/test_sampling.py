@@ -13,7 +13,6 @@ from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.sampling import choose
 
 
-
 def at(*temperatures: float) -> list[SamplingParams]:
     return [SamplingParams(max_tokens=1, temperature=temperature) for temperature in temperatures]
 

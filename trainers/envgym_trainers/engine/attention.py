@@ -1,8 +1,8 @@
 """The engine's attention: rows of any length in one flat batch, against keys and values where they are stored.
 
-All new tokens of a pass stand one after another, [1, N], so that no product of a layer runs padding. Rows that decode
-read the keys of a pool as one view; a row that is extended reads its own. Nothing is copied, and there is a mask only
-where rows of one pool differ in length or a layer has a window.
+All new tokens of a pass stand one after another, [1, N], so that no product of a layer runs padding. Rows that
+decode read the keys of a pool as one view; a row that is extended reads its own. Nothing is copied, and there is a
+mask only where rows of one pool differ in length or a layer has a window.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Row:
     """Number of ``ids`` that have keys and values in the cache."""
     version: int = -1
     """Version of the weights that made the cached keys and values."""
-    params: SamplingParams = SamplingParams(max_tokens=1)
+    params: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=1))
     uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
     """Random numbers in [0, 1), one per token of the budget."""
     order: int = 0

@@ -29,7 +29,8 @@ __all__ = ["InProcessEngine"]
 class InProcessEngine(Engine):
     """Continuous batching over one cache row per conversation; shared prefixes are run once.
 
-    The trainer may update the very model that the engine runs; an engine with a model of its own copies new weights.
+    The trainer may update the very model that the engine runs; an engine with a model of its own copies new
+    weights.
     """
 
     class Config(Engine.Config):
@@ -38,8 +39,8 @@ class InProcessEngine(Engine):
         memory: float | None = pydantic.Field(
             default=None,
             gt=0,
-            description="GiB that keys and values may take, a quarter of the device's if left out; idle conversations "
-            "lose theirs first, and are run again",
+            description="GiB that keys and values may take, a quarter of the device's if left out; idle "
+            "conversations lose theirs first, and are run again",
         )
 
     config: Config

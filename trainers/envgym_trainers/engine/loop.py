@@ -247,9 +247,9 @@ class SamplingLoop:
     def _set_threads(self) -> None:
         """Take every core, or leave one to the event loop while environments answer what was completed.
 
-        Both would wait for each other otherwise. How many steps ago that was depends on no timing, and so the number
-        of threads, which results depend on. It is partly global to the process: the learner sets its own, so the
-        worker sets it again in every step, and leaves it alone while idle.
+        Both would wait for each other otherwise. How many steps ago that was depends on no timing, and so the
+        number of threads, which results depend on. It is partly global to the process: the learner sets its own,
+        so the worker sets it again in every step, and leaves it alone while idle.
         """
         cores = self._cores if self._quiet >= _QUIET else max(1, self._cores - 1)
         if torch.get_num_threads() != cores:

@@ -27,9 +27,9 @@ _DONORS = 4
 class Scheduler:
     """Extends and decodes rows in batches against one cache.
 
-    A row is run in two ways. ``extend`` (prefill) runs all of its new tokens, and copies the keys of a common prefix
-    instead of running it again. ``decode`` runs one token of every active row. Either way the tokens stand one after
-    another in a flat batch, and each row attends to itself (``envgym_trainers.engine.attention``).
+    A row is run in two ways. ``extend`` (prefill) runs all of its new tokens, and copies the keys of a common
+    prefix instead of running it again. ``decode`` runs one token of every active row. Either way the tokens stand
+    one after another in a flat batch, and each row attends to itself (``envgym_trainers.engine.attention``).
 
     Args:
         model: a causal LM in evaluation mode.
@@ -41,14 +41,14 @@ class Scheduler:
         UserError: the model cannot be run this way, or one conversation does not fit the memory.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, *, memory: int, capacity: int, ends: Callable[[Row], bool]
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, *, memory: int, capacity: int, ends: Callable[[Row], bool]) -> None:
         self.ends = ends
         self.device = model.device
         self.capacity = capacity
         if kinds := layers_without_attention(model.config):
-            raise UserError(f"the in-process engine needs attention in every layer; this model has {', '.join(kinds)}")
+            raise UserError(
+                f"the in-process engine needs attention in every layer; this model has {', '.join(kinds)}"
+            )
         self._spans = layer_spans(model.config)
         self._view = ModelView(model)
         self.renew()
@@ -56,9 +56,9 @@ class Scheduler:
         each = self._prove(model)
         if memory < each * capacity:
             raise UserError(
-                f"engine.memory = {memory / 2**30:.3g} GiB holds {memory // each:,} tokens, and one conversation may "
-                f"have {capacity:,} (model.context): raise engine.memory to {each * capacity / 2**30:.3g} or more, "
-                "or lower model.context"
+                f"engine.memory = {memory / 2**30:.3g} GiB holds {memory // each:,} tokens, and one conversation "
+                f"may have {capacity:,} (model.context): raise engine.memory to "
+                f"{each * capacity / 2**30:.3g} or more, or lower model.context"
             )
         self._cache = Cache(capacity, memory // each)
 

@@ -14,7 +14,14 @@ from transformers.masking_utils import sdpa_mask
 
 from envgym_trainers.models.causal import causal_attention
 
-__all__ = ["KeysValues", "Rows", "layers_without_attention", "partial_attention", "run_as_rows", "understands_rows"]
+__all__ = [
+    "KeysValues",
+    "Rows",
+    "layers_without_attention",
+    "partial_attention",
+    "run_as_rows",
+    "understands_rows",
+]
 
 _KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
