@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import pydantic_core
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
@@ -35,6 +35,7 @@ __all__ = [
     "Trajectory",
     "Turn",
     "TurnTokens",
+    "VersionSpan",
     "check_schema",
     "problem_key",
     "from_json",
@@ -119,6 +120,13 @@ class Task:
         return hash((self.id, self.split))
 
 
+class VersionSpan(NamedTuple):
+    """Consecutive tokens of a completion that the same weights sampled."""
+
+    version: int
+    tokens: int
+
+
 @dataclass(slots=True, kw_only=True)
 class TurnTokens:
     """The tokens of one turn, exactly as the engine saw them.
@@ -137,8 +145,17 @@ class TurnTokens:
     logprobs: list[float]
     """Log-probability of each sampled id at the sampling temperature. [C]"""
     policy_version: int
+    """Version of the oldest weights that sampled one of the ids."""
     fork: bool = False
     """The chat template rewrote history: this prompt does not continue the previous turn."""
+    spans: list[VersionSpan] = field(default_factory=list)
+    """Which weights sampled ``completion_ids``, in order; empty unless they changed in mid-turn."""
+
+    @property
+    def versions(self) -> list[int]:
+        """Version of the weights that sampled each of ``completion_ids``. [C]"""
+        spans = self.spans or [VersionSpan(self.policy_version, len(self.completion_ids))]
+        return [span.version for span in spans for _ in range(span.tokens)]
 
 
 @dataclass(slots=True, kw_only=True)

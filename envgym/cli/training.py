@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from envgym.runs.folder import RunFolder
     from envgym.runs.stage import Stage
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "read_stage"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def train_command(
     started = time.monotonic()
     if resume is not None:
         folder = RunFolder.existing(resume)
-        stage = _stage(folder.path / "recipe.toml", [])
+        stage = read_stage(folder.path / "recipe.toml", [])
         names = stage.controls(asked) if asked or with_controls else []
         with claimed(folder):
             report = _run(stage, folder, names)
@@ -72,7 +72,7 @@ def train_command(
         path = recipe or Path()
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         check_new(place)
-        stage = _stage(path, set_ or [])
+        stage = read_stage(path, set_ or [])
         names = stage.controls(asked) if asked or with_controls else []
         stage.check()
         with removed_if_unused(place):
@@ -125,7 +125,7 @@ def report_command(
     print(path)
 
 
-def _stage(path: Path, overrides: list[str]) -> Stage:
+def read_stage(path: Path, overrides: list[str]) -> Stage:
     """Make the stage that a recipe names, with the recipe as its settings."""
     from envgym.cli.switching import drop_leftovers
     from envgym.config import apply_overrides, parse_overrides, read_recipe

@@ -97,6 +97,7 @@ class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
         self.__owns_services = services is None
         self.services = EpisodeServices(self.__shared, random.Random(0))
         self.tools: dict[str, Tool] = self.make_tools()
+        self.__join_tools()
         self.__specs = tuple(t.spec for t in self.tools.values())
         self.observation_space = ObservationSpace()
         self.action_space = ActionSpace(self.__specs)
@@ -105,6 +106,13 @@ class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
         self.__unfinished = False
         self.__running = False
         self.__reserved = False
+
+    def __join_tools(self) -> None:
+        kind = type(self)
+        cached = any(tool.options.cache for tool in self.tools.values())
+        settings = self.config.model_dump_json() if cached else ""
+        for tool in self.tools.values():
+            tool.join(self.__shared.tools, f"{kind.__module__}.{kind.__qualname__}", settings)
 
     @property
     def trajectory(self) -> Trajectory:

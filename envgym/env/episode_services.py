@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Hashable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import gymnasium
 
-from envgym.env.services import Services
+from envgym.env.services import Closeable, Services
 from envgym.errors import NestedEpisodeError, UserError
 from envgym.records import Task, Trajectory
 from envgym.sandbox.interface import Limits, Sandbox
@@ -20,6 +20,7 @@ from envgym.verifiers.judge import Judge
 
 __all__ = ["AnyEnv", "EpisodeHost", "EpisodeServices"]
 
+C = TypeVar("C", bound=Closeable)
 AnyEnv: TypeAlias = gymnasium.Env[Any, Any] | str
 """A ``ChatEnv``, which is made of this module and so cannot be named in it, or an environment's id."""
 
@@ -84,6 +85,10 @@ class EpisodeServices:
             UserError: none was named.
         """
         return self.shared.judge()
+
+    def keep(self, key: Hashable, make: Callable[[], C]) -> C:
+        """Return what ``make`` made for ``key``, shared by every episode of the run; see ``Services.keep``."""
+        return self.shared.keep(key, make)
 
     @property
     def depth(self) -> int:

@@ -26,7 +26,7 @@ from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
 from envgym.web.deadline import bounded_by
 
-__all__ = ["discard", "rollout", "typed_errors"]
+__all__ = ["act", "cleaned", "discard", "rollout", "typed_errors"]
 
 _Cleaning: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _CLEANUP_SECONDS = 30.0
@@ -91,9 +91,9 @@ async def discard(env: ChatEnv) -> None:
         UserError: see ``rollout``.
     """
     try:
-        await _cleaned(env.aclose, EnvironmentFailure)
+        await cleaned(env.aclose, EnvironmentFailure)
     finally:
-        keep_leftovers(hurry=False)
+        keep_leftovers()
 
 
 @contextlib.contextmanager
@@ -109,8 +109,13 @@ def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
         raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
-async def _cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
-    """Await an author's cleaning up, in bounded time."""
+async def cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
+    """Await an author's cleaning up, in bounded time.
+
+    Raises:
+        EpisodeError: of ``kind``: it raised, or was late.
+        UserError: see ``rollout``.
+    """
     with typed_errors(kind):
         name = getattr(code, "__qualname__", "cleaning up")
         try:
@@ -238,7 +243,7 @@ class _Episode:
         failure: EpisodeError | None = None
         for code, kind in closing:
             try:
-                await _cleaned(code, kind)
+                await cleaned(code, kind)
             except EpisodeError as error:
                 failure = failure or error
         return failure
@@ -251,7 +256,7 @@ class _Episode:
         ended = False
         while not ended:
             with self._cast.turnstile.waiting():
-                completion = await _act(session, observation)
+                completion = await act(session, observation)
             with typed_errors(EnvironmentFailure):
                 if completion is None:
                     await self._env.truncate("context")
@@ -268,8 +273,13 @@ class _Episode:
         return self._player.open(self.record.tools, derive_seed("policy", self.record.seed) % 2**32)
 
 
-async def _act(session: PolicySession, observation: Observation) -> Completion | None:
-    """Return the next completion, or ``None`` when the context has no room for one."""
+async def act(session: PolicySession, observation: Observation) -> Completion | None:
+    """Return a player's next completion, or ``None`` when the context has no room for one.
+
+    Raises:
+        PolicyError: the player failed.
+        UserError: see ``rollout``.
+    """
     with typed_errors(PolicyError):
         try:
             return await session.act(observation)

@@ -13,6 +13,7 @@ from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
+from envgym.runs.simulation import Load
 
 __all__ = ["Stage", "stages"]
 
@@ -53,6 +54,21 @@ class Stage(Plugin, abc.ABC):
         Raises:
             UserError: the recipe cannot be carried out here.
         """
+
+    async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
+        """Run the recipe's loop with real environments and no model; a stage cannot, by default.
+
+        Args:
+            load: rates of the model that is simulated.
+            reporter: shows progress.
+
+        Returns:
+            the report, as ``envgym.runs.simulation`` prints it.
+
+        Raises:
+            UserError: the stage cannot be simulated, or the recipe cannot be carried out here.
+        """
+        raise UserError(f"stage {self.config.stage!r} cannot be simulated; stages that sample episodes can")
 
     def controls(self, names: Sequence[str]) -> list[str]:
         """Return the controls that ``names`` asks for, all of them if it is empty; a stage has none by default.

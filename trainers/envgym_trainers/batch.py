@@ -50,6 +50,9 @@ class Sample:
     """Name of the group whose members share the baseline."""
     version: int
     """Version of the oldest policy that sampled one of the tokens."""
+    versions: Tensor | None = None
+    """[T] int64: version of the policy that sampled each token, ignored outside the mask; None where all are of
+    ``version``."""
     trajectory_tokens: int = 0
     """Sampled tokens of the whole trajectory, which has several samples where its history was rewritten; 0 stands
     for this sample's own."""
@@ -71,7 +74,7 @@ class Sample:
         if self.ids.dtype != torch.int64 or self.mask.dtype != torch.bool:
             raise ValueError(f"ids must be int64 and mask bool, got {self.ids.dtype} and {self.mask.dtype}")
         shape = self.ids.shape
-        for name in ("ids", "mask", "logprobs", "turn_rewards", "advantages", *_OPTIONAL):
+        for name in ("ids", "mask", "logprobs", "versions", "turn_rewards", "advantages", *_OPTIONAL):
             values = getattr(self, name)
             if values is not None and (values.ndim != 1 or values.shape != shape):
                 raise ValueError(f"{name} must be 1-D of length {self.ids.numel()}, got {tuple(values.shape)}")
@@ -100,6 +103,11 @@ class Sample:
     def share(self) -> float:
         """Part of its trajectory that this sample is, by sampled tokens; those of a trajectory add up to 1."""
         return self.model_tokens / (self.trajectory_tokens or self.model_tokens)
+
+    @property
+    def token_versions(self) -> Tensor:
+        """Version of the policy that sampled each token, of no meaning outside the mask. [T] int64"""
+        return torch.full_like(self.ids, self.version) if self.versions is None else self.versions
 
     def spread(self, value: float) -> Tensor:
         """Return ``value`` at every sampled token and 0 elsewhere. [T] float32"""
@@ -135,7 +143,8 @@ class Batch:
     """[B] int64: sampled tokens of the trajectory that the row belongs to, over all of its rows; None for each
     row's own."""
     versions: Tensor | None = None
-    """[B] int64: version of the oldest policy that sampled one of the row's tokens; None for the current one."""
+    """[B, T] int64: version of the policy that sampled each token, of no meaning outside the mask; None for the
+    current one."""
     returns: Tensor | None = None
     """[B, T] float32: targets of the critic, or None without a critic."""
     values: Tensor | None = None
@@ -190,7 +199,7 @@ def collate(units: Sequence[Unit], pad_id: int) -> Batch:
         advantages=pad([s.spread(0.0) if s.advantages is None else s.advantages.float() for s in samples], 0.0),
         unit=torch.tensor([i for i, unit in enumerate(units) for _ in unit]),
         lengths=torch.tensor([s.trajectory_tokens or s.model_tokens for s in samples]),
-        versions=torch.tensor([s.version for s in samples]),
+        versions=pad([s.token_versions for s in samples], 0),
         **optional,
     )
 

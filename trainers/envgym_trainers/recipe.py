@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from envgym.config import NamedSection, Section, as_table
+from envgym.rollout.cluster import ClusterChoice
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
@@ -16,6 +17,7 @@ from envgym_trainers.models.recompute import Checkpointing
 from envgym_trainers.truncation import TruncatedSettings
 
 __all__ = [
+    "AsynchronousConfig",
     "AuxiliaryConfig",
     "EvaluateConfig",
     "JudgeConfig",
@@ -44,6 +46,17 @@ class SamplingConfig(Section):
     retries: int = pydantic.Field(default=1, ge=0, description="further attempts at a failed episode")
     failure_limit: float = pydantic.Field(
         default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
+    )
+
+
+class AsynchronousConfig(Section):
+    """Episodes go on while the model learns; 0, the default, lets the two take turns."""
+
+    max_staleness: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="versions that a token may be older than the weights it trains; above 0, episodes go on while "
+        "the model learns, and the engine runs a copy of the model",
     )
 
 
@@ -151,6 +164,7 @@ class StageRecipe(Stage.Config):
     judge: JudgeConfig = JudgeConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
+    cluster: ClusterChoice = pydantic.Field(default_factory=ClusterChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(
         min_length=1, description="One environment of the mix; a recipe has one such table or more."
     )
@@ -193,6 +207,7 @@ class ReinforcementRecipe(StageRecipe):
         gt=0,
         description="mean difference between the log-probs of engine and trainer, in nats, at which the run stops",
     )
+    asynchronous: AsynchronousConfig = AsynchronousConfig()
     objective: Annotated[dict[str, Any], pydantic.BeforeValidator(as_table)] = pydantic.Field(
         default_factory=lambda: {"name": "dapo"}, description="name, and the settings of that objective"
     )
@@ -203,6 +218,15 @@ class ReinforcementRecipe(StageRecipe):
     def _needs_a_model(self) -> Self:
         if self.model.new is not None:
             raise ValueError("model.new is for supervised stages (stage = 'sft'); name a model with model.path")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _timing_is_not_reproducible(self) -> Self:
+        if self.asynchronous.max_staleness and self.reproducible:
+            raise ValueError(
+                "asynchronous.max_staleness lets timing decide which weights sample a token, so that equal runs "
+                "are not equal: set reproducible = false beside it, or max_staleness = 0"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:

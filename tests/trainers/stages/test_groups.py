@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,8 +13,9 @@ from envgym.records import Message, Outcome, OutcomeKind, Score, Split, Task, Tr
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix, MixEntry
 from envgym_trainers.recipe import ReinforcementRecipe
-from envgym_trainers.stages.groups import GroupSource, StepGroups
+from envgym_trainers.stages.groups import GroupPlayer, GroupSource
 from envgym_trainers.stages.rl import make_objective
+from envgym_trainers.stages.step_groups import StepGroups
 
 _SPREAD, _SOLVED, _FAILED, _LOST = [1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [None, None]
 _TASKS = [Task(id=str(i), split="train", messages=()) for i in range(1000)]
@@ -70,10 +70,9 @@ def make_source() -> MakeSource:
         recipe = ReinforcementRecipe.model_validate({"mix": mix, "groups": 4, "group_size": 2, **values})
         objective = make_objective({"name": "dapo", "dynamic_sampling": sampling})
         collector = ScriptedCollector(scripts)
-        setup: Any = SimpleNamespace(collector=collector, labels=list(scripts))
         entries = [MixEntry.model_validate(entry) for entry in mix]
         mixed = Mix(entries, dict.fromkeys(scripts, len(_TASKS)), seed=0)
-        return GroupSource(recipe, objective, setup, mixed), collector
+        return GroupSource(GroupPlayer(recipe, objective, cast(Any, collector), mixed)), collector
 
     return make
 
@@ -138,11 +137,11 @@ async def test_tasks_follow_the_mix(make_source: MakeSource) -> None:
     """No task twice before every task once; a restored mix goes on where the saved one was."""
     source, _ = make_source({"a": [_SPREAD]})
     first = await source.collect()
-    state = source.mix.state()
+    state = source.state()
     second = await source.collect()
     drawn = [g.task.id for g in first.groups + second.groups]
     assert len(set(drawn)) == 8
-    source.mix.restore(state)
+    source.restore(state)
     again = await source.collect()
     assert [g.task.id for g in again.groups] == [g.task.id for g in second.groups]
 

@@ -142,6 +142,7 @@ class _EngineSession(PolicySession):
             logprobs=sampled.logprobs,
             policy_version=sampled.version,
             fork=fork,
+            spans=list(sampled.spans) if len(sampled.spans) > 1 else [],
         )
         return Completion(message=message, tokens=tokens)
 

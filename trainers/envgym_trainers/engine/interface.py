@@ -9,13 +9,14 @@ from __future__ import annotations
 import abc
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import pydantic
 
 from envgym.config import NamedSection
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
+from envgym.records import VersionSpan
 from envgym_trainers.models.language_model import LanguageModel
 
 __all__ = [
@@ -51,13 +52,6 @@ class SamplingParams:
     """Ids less likely than this share of the most likely one are never drawn."""
     stop: tuple[str, ...] = ()
     """Texts that end the completion; the ids that spell them are its last."""
-
-
-class VersionSpan(NamedTuple):
-    """Consecutive tokens of a completion that the same weights sampled."""
-
-    version: int
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +137,10 @@ class Engine(Plugin, abc.ABC):
         UserError: the engine cannot run this model, or lacks a package.
     """
 
+    runs_model: ClassVar[bool] = True
+    """Whether the engine runs the weights of ``language_model`` itself. It is then given a copy where it samples
+    while they are trained; a client of a server says no, and saves the memory."""
+
     def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
         super().__init__(**settings)
         self.language_model = language_model
@@ -227,6 +225,11 @@ class EngineChoice(NamedSection):
     def _settings_fit(self) -> Self:
         engines.validate(self.name, self.model_extra or {})
         return self
+
+    @property
+    def runs_model(self) -> bool:
+        """See ``Engine.runs_model``."""
+        return engines.load(self.name).runs_model
 
     def make(self, *, language_model: LanguageModel, concurrency: int) -> Engine:
         """Make the engine; arguments and errors are those of ``Engine``."""

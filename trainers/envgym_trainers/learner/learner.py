@@ -23,6 +23,7 @@ from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.reference import ReferenceModel
 from envgym_trainers.learner.reward_model import RewardModel
 from envgym_trainers.learner.samples import samples_of
+from envgym_trainers.learner.staleness import staleness
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.objectives import AuxiliaryName, Member, Objective
@@ -111,13 +112,13 @@ class Learner:
         for _ in range(self._recipe.epochs):
             rng.shuffle(units)
             rows += [self._update(units[i::count], step - 1) for i in range(count)]
-        versions = [sample.version for unit in units for sample in unit]
+        samples = [sample for unit in units for sample in unit]
         return {
             **_merged(rows),
             **counts,
-            "samples": float(len(versions)),
-            "samples_with_signal": float(sum(s.has_signal for unit in units for s in unit)),
-            "staleness_max": float(step - 1 - min(versions)),
+            **staleness(samples, step - 1),
+            "samples": float(len(samples)),
+            "samples_with_signal": float(sum(sample.has_signal for sample in samples)),
         }
 
     def _update(self, units: Sequence[Unit], version: int) -> dict[str, float]:

@@ -36,10 +36,10 @@ class Mismatch:
 
     @torch.no_grad()
     def add(self, batch: Batch, logprobs: Tensor, version: int) -> None:
-        """Count the tokens of the rows that weights ``version`` sampled: older weights differ rightly."""
+        """Count the tokens that weights ``version`` sampled: older weights differ rightly."""
         reported = batch.mask & ~batch.behaviour_logprobs.isnan()
         if batch.versions is not None:
-            reported = reported & (batch.versions == version)[:, None]
+            reported = reported & (batch.versions == version)
         gaps = engine_gap(batch, logprobs)[reported].abs()
         if gaps.numel():
             self.tokens += gaps.numel()
@@ -58,6 +58,7 @@ class Mismatch:
             "engine_gap": self.mean,
             "engine_gap_max": self.largest,
             "engine_off_share": self.off / max(1, self.tokens),
+            "engine_compared": float(self.tokens),
         }
 
     def explain(self, limit: float) -> str:

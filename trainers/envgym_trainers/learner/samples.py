@@ -48,7 +48,7 @@ def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
         current.rewards += [0.0] * (len(tokens.prompt_ids) + len(tokens.completion_ids))
         if tokens.completion_ids:
             current.rewards[-1] = turn.reward
-        current.versions.append(tokens.policy_version)
+        current.versions += [tokens.policy_version] * len(tokens.prompt_ids) + tokens.versions
     total = sum(sum(s.mask) for s in sequences)
     return [
         Sample(
@@ -58,7 +58,8 @@ def samples_of(trajectory: Trajectory, group: str) -> list[Sample]:
             turn_rewards=torch.tensor(s.rewards),
             group=group,
             trajectory_tokens=total,
-            version=min(s.versions),
+            version=min(v for v, sampled in zip(s.versions, s.mask, strict=True) if sampled),
+            versions=torch.tensor(s.versions),
         )
         for s in sequences
         if any(s.mask)

@@ -15,6 +15,7 @@ from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.mismatch import EngineMismatch, Mismatch
 from envgym_trainers.learner.optimizer import MasterAdamW
 from envgym_trainers.learner.prefix import NO_PREFIX, Prefix, by_group, run_prefix, shared_ids
+from envgym_trainers.learner.staleness import ImportanceTally
 from envgym_trainers.learner.states import shares_prefixes
 from envgym_trainers.models.head import backbone_and_head
 from envgym_trainers.models.language_model import LanguageModel
@@ -89,9 +90,9 @@ class Updater:
             mismatch_limit: see ``EngineMismatch``.
 
         Returns:
-            the objective's metrics, those of the mismatch with the engine, ``loss``, ``grad_norm`` and
-            ``learning_rate``. An update with a loss or a gradient that is not finite is taken of no model:
-            ``skipped`` is 1.
+            the objective's metrics, those of the mismatch with the engine and of importance weights, ``loss``,
+            ``grad_norm`` and ``learning_rate``. An update with a loss or a gradient that is not finite is taken of
+            no model: ``skipped`` is 1.
 
         Raises:
             EngineMismatch: the engine's log-probs are not the trainer's. No step was taken.
@@ -99,11 +100,12 @@ class Updater:
         """
         totals = Totals.of(units)
         parts: list[Metrics] = []
-        mismatch = Mismatch()
+        mismatch, importance = Mismatch(), ImportanceTally()
         total = 0.0
         groups: set[str] = set()
         for pack, batch, outputs in self._forward(units):
             mismatch.add(batch, outputs.logprobs, version)
+            importance.add(batch, outputs.logprobs)
             share, metrics = loss(batch, outputs, totals)
             share.backward()
             value = float(share.detach())
@@ -129,6 +131,7 @@ class Updater:
         return {
             **merge_metrics(parts),
             **mismatch.metrics(),
+            **importance.metrics(),
             **trained,
             "loss": total,
             "grad_norm": 0.0 if fault else norm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from pathlib import Path
@@ -59,6 +60,13 @@ class LanguageModel:
             UserError: the tokenizer has none.
         """
         return turn_ends(self.tokenizer, self.model)
+
+    def copy(self) -> LanguageModel:
+        """Return a model of equal weights that shares none with this one, adapters merged; not for training."""
+        model: Any = copy.deepcopy(self.model)
+        if hasattr(model, "peft_config"):
+            model = model.merge_and_unload()
+        return dataclasses.replace(self, model=model.requires_grad_(False))
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the weights by name, adapters merged; tensors without an adapter share memory with the model."""

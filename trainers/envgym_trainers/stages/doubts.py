@@ -8,8 +8,11 @@ from typing import Any
 
 from envgym.evaluate import EnvScores
 from envgym.runs.table import endings_text
+from envgym_trainers.objectives import Objective
+from envgym_trainers.objectives.ops.importance import ImportanceSettings
+from envgym_trainers.recipe import ReinforcementRecipe
 
-__all__ = ["no_signal", "share_warnings", "training_warnings"]
+__all__ = ["no_signal", "share_warnings", "training_warnings", "uncorrected"]
 
 _TOO_MANY = 0.2
 """Share of episodes cut or failed above which a mean says little of the policy."""
@@ -30,6 +33,16 @@ def training_warnings(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if len(silent) > len(rows) * _TOO_MANY:
             last = no_signal(silent[-1], label)
             yield f"{label}: no group had a signal in {len(silent)} of {len(rows)} steps (at last: {last})"
+
+
+def uncorrected(recipe: ReinforcementRecipe, objective: Objective) -> Iterator[str]:
+    """Yield a warning if tokens of older weights will count as if the current ones had sampled them."""
+    config = objective.config
+    if recipe.asynchronous.max_staleness and isinstance(config, ImportanceSettings) and not config.importance_cap:
+        yield (
+            "asynchronous training without objective.importance_cap: tokens of older weights count as if the "
+            "current ones had sampled them; importance_cap = 2 weighs them by how likely they are now"
+        )
 
 
 def share_warnings(*measured: Mapping[str, Mapping[str, EnvScores]] | None) -> Iterator[str]:

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from envgym.errors import RecipeError
-from envgym.records import from_json, to_json
 from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
-from envgym.runs.progress import Reporter, Status, duration
+from envgym.runs.progress import Reporter
+from envgym.runs.simulation import Load
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.learner.learner import Learner
-from envgym_trainers.models.checkpoint import keep_best, latest_checkpoint, restoring, save_checkpoint
+from envgym_trainers.models.checkpoint import Checkpoint, keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
 from envgym_trainers.objectives.base import objectives
 from envgym_trainers.objectives.ops.dynamic_sampling import DynamicSampling
 from envgym_trainers.recipe import ReinforcementRecipe
+from envgym_trainers.stages.asynchronous import make_source
 from envgym_trainers.stages.control_runs import ControlRuns, chosen_controls
-from envgym_trainers.stages.doubts import no_signal
+from envgym_trainers.stages.doubts import no_signal, uncorrected
 from envgym_trainers.stages.exhaustion import Exhaustion
-from envgym_trainers.stages.groups import GroupSource, StepGroups
+from envgym_trainers.stages.groups import GroupPlayer
 from envgym_trainers.stages.measurement import Scores, measure, overall, write_summary
+from envgym_trainers.stages.probe import probe
 from envgym_trainers.stages.setup import TrainingSetup, check_setup, open_environments, open_setup
+from envgym_trainers.stages.simulation import simulate
+from envgym_trainers.stages.step_groups import StepGroups
+from envgym_trainers.stages.steps import Phase, Source, Steps
 from envgym_trainers.stages.stopping import StopRequest
+from envgym_trainers.stages.timing import Work, status_of
 
 __all__ = ["ReinforcementStage", "make_objective"]
 
@@ -54,11 +60,6 @@ _WARN_EVERY = 10
 """Steps between two warnings of one kind."""
 
 
-def _learning() -> Status:
-    began = time.monotonic()
-    return lambda: f"learning for {duration(time.monotonic() - began)}"
-
-
 class ReinforcementStage(Stage):
     """Trains a policy on a mix of environments, and measures it on held-out tasks before and after."""
 
@@ -78,6 +79,10 @@ class ReinforcementStage(Stage):
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
         return await _Run(self.config, self._objective, folder, reporter).run()
+
+    async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
+        """Run the recipe's loop without a model; see ``Stage.simulate``."""
+        return await simulate(self.config, self._objective, load, reporter)
 
     def controls(self, names: Sequence[str]) -> list[str]:
         """Return the controls to run; see ``Stage.controls``."""
@@ -134,14 +139,20 @@ class _Run:
         with StopRequest(self._reporter.say) as stop:
             async with (
                 open_environments(recipe, self._reporter) as environments,
-                open_setup(recipe, environments, load_model(config, recipe.sampling.concurrency)) as setup,
+                open_setup(
+                    recipe,
+                    environments,
+                    load_model(config, recipe.sampling.concurrency),
+                    asynchronous=self._asynchronous,
+                ) as setup,
             ):
+                setup.warnings = [*setup.warnings, *uncorrected(recipe, self._objective)]
                 sizes = {label: len(setup.collector.tasks(label, "train")) for label in setup.labels}
-                source = GroupSource(recipe, self._objective, setup, Mix(environments.entries, sizes, recipe.seed))
+                mix = Mix(environments.entries, sizes, recipe.seed)
+                player = GroupPlayer(recipe, self._objective, setup.collector, mix)
                 learner = Learner(recipe, self._objective, setup.language_model)
+                source = self._source(player, checkpoint, learner)
                 if checkpoint:
-                    with restoring(checkpoint):
-                        self._restore(checkpoint.state(), source, learner, checkpoint.tensors())
                     await setup.engine.update_weights(setup.language_model, self._step)
                 self._folder.forget_after(self._step)
                 for line in self._folder.damage.lines():  # such rows are gone now
@@ -151,7 +162,8 @@ class _Run:
                 for warning in setup.warnings:
                     self._reporter.say(f"warning: {warning}")
                 before = await measure(setup, self._folder, "before", self._reporter)
-                await self._train(setup, source, learner, stop)
+                async with source:
+                    await self._train(setup, source, learner, stop)
                 if not self._finished:
                     return None
                 after = await self._evaluate(setup, "after")
@@ -183,47 +195,66 @@ class _Run:
             return f"the budget of {self._recipe.max_sampled_tokens:,} sampled tokens"
         return ""
 
-    async def _train(self, setup: TrainingSetup, source: GroupSource, learner: Learner, stop: StopRequest) -> None:
+    @property
+    def _asynchronous(self) -> bool:
+        return self._recipe.asynchronous.max_staleness > 0
+
+    def _source(self, player: GroupPlayer, checkpoint: Checkpoint | None, learner: Learner) -> Source:
+        """Return the source of groups; run, source and learner go on from the checkpoint, if there is one."""
+        if checkpoint is None:
+            return make_source(self._recipe, player)
+        with restoring(checkpoint):
+            state = checkpoint.state()
+            self._step, self._seconds = state["step"], state["seconds"]
+            self._exhaustion.restore(state["exhaustion"])
+            source = make_source(self._recipe, player, self._step)
+            source.restore(state)
+            learner.updater.restore(checkpoint.tensors())
+        return source
+
+    async def _train(self, setup: TrainingSetup, source: Source, learner: Learner, stop: StopRequest) -> None:
+        unchecked: list[Group] = []
+        """Groups of a step in which there was nothing to compare the engine by."""
+
+        async def learn(groups: Sequence[Group], step: int) -> dict[str, float]:
+            setup.engine.check()
+            metrics = await asyncio.to_thread(learner.learn, groups, step)
+            unchecked[:] = groups if self._asynchronous and not metrics.get("engine_compared") else ()
+            for fault in learner.faults:
+                self._reporter.say(f"warning: step {step}: {fault}")
+            return metrics
+
+        async def publish(version: int) -> None:
+            await setup.engine.update_weights(setup.language_model, version)
+            if unchecked:
+                await probe(setup, self._recipe, unchecked, version)
+
+        def show(phase: Phase) -> AbstractContextManager[None]:
+            episodes = self._recipe.groups * self._recipe.group_size
+            return self._reporter.during(status_of(phase, setup, source, episodes))
+
+        steps = Steps(source, learn, publish, done=self._step, show=show)
         self._reporter.begin("step", self._recipe.steps, self._step)
         while not self._finished and not stop.requested:
             stop.doing = f"step {self._step + 1}"
-            started = time.monotonic()
-            earlier = setup.engine.statistics()
-            with self._reporter.during(setup.episodes_status(self._recipe.groups * self._recipe.group_size)):
-                collected = await source.collect()
-            setup.engine.check()
-            sampled = time.monotonic()
-            with self._reporter.during(_learning()):
-                metrics = await asyncio.to_thread(learner.learn, collected.groups, self._step + 1)
-            for fault in learner.faults:
-                self._reporter.say(f"warning: step {self._step + 1}: {fault}")
-            if not metrics["not_finite"]:  # a fault, whose end is an error
-                fates = sum(collected.counters.values(), Counter())
-                self._exhaustion.note(fates, learnt=metrics["samples_with_signal"] > 0)
-            self._step += 1
-            await setup.engine.update_weights(setup.language_model, self._step)
-            now = time.monotonic()
-            self._seconds += now - started
-            work = setup.engine.statistics()
-            tokens = work.sampled_tokens - earlier.sampled_tokens
-            self._sampled_tokens += tokens
-            timing = {
-                "seconds": now - started,
-                "sampling_seconds": sampled - started,
-                "learning_seconds": now - sampled,
-                "sampled_tokens": tokens,
-                "tokens_per_second": tokens / (sampled - started),
-                "episode_seconds_max": max((t.seconds for t in collected.trajectories), default=0.0),
-                "completion_tokens_mean": tokens / max(1, work.completions - earlier.completions),
-            }
-            self._record(collected, metrics, timing)
+            work = Work(setup.engine, source)
+            step = await steps.take()
+            self._step = step.number
+            if not step.metrics["not_finite"]:  # a fault, whose end is an error
+                fates = sum(step.collected.counters.values(), Counter())
+                self._exhaustion.note(fates, learnt=step.metrics["samples_with_signal"] > 0)
+            timing = work.done(step)
+            self._seconds += timing["seconds"]
+            self._sampled_tokens += int(timing["sampled_tokens"])
+            self._record(step.collected, step.metrics, timing)
             # Before the checkpoint: a run that is killed in between measures this step again.
             every = self._recipe.evaluate.every
             if every and self._step % every == 0 and not self._finished:
                 await self._evaluate(setup, f"step-{self._step:06d}")
                 self._reporter.begin("step", self._recipe.steps, self._step)
             if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
-                await asyncio.to_thread(self._save, setup, source, learner)
+                state = {**self._state(), **source.state()}  # here, where nothing changes meanwhile
+                await asyncio.to_thread(self._save, setup, learner, state)
         self._reporter.end()
         if self._finished and self._step < self._recipe.steps:
             self._reporter.say(f"training ended at step {self._step}: {self._ended}")
@@ -255,6 +286,8 @@ class _Run:
                     "there, or use asyncio.to_thread. Deadlines were extended by as much; said once"
                 )
         note = f"{rewards} | {timing['tokens_per_second']:,.0f} tokens/s"
+        if self._asynchronous and "staleness_mean" in metrics:
+            note += f" | staleness {metrics['staleness_mean']:.1f}, {metrics['staleness_max']:.0f} at most"
         self._reporter.advance(note, line=True, limit=self._budget_left())
 
     def _budget_left(self) -> float:
@@ -280,24 +313,13 @@ class _Run:
                 f"trainer's on average; the run stops at mismatch_limit = {self._recipe.mismatch_limit:g}"
             )
 
-    def _save(self, setup: TrainingSetup, source: GroupSource, learner: Learner) -> None:
-        state = {
+    def _state(self) -> dict[str, Any]:
+        return {
             "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
             "exhaustion": self._exhaustion.state(),
-            "mix": source.mix.state(),
-            "carried": {label: [to_json(g) for g in groups] for label, groups in source.carried.items()},
         }
-        save_checkpoint(self._folder.checkpoints, self._step, setup.language_model, learner.updater.state(), state)
 
-    def _restore(
-        self, state: dict[str, Any], source: GroupSource, learner: Learner, tensors: dict[str, Any]
-    ) -> None:
-        self._step, self._seconds = state["step"], state["seconds"]
-        self._exhaustion.restore(state["exhaustion"])
-        source.mix.restore(state["mix"])
-        source.carried |= {
-            label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()
-        }
-        learner.updater.restore(tensors)
+    def _save(self, setup: TrainingSetup, learner: Learner, state: dict[str, Any]) -> None:
+        save_checkpoint(self._folder.checkpoints, self._step, setup.language_model, learner.updater.state(), state)

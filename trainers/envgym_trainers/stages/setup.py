@@ -16,6 +16,7 @@ from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
 from envgym.policies.scripted import Player
 from envgym.policies.selection import make_player
+from envgym.rollout.cluster import Cluster
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import Mix, MixEntry
 from envgym.runs.progress import Reporter, Status, duration
@@ -36,6 +37,8 @@ class EnvironmentSet:
     entries: Sequence[MixEntry]
     roles: Mapping[str, Player]
     """Players of the roles that the policy being run does not play."""
+    cluster: Cluster | None = None
+    """Plays the episodes; this process does without one."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Environments that cannot run here, with the reason."""
 
@@ -115,7 +118,7 @@ def _services(recipe: StageRecipe) -> Services:
 
 @contextlib.asynccontextmanager
 async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
-    """Open the environments that can run here; close their sandbox and roles at the end.
+    """Open the environments that can run, here or on the recipe's cluster; close what they need at the end.
 
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
@@ -129,21 +132,36 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
-        async with _open_roles(recipe, entries) as roles:
-            yield EnvironmentSet(services=services, entries=entries, roles=roles, left_out=left_out)
+        async with _open_roles(recipe, entries) as roles, _open_cluster(recipe, services, reporter) as cluster:
+            yield EnvironmentSet(
+                services=services, entries=entries, roles=roles, cluster=cluster, left_out=left_out
+            )
 
 
 @contextlib.asynccontextmanager
 async def open_setup(
-    recipe: StageRecipe, environments: EnvironmentSet, language_model: LanguageModel
+    recipe: StageRecipe,
+    environments: EnvironmentSet,
+    language_model: LanguageModel,
+    *,
+    asynchronous: bool = False,
 ) -> AsyncIterator[TrainingSetup]:
     """Open the recipe's engine for the model, and a collector for the environments.
+
+    Args:
+        recipe: the run's recipe.
+        environments: the environments that can run here.
+        language_model: the model to train.
+        asynchronous: the engine samples while the model is trained, and so needs weights of its own.
 
     Raises:
         UserError: the engine cannot run this model.
     """
     sampling = recipe.sampling
-    engine = recipe.engine.make(language_model=language_model, concurrency=sampling.concurrency)
+    own = asynchronous and recipe.engine.runs_model
+    engine = recipe.engine.make(
+        language_model=language_model.copy() if own else language_model, concurrency=sampling.concurrency
+    )
     try:
 
         def at(temperature: float) -> EnginePolicy:
@@ -207,6 +225,7 @@ async def open_collector(
         deadline=sampling.deadline,
         failure_limit=sampling.failure_limit,
         roles=environments.roles,
+        cluster=environments.cluster,
     )
     try:
         yield collector
@@ -231,6 +250,27 @@ async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> Async
         yield made
 
 
+@contextlib.asynccontextmanager
+async def _open_cluster(
+    recipe: StageRecipe, services: Services, reporter: Reporter
+) -> AsyncIterator[Cluster | None]:
+    """Open the recipe's cluster, if it names one, and close it at the end.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    cluster = recipe.cluster.make()
+    if cluster is None:
+        yield None
+        return
+    reporter.say(f"starting the workers of cluster {recipe.cluster.name!r}")
+    try:
+        await cluster.open(services)
+        yield cluster
+    finally:
+        await cluster.close()
+
+
 def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
     declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
     if unknown := sorted(recipe.roles.keys() - declared):
@@ -239,12 +279,15 @@ def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:
-    """Return the entries that can run. Only ``sandbox = "auto"`` may leave one out; a named backend must work."""
+    """Return the entries that can run. Only ``sandbox = "auto"`` may leave one out; a named backend must work.
+
+    The workers of a cluster look for a backend themselves, each on its machine.
+    """
     kept: list[MixEntry] = []
     left_out: dict[str, str] = {}
     for entry in recipe.mix:
         kind: type[ChatEnv] = environments.load(entry.env)
-        if kind.needs_sandbox:
+        if kind.needs_sandbox and not recipe.cluster.name:
             try:
                 services.backend()
             except UserError as error:

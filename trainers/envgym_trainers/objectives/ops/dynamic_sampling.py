@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from typing import Generic, TypeVar
 
@@ -21,7 +21,7 @@ from envgym.config import Section
 from envgym.errors import UserError
 from envgym_trainers.objectives.ops.advantages import EQUAL_WITHIN
 
-__all__ = ["AtCap", "DynamicSampling", "Refill", "RefillCounters", "Signal", "signal"]
+__all__ = ["AtCap", "DynamicSampling", "Refill", "RefillCounters", "Signal", "signal", "spent_message"]
 
 GroupT = TypeVar("GroupT")
 
@@ -171,7 +171,7 @@ class Refill(Generic[GroupT]):
         available = deque([*self._carried, *(group for _, group in sorted(self._kept.items(), key=itemgetter(0)))])
         short = self._target - len(available)
         if short > 0 and self._settings.at_cap is AtCap.RAISE:
-            raise UserError(self._spent(len(available)))
+            raise UserError(spent_message(len(available), self._target, asdict(self._counters)))
         groups = [available.popleft() for _ in range(min(self._target, len(available)))]
         counters = self._counters
         counters.surplus = len(available)
@@ -179,11 +179,12 @@ class Refill(Generic[GroupT]):
         self._counters = RefillCounters()
         return groups, counters
 
-    def _spent(self, found: int) -> str:
-        seen = self._counters
-        return (
-            f"dynamic sampling found {found} of {self._target} groups with a signal among "
-            f"{seen.generated} (all solved {seen.all_solved}, all failed {seen.all_failed}, "
-            f"missing {seen.missing}); choose tasks nearer the policy's ability, "
-            "raise group size or max_attempts, or set at_cap to 'train' or 'stop'"
-        )
+
+def spent_message(found: int, target: int, counters: Mapping[str, int]) -> str:
+    """Return what to tell a user whose step could not be filled; ``counters`` as in ``RefillCounters``."""
+    return (
+        f"dynamic sampling found {found} of {target} groups with a signal among {counters['generated']} "
+        f"(all solved {counters['all_solved']}, all failed {counters['all_failed']}, missing "
+        f"{counters['missing']}); choose tasks nearer the policy's ability, raise group size or max_attempts, or "
+        "set at_cap to 'train' or 'stop'"
+    )
