@@ -7,6 +7,7 @@ mask only where rows of one pool differ in length or a layer has a window.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from envgym_trainers.engine.cache import Pool
 from envgym_trainers.engine.spans import Span
 from envgym_trainers.models.causal import causal_attention
 
-__all__ = ["ATTENTION", "Decoding", "Extension", "Plan"]
+__all__ = ["ATTENTION", "Decoding", "Extension", "Plan", "current_plan"]
 
 _BLOCK = 128
 """Queries of a row that are worked on at once where a mask is needed."""
@@ -44,7 +45,7 @@ class Extension:
         keys[:, self.start : end] = states.key[0, :, self.tokens]
         values[:, self.start : end] = states.value[0, :, self.tokens]
         query = states.query[:, :, self.tokens]
-        if states.plain and states.span.first(end - 1) == 0:
+        if states.plain and states.span.first(end - 1) == 0 and keys.shape[2] == values.shape[2]:
             return _causal(query, keys[None, :, :end], values[None, :, :end], states)[0]
         parts = []
         for low in range(self.start, end, _BLOCK):
@@ -123,14 +124,14 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    plan: Plan,
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as ``plan`` says; the signature is that of transformers' attention functions."""
+    """Attend as the plan of the pass says; the signature is that of transformers' attention functions."""
     layer: Any = module.layer_idx
+    plan = current_plan.get()
     states = _States(
         query=query,
         key=key,
@@ -203,6 +204,8 @@ def _visible(span: Span, positions: Tensor, first: int, end: int) -> Tensor:
     return seen
 
 
+current_plan: ContextVar[Plan] = ContextVar("current_plan")
+"""The plan of the pass that runs; not every model hands its arguments on to its layers."""
 ATTENTION = "envgym_engine"
 """The name under which transformers knows it."""
 AttentionInterface.register(ATTENTION, _attend)

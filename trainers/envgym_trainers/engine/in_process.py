@@ -33,6 +33,8 @@ class InProcessEngine(Engine):
     weights.
     """
 
+    truncates = True
+
     class Config(Engine.Config):
         """Size of the cache."""
 

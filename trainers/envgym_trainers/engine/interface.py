@@ -137,6 +137,8 @@ class Engine(Plugin, abc.ABC):
         UserError: the engine cannot run this model, or lacks a package.
     """
 
+    truncates: ClassVar[bool] = False
+    """Whether it samples by ``top_k``, ``top_p`` and ``min_p``, and stops at texts."""
     runs_model: ClassVar[bool] = True
     """Whether the engine runs the weights of ``language_model`` itself. It is then given a copy where it samples
     while they are trained; a client of a server says no, and saves the memory."""

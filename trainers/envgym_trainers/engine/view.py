@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from envgym_trainers.engine.attention import ATTENTION, Plan
+from envgym_trainers.engine.attention import ATTENTION, Plan, current_plan
 
 __all__ = ["ModelView"]
 
-_WORTH_PACKING = 16 * 2**20
-"""Bytes of linear weights from which packing pays; smaller ones stay in a processor's cache."""
+_WORTH_PACKING = 4 * 2**20
+"""Weights of linear layers from which packing pays; fewer stay in a processor's cache."""
 _ROWS = 32
 """Rows of the products that the packed layout is chosen for; others run on it as well."""
 
@@ -46,14 +46,17 @@ class ModelView:
         """
         # transformers hands a mask of four dimensions on as it is, and makes none of its own.
         no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device)
-        logits: Tensor = self._model(
-            input_ids=ids[None],
-            attention_mask=no_mask,
-            position_ids=positions[None],
-            use_cache=False,
-            logits_to_keep=wanted,
-            plan=plan,
-        ).logits[0]
+        token = current_plan.set(plan)
+        try:
+            logits: Tensor = self._model(
+                input_ids=ids[None],
+                attention_mask=no_mask,
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=wanted,
+            ).logits[0]
+        finally:
+            current_plan.reset(token)
         return logits if len(logits) == len(wanted) else logits[wanted]
 
     def renew(self) -> None:
@@ -118,8 +121,7 @@ def _packable(model: nn.Module) -> list[_Product]:
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
     ]
-    size = sum(layer.weight.numel() * layer.weight.itemsize for layer in layers)
-    if size < _WORTH_PACKING or not torch.backends.mkldnn.is_available():
+    if sum(layer.weight.numel() for layer in layers) < _WORTH_PACKING or not torch.backends.mkldnn.is_available():
         return []
     products = [_Product(layer) for layer in layers]
     for layer, product in zip(layers, products, strict=True):
