@@ -48,6 +48,18 @@ class SamplingConfig(Section):
         default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
     )
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _samples_from_everything(cls, values: Any) -> Any:
+        """Refuse truncated sampling by name: the learner would compare with log-probs of another distribution."""
+        cut = [name for name in ("top_k", "top_p", "min_p") if isinstance(values, dict) and name in values]
+        if cut:
+            raise ValueError(
+                f"{cut[0]}: training samples from the whole distribution, because the learner's log-probs are "
+                f"over all tokens; lower the temperature instead, or set evaluate.{cut[0]} for evaluation alone"
+            )
+        return values
+
 
 class AsynchronousConfig(Section):
     """Episodes go on while the model learns; 0, the default, lets the two take turns."""
@@ -116,6 +128,21 @@ class EvaluateConfig(Section):
     samples: int = pydantic.Field(default=1, ge=1, description="sampled episodes per problem")
     temperature: float | None = pydantic.Field(
         default=None, gt=0, description="of the sampled episodes; sampling.temperature if left out"
+    )
+    top_k: int = pydantic.Field(
+        default=0, ge=0, description="ids that sampled episodes choose from, the likeliest; 0 is all"
+    )
+    top_p: float = pydantic.Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the probability that the likeliest ids, which sampled episodes choose from, have",
+    )
+    min_p: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="sampled episodes draw no id less likely than this share of the likeliest",
     )
     every: int = pydantic.Field(
         default=0, ge=0, description="steps between evaluations in training, the best of which is kept; 0 is none"

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -177,15 +178,17 @@ async def open_setup(
     )
     try:
 
-        def at(temperature: float) -> EnginePolicy:
+        def at(temperature: float, **cut: Any) -> EnginePolicy:
             return EnginePolicy(
                 engine=engine,
                 language_model=language_model,
                 temperature=temperature,
                 max_tokens=sampling.max_tokens,
+                **cut,
             )
 
         policy = at(sampling.temperature)
+        sampled = at(evaluation_temperature(recipe), **evaluation_cut(recipe))
         async with open_collector(recipe, environments, policy) as collector:
             if recipe.reproducible:
                 collector.turnstile.ordered = True
@@ -196,7 +199,7 @@ async def open_setup(
                 language_model=language_model,
                 engine=engine,
                 collector=collector,
-                decodings={"greedy": at(0.0), "sampled": at(evaluation_temperature(recipe))},
+                decodings={"greedy": at(0.0), "sampled": sampled},
                 warnings=clamped(recipe, language_model),
             )
     finally:
@@ -206,6 +209,11 @@ async def open_setup(
 def evaluation_temperature(recipe: StageRecipe) -> float:
     """Return the temperature of sampled evaluation episodes."""
     return recipe.evaluate.temperature or recipe.sampling.temperature
+
+
+def evaluation_cut(recipe: StageRecipe) -> dict[str, Any]:
+    """Return which ids sampled evaluation episodes choose from, as settings of ``EnginePolicy``."""
+    return recipe.evaluate.model_dump(include={"top_k", "top_p", "min_p"})
 
 
 def clamped(recipe: StageRecipe, language_model: LanguageModel) -> list[str]:
