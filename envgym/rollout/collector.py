@@ -136,11 +136,6 @@ class Collector:
         """Return an instance that plays no episodes: it has the tasks, and scores what others played."""
         return self._prototypes[label]
 
-    @property
-    def in_flight(self) -> int:
-        """Number of episodes being played."""
-        return self._in_flight
-
     async def episode(
         self, label: str, task: Task, sample: int, round_: int = 0, policy: Player | None = None
     ) -> Trajectory:
