@@ -23,7 +23,7 @@ __all__ = ["TINY", "VllmProcess"]
 TINY = str(Path(envgym_trainers.__path__[0]) / "assets" / "tiny")
 """The built-in model."""
 _START_SECONDS = 600.0
-_SHOWN = 3_000
+_SHOWN = 6_000
 _ENTRY = "[vllm.general_plugins]\nenvgym = envgym_trainers.engine.server.vllm_plugin:register\n"
 
 
@@ -52,6 +52,7 @@ class VllmProcess:
         ]
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
+        self._log = Path()
 
     def __enter__(self) -> Self:
         """Start it, and wait until it answers.
@@ -61,14 +62,15 @@ class VllmProcess:
         """
         began = time.monotonic()
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        log = self._stack.enter_context((folder / "log").open("w+b"))
+        self._log = folder / "log"
+        log = self._stack.enter_context(self._log.open("wb"))
         self._stack.callback(self.kill)
         self._process = subprocess.Popen(
             self._command, stdout=log, stderr=log, env=_variables(folder), cwd=folder, start_new_session=True
         )
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
-                said = (folder / "log").read_bytes()[-_SHOWN:].decode(errors="replace")
+                said = self.said()
                 self._stack.close()
                 raise SystemExit(f"vLLM does not answer at {self.url}:\n{said}")
             time.sleep(0.2)
@@ -84,6 +86,10 @@ class VllmProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def said(self) -> str:
+        """Return the end of what it printed."""
+        return self._log.read_bytes()[-_SHOWN:].decode(errors="replace")
 
     def post(self, path: str) -> None:
         """Make a request that must succeed."""

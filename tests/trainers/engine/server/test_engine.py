@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,14 @@ def slowly(server: ModelServer, seconds: float = 0.01) -> None:
     server._base.forward = slow
 
 
+def endless(language_model: LanguageModel) -> LanguageModel:
+    """Let no id end a turn."""
+    vars(language_model)["stop_ids"] = ()
+    return language_model
+
+
 async def long_completion(engine: Any) -> asyncio.Task[Sampled]:
     """Begin one that takes a while, and wait until it is under way."""
-    vars(engine.language_model)["stop_ids"] = (0,)
     task = asyncio.ensure_future(engine.open().sample(PROMPT, SamplingParams(max_tokens=100), seed=5))
     await asyncio.sleep(0.4)
     assert not task.done()
@@ -66,8 +70,7 @@ async def long_completion(engine: Any) -> asyncio.Task[Sampled]:
 async def test_a_completion_under_way_goes_on_with_new_weights_and_says_which_sampled_what(
     dialect: str, server: ModelServer, open_engine: Open, language_model: LanguageModel, shake: Callable[..., None]
 ) -> None:
-    engine = open_engine(dialect, server.url)
-    engine._sampler._stop_ids = (0,)
+    engine = open_engine(dialect, server.url, of=endless(language_model))
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     slowly(server)
     old = copy.deepcopy(language_model)
@@ -93,8 +96,7 @@ async def test_adapters_alone_are_published_and_completions_under_way_are_put_to
     adapted = load_model(ModelConfig(path=str(model_folder), lora_rank=2))
     kinds: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
     with kinds[dialect](make_language_model()) as server:
-        engine = open_engine(dialect, server.url, of=adapted, publish="lora")
-        engine._sampler._stop_ids = (0,)
+        engine = open_engine(dialect, server.url, of=endless(adapted), publish="lora")
         sampled = await engine.open().sample(PROMPT, PARAMS, seed=0)
         assert gap(adapted, PROMPT, sampled) < 1e-4
         # The adapter that samples is made slow as well.
@@ -322,7 +324,7 @@ async def test_a_sleeping_server_is_told_from_a_slow_one(vllm: VllmServer, open_
         await session.sample([9], PARAMS, seed=0)
     with pytest.raises(PolicyError, match="asleep"):
         engine.check()
-    with pytest.raises(ServerFailure, match="asleep"):
+    with pytest.raises(UnfitServer, match="asleep"):
         await engine.update_weights(engine.language_model, 1)
     vllm.asleep = False
     with vllm._condition:
@@ -342,9 +344,10 @@ async def test_a_server_that_sleeps_or_is_paused_at_the_beginning_is_refused(
         await open_engine("vllm", vllm.url).open().sample(PROMPT, PARAMS, seed=0)
 
 
-async def test_a_slow_server_is_told_what_to_raise(dialect: str, server: ModelServer, open_engine: Open) -> None:
-    engine = open_engine(dialect, server.url, timeout=0.5)
-    engine._sampler._stop_ids = (0,)
+async def test_a_slow_server_is_told_what_to_raise(
+    dialect: str, server: ModelServer, open_engine: Open, language_model: LanguageModel
+) -> None:
+    engine = open_engine(dialect, server.url, of=endless(language_model), timeout=0.5)
     session = engine.open()
     await session.sample(PROMPT, PARAMS, seed=0)
     slowly(server, 0.2)
@@ -417,13 +420,13 @@ async def test_the_folder_of_weights_is_a_setting_and_is_left_empty(
     engine = open_engine(dialect, server.url, folder=str(tmp_path))
     for version in (1, 2):
         await engine.update_weights(language_model, version)
-    assert [name.partition(".")[0] for name in os.listdir(engine._folder)] == ["version-2"]
+    assert [path.name.partition(".")[0] for path in engine._folder.iterdir()] == ["version-2"]
     assert engine._folder.parent == tmp_path
     handed = [body for path, body in server.seen if path in ("/update_weights", "/update_weights_from_disk")]
     assert all(str(tmp_path) in str(body) for body in handed)
     assert len(handed) == 2
     await engine.close()
-    assert os.listdir(tmp_path) == []
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240
 
 
 async def test_the_key_is_read_from_the_variable_that_is_named_and_told_to_nobody(
@@ -442,9 +445,10 @@ async def test_the_key_is_read_from_the_variable_that_is_named_and_told_to_nobod
         open_engine("vllm", vllm.url, key_env="SERVERS_KEY")
 
 
-async def test_who_closes_the_engine_ends_what_is_under_way(vllm: VllmServer, open_engine: Open) -> None:
-    engine = open_engine("vllm", vllm.url)
-    engine._sampler._stop_ids = (0,)
+async def test_who_closes_the_engine_ends_what_is_under_way(
+    vllm: VllmServer, open_engine: Open, language_model: LanguageModel
+) -> None:
+    engine = open_engine("vllm", vllm.url, of=endless(language_model))
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     slowly(vllm)
     task = await long_completion(engine)

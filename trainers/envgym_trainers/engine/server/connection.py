@@ -106,7 +106,7 @@ class Server:
 
     def unfit_as(self, kind: type[U], problem: str, advice: str) -> U:
         """Return an error of one kind that names the server."""
-        return kind(f"{self.address}: {shown(self._web.redacted(problem))}; {advice}")
+        return kind(self.address, shown(self._web.redacted(problem)), advice)
 
     async def close(self) -> None:
         """Close the connections of this event loop. Safe to call twice."""

@@ -80,7 +80,7 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
     try:
         status = await dialect.status(server)
     except EnvgymError as error:
-        yield Finding(what="state", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("state", error)
     if status is not None:
         server.model = status.models[0]
         for finding in _of_status(dialect, status):
@@ -91,7 +91,7 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
     try:
         ways = await dialect.ways(server)
     except EnvgymError as error:
-        yield Finding(what="configuration", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("configuration", error)
         return
     either = not (ways.disk and ways.lora)
     for what, problem in (("all weights", ways.disk), ("adapters", ways.lora)):
@@ -99,6 +99,12 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
         yield Finding(what=what, works=not problem, found=found, remedy=problem, needed=not either)
     for what, text in ways.notes.items():
         yield Finding(what=what, works=True, found=text, needed=False)
+
+
+def _broken(what: str, error: EnvgymError) -> Finding:
+    if isinstance(error, UnfitServer):
+        return Finding(what=what, works=False, found=error.problem, remedy=error.remedy)
+    return Finding(what=what, works=False, found=str(error), remedy="see what it says for itself, in its log")
 
 
 def _of_status(dialect: Dialect, status: Status) -> list[Finding]:
@@ -133,7 +139,7 @@ async def _of_tokens(dialect: Dialect, server: Server) -> AsyncIterator[Finding]
                 raw = abs(greedy.logprobs[0] - sharp.logprobs[0]) < abs(greedy.logprobs[0]) / 10
                 break
     except (UnfitServer, ServerFailure) as error:
-        yield Finding(what="tokens", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("tokens", error)
         return
     yield Finding(what="tokens", works=True, found="ids in and out, with log-probs and the version of the weights")
     told = {None: "not told apart by these prompts", True: "before temperature", False: "of what is sampled from"}

@@ -35,7 +35,7 @@ class ServerEngine(Engine):
     on what shares a batch, so runs are not equal bit for bit.
 
     Raises:
-        UserError: an address is none, the variable of the key holds none, or there are no adapters to publish.
+        UserError: an address is none, the variable of the key holds none, or nothing can be written to the folder.
     """
 
     dialect: ClassVar[Dialect]
@@ -82,7 +82,7 @@ class ServerEngine(Engine):
             for url in c.urls
         ]
         labels = Labels()
-        self._folder = Path(tempfile.mkdtemp(prefix="envgym-weights-", dir=c.folder or None))
+        self._folder = _new_folder(c.folder)
         self._sampler = Sampler(self.dialect, language_model, labels, exact=c.publish == "lora")
         self._publisher = Publisher(
             self.dialect,
@@ -177,6 +177,18 @@ class ServerEngine(Engine):
     def _check_open(self) -> None:
         if self._closed:
             raise PolicyError("the engine was closed")
+
+
+def _new_folder(parent: str) -> Path:
+    """Make a folder of one's own in ``parent``, or in that of temporary files.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="envgym-weights-", dir=parent or None))
+    except OSError as error:
+        raise UserError(f"engine.folder: nothing can be written to {parent!r}: {error.strerror}") from None
 
 
 def key_in(variable: str) -> str:

@@ -14,7 +14,7 @@ from envgym.errors import EnvgymError, UserError
 from envgym_trainers.engine.server.comparison import PROBE, Comparison, compare, probe_ids
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Ask, Dialect, Status
-from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, OtherWeights, ServerFailure, UnfitServer
+from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, OtherWeights, ServerFailure
 from envgym_trainers.engine.server.labels import Labels, is_abandoned, is_published
 from envgym_trainers.engine.server.sampler import Sampler
 from envgym_trainers.engine.server.weights import shapes_of, write_adapter
@@ -89,14 +89,10 @@ class Publisher:
             UnfitServer: one does not, or is not there.
         """
         self.check(self._language_model)
-        try:
-            left = [s for s, own in zip(servers, await _all(map(self._examine, servers)), strict=True) if own]
-            kept = [server for server in servers if server not in left]
-            await _all(self._adopt(server, version) for server in kept)
-            if left:
-                await self.publish(left, self._language_model, version)
-        except ServerFailure as failure:
-            raise UnfitServer(f"{failure}; start it with: {self._dialect.start}") from None
+        left = [s for s, own in zip(servers, await _all(map(self._examine, servers)), strict=True) if own]
+        await _all(self._adopt(server, version) for server in servers if server not in left)
+        if left:
+            await self.publish(left, self._language_model, version)
 
     async def publish(self, servers: Sequence[Server], language_model: LanguageModel, version: int) -> None:
         """Hand over weights, and compare.
@@ -121,7 +117,10 @@ class Publisher:
 
     async def _examine(self, server: Server) -> bool:
         """Return whether a server needs the first weights, because somebody left others in it."""
-        status = await self._dialect.status(server)
+        try:
+            status = await self._dialect.status(server)
+        except ServerFailure as failure:
+            raise server.unfit(f"it is not there: {failure}") from None
         context = self._language_model.context
         server.model = self._model or status.models[0]
         if server.model not in status.models:
@@ -142,7 +141,7 @@ class Publisher:
     def _check_owner(self, server: Server, status: Status) -> None:
         """Refuse a server that is asleep, or that another trainer uses."""
         if status.asleep:
-            raise server.failed("it is asleep, and lets requests wait", "; wake it: POST /wake_up")
+            raise server.unfit("it is asleep, and lets requests wait", "wake it: POST /wake_up")
         own = self._labels.version(status.label) is not None
         if own or not is_published(status.label) or is_abandoned(status.label) or self._take_over:
             return
@@ -160,10 +159,10 @@ class Publisher:
         server.label = label
 
     async def _hand_over(self, server: Server, weights: Path, label: str) -> None:
+        status = await self._dialect.status(server)
+        self._check_owner(server, status)
         server.updating = True
         try:
-            status = await self._dialect.status(server)
-            self._check_owner(server, status)
             if not self._adapters:
                 await self._dialect.load(server, weights, label)
             else:
