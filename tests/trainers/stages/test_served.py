@@ -70,7 +70,10 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
         place = tmp_path / f"run-{next(count)}"
         folder = RunFolder.existing(resume) if resume else RunFolder.create(place, stage.config, 0)
         with Reporter(live=False) as reporter:
-            assert await stage.run(folder, reporter) is not None
+            try:
+                assert await stage.run(folder, reporter) is not None
+            except ExceptionGroup as group:  # of episodes at once
+                raise group.exceptions[0] from None
         return folder
 
     return run

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from envgym.errors import EnvgymError
+from envgym.web.redact import shown
 from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Ask, Dialect, Reply, Status
@@ -112,12 +113,12 @@ def _of_status(dialect: Dialect, status: Status) -> list[Finding]:
     taken = is_published(status.label) and not is_abandoned(status.label)
     waits = "asleep" if status.asleep else "paused" if status.paused else ""
     return [
-        Finding(what="model", works=True, found=", ".join(status.models[:5])),
+        Finding(what="model", works=True, found=shown(", ".join(status.models[:5]))),
         Finding(what="context", works=True, found=context),
         Finding(
             what="weights",
             works=not taken,
-            found=f"called {status.label!r}" + (", by a trainer that may be alive" if taken else ""),
+            found=shown(f"called {status.label!r}") + (", by a trainer that may be alive" if taken else ""),
             remedy="end that one, or set engine.take_over = true if it is dead" if taken else "",
         ),
         Finding(

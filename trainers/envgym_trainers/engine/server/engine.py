@@ -16,7 +16,7 @@ from envgym.errors import EnvgymError, PolicyError, UserError
 from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Dialect
-from envgym_trainers.engine.server.labels import RELEASED, Labels
+from envgym_trainers.engine.server.labels import Labels
 from envgym_trainers.engine.server.publisher import Publisher, default_tolerance
 from envgym_trainers.engine.server.sampler import Sampler
 from envgym_trainers.engine.server.session import ServerSession
@@ -26,6 +26,7 @@ __all__ = ["ServerEngine", "key_in"]
 
 _COMPARED = 512
 """Tokens of a conversation that the next comparison begins with."""
+_RELEASE_SECONDS = 2.0
 
 
 class ServerEngine(Engine):
@@ -155,9 +156,9 @@ class ServerEngine(Engine):
             await session.close()
         for server in self._servers:
             with contextlib.suppress(EnvgymError, TimeoutError):
-                if server.label and server.failure is None:
-                    async with asyncio.timeout(2.0):
-                        await self.dialect.rename(server, RELEASED)
+                if server.failure is None:
+                    async with asyncio.timeout(_RELEASE_SECONDS):
+                        await self._publisher.release(server)
             await server.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
