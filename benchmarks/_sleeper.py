@@ -31,7 +31,9 @@ class Sleeper(ChatEnv):
         calls: int = pydantic.Field(default=3, ge=1, description="calls in each episode")
         least: float = pydantic.Field(default=0.05, ge=0, description="shortest sleep in seconds")
         most: float = pydantic.Field(default=0.5, ge=0, description="longest sleep in seconds")
-        hanging: float = pydantic.Field(default=0.01, ge=0, le=1, description="share of episodes with a call that hangs")
+        hanging: float = pydantic.Field(
+            default=0.01, ge=0, le=1, description="share of episodes with a call that hangs"
+        )
 
     config: Config
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)

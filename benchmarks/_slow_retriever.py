@@ -16,7 +16,9 @@ async def serve(port: int, seconds: float) -> None:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                lengths = [line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length:")]
+                lengths = [
+                    line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length:")
+                ]
                 body = await reader.readexactly(int(lengths[0])) if lengths else b""
                 if head.startswith("POST"):
                     await asyncio.sleep(seconds)

@@ -65,9 +65,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--only", nargs="+", choices=list(_SECTIONS), default=list(_SECTIONS))
     arguments.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments.add_argument("--rounds", type=int, default=5, help="repetitions of steps, of which the median counts")
+    arguments.add_argument(
+        "--rounds", type=int, default=5, help="repetitions of steps, of which the median counts"
+    )
     arguments.add_argument("--episodes", type=int, default=2000, help="episodes of each round of steps")
-    arguments.add_argument("--in-flight", type=int, nargs="+", default=[2000, 20_000], help="for flight and memory")
+    arguments.add_argument(
+        "--in-flight", type=int, nargs="+", default=[2000, 20_000], help="for flight and memory"
+    )
     arguments.add_argument("--calls", type=int, default=3, help="tool calls of each episode of flight")
     arguments.add_argument("--timeout", type=float, default=_sleeper.TIMEOUT, help="the tool's limit, in seconds")
     arguments.add_argument("--part", help=argparse.SUPPRESS)
@@ -260,7 +264,9 @@ def _resident() -> int:
 
 def retriever(options: argparse.Namespace) -> Figures:
     """Return how many times as many episodes a second there are with many in flight as with one."""
-    with running_server(lambda port: [sys.executable, _RETRIEVER, port, str(_RETRIEVER_SECONDS)], ready="/") as url:
+    with running_server(
+        lambda port: [sys.executable, _RETRIEVER, port, str(_RETRIEVER_SECONDS)], ready="/"
+    ) as url:
         with tempfile.TemporaryDirectory() as folder:
             questions = Path(folder) / "questions.jsonl"
             rows = [{"question": f"Question {i}?", "answers": ["yes"]} for i in range(4000)]

@@ -149,9 +149,7 @@ class EpisodeServices:
         return nested
 
 
-def _with_draws(
-    shared: Services, seed: int, roles: Collection[str], rng: random.Random | None
-) -> EpisodeServices:
+def _with_draws(shared: Services, seed: int, roles: Collection[str], rng: random.Random | None) -> EpisodeServices:
     made = EpisodeServices(shared, seed, None, roles)
     if rng is not None:
         made.rng = rng

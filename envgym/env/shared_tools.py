@@ -42,7 +42,9 @@ class ToolSettings(Section):
         default=10_000, ge=0, description="results kept of tools whose author allows it; 0 keeps none"
     )
     cache_bytes: int = pydantic.Field(
-        default=64 * 2**20, ge=0, description="memory for them; the results that were asked for longest ago go first"
+        default=64 * 2**20,
+        ge=0,
+        description="memory for them; the results that were asked for longest ago go first",
     )
 
 

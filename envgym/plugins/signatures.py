@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 __all__ = ["mismatch"]
@@ -9,6 +10,7 @@ __all__ = ["mismatch"]
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
+@functools.lru_cache(maxsize=256)  # a run makes thousands of instances of a class
 def mismatch(found: type, base: type) -> str:
     """Return a message on the first method of ``found`` that cannot be called as ``base`` declares it, or ``""``.
 

@@ -37,7 +37,9 @@ def normalise_answer(text: str) -> str:
     """Return ``text`` in lower case without punctuation, articles and surplus white space, in this order."""
     lowered = _plain_characters(text).lower()
     marked = _NUMBER_MARK.sub(lambda m: _HIDDEN[m[0]], _THOUSANDS.sub("", lowered))
-    kept = (marked.translate(_NO_PUNCTUATION) if text.isascii() else _without_punctuation(marked)).translate(_SHOWN)
+    kept = (marked.translate(_NO_PUNCTUATION) if text.isascii() else _without_punctuation(marked)).translate(
+        _SHOWN
+    )
     without_articles = " ".join(_ARTICLES.sub(" ", kept).split())
     return without_articles or " ".join(kept.split())
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from envgym.config import NamedSection, Section, as_table
+from envgym.env.shared_tools import ToolSettings
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
@@ -149,6 +150,7 @@ class StageRecipe(Stage.Config):
     )
     sandbox: SandboxConfig = SandboxConfig()
     judge: JudgeConfig = JudgeConfig()
+    tools: ToolSettings = ToolSettings()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(

@@ -189,6 +189,8 @@ class _Run:
             stop.doing = f"step {self._step + 1}"
             started = time.monotonic()
             earlier = setup.engine.statistics()
+            tools = setup.environments.services.tools
+            called = Counter(tools.counts)
             with self._reporter.during(setup.episodes_status(self._recipe.groups * self._recipe.group_size)):
                 collected = await source.collect()
             setup.engine.check()
@@ -215,6 +217,7 @@ class _Run:
                 "tokens_per_second": tokens / (sampled - started),
                 "episode_seconds_max": max((t.seconds for t in collected.trajectories), default=0.0),
                 "completion_tokens_mean": tokens / max(1, work.completions - earlier.completions),
+                **{f"tools/{name}": float(count) for name, count in sorted((tools.counts - called).items())},
             }
             self._record(collected, metrics, timing)
             # Before the checkpoint: a run that is killed in between measures this step again.
