@@ -78,9 +78,34 @@ def episodes() -> list[list[tuple[list[int], int]]]:
 def texts() -> list[str]:
     """Return the prompts of the step, about 128 tokens each."""
     draw = random.Random(2)
-    words = (
-        "the of and to in is that for it as was with be by on not he his but at are this have from or had".split()
-    )
+    words = [
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "is",
+        "that",
+        "for",
+        "it",
+        "as",
+        "was",
+        "with",
+        "be",
+        "by",
+        "on",
+        "not",
+        "he",
+        "his",
+        "but",
+        "at",
+        "are",
+        "this",
+        "have",
+        "from",
+        "or",
+        "had",
+    ]
     return [" ".join(draw.choice(words) for _ in range(128)) for _ in range(GROUPS)]
 
 

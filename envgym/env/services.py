@@ -105,7 +105,7 @@ class Services:
         return self._judge
 
     def keep(self, key: Hashable, make: Callable[[], C]) -> C:
-        """Return what ``make`` made for ``key``, such as a client with its connections; made once, closed with the run.
+        """Return what ``make`` made for ``key``, once: a client with its connections, closed with the run.
 
         Args:
             key: an environment's class, and whatever settings tell one from another.

@@ -251,12 +251,15 @@ class _Run:
         while not self._finished and not stop.requested:
             stop.doing = f"step {self._step + 1}"
             work = Work(setup.engine, source)
+            tools = setup.environments.services.tools
+            called = Counter(tools.counts)
             step = await steps.take()
             self._step = step.number
             if not step.metrics["not_finite"]:  # a fault, whose end is an error
                 fates = sum(step.collected.counters.values(), Counter())
                 self._exhaustion.note(fates, learnt=step.metrics["samples_with_signal"] > 0)
             timing = work.done(step)
+            timing |= {f"tools/{name}": float(count) for name, count in sorted((tools.counts - called).items())}
             self._seconds += timing["seconds"]
             self._sampled_tokens += int(timing["sampled_tokens"])
             self._record(step.collected, step.metrics, timing)
