@@ -11,8 +11,8 @@ So short episodes come earlier, by N steps at most, and every group that has beg
 and short ones is that of synchronous training, a little out of order.
 
 AReaL (arXiv 2505.24298) bounds what is begun in the same way. To drop what has become too old, as TorchRL's
-``PolicyAgeFilter`` does, loses long episodes more than short ones; to drop nothing and wait for nobody, as Tinker's
-cookbook does, leaves a slow group to be as old as it likes.
+``PolicyAgeFilter`` does, loses long episodes more than short ones; to drop nothing and wait for nobody, as the
+cookbook of Tinker does, leaves a slow group to be as old as it likes.
 """
 
 from __future__ import annotations
