@@ -14,7 +14,8 @@ from typing import Annotated
 
 import typer
 
-from envgym.cli import environments, evaluation, plugins, quality, recipe, sandboxes, simulation, training
+from envgym.cli import engines, environments, evaluation, plugins, quality, recipe, sandboxes, simulation, training
+from envgym.cli.commands import CommandGroup
 from envgym.errors import EnvgymError, UserError
 from envgym.terminal import guarded_streams
 
@@ -22,6 +23,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="envgym",
+    cls=CommandGroup,
     help="A gym for agentic post-training: environments that verify, and a trainer that steps any of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -54,6 +56,7 @@ training.add_to(app)
 simulation.add_to(app)
 recipe.add_to(app)
 sandboxes.add_to(app)
+engines.add_to(app)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A server that answers posts of JSON, with one rule for what is an answer.
+"""A server that answers requests of JSON, with one rule for what is an answer.
 
 Whatever is not a decided answer is tried again, with growing pauses or after the wait that the server asks for, as
 long as the episode has time; then it is missing data. What the server refuses for good is missing data at once.
@@ -164,22 +164,24 @@ class WebService:
         if closer is not None:
             await closer.aclose()
 
-    async def post(self, body: Mapping[str, Any], read: Callable[[Answer], T]) -> T:
+    async def post(self, body: Mapping[str, Any], read: Callable[[Answer], T], path: str = "") -> T:
         """Return what ``read`` makes of the answer to ``body``.
 
         Args:
             body: sent as JSON.
             read: reads an answer of any status; what it raises other than ``Undecided`` ends the request.
+            path: continues the path of the address.
 
         Raises:
             Refusal: the server refuses the request; see ``failed``.
             EpisodeError: of the kind ``failure``: no decided answer after all attempts.
         """
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url = _continued(self._url, path) if path else self._url
         slow = 0
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return read(await self._once(content))
+                return read(await self._once("POST", url, content))
             except Undecided as undecided:
                 slow += isinstance(undecided, _Slow)
                 unreached = isinstance(undecided, _Unreached) and not self._reached
@@ -191,6 +193,23 @@ class WebService:
                     raise self.failed(str(undecided), asks) from None
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
+
+    async def once(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """Return the answer to a request below the address, of any status; nothing is tried again.
+
+        Args:
+            method: of HTTP.
+            path: continues the path of the address; it may end in a query.
+            body: sent as JSON; none if left out.
+
+        Raises:
+            EpisodeError: of the kind ``failure``: no whole answer.
+        """
+        content = b"" if body is None else json.dumps(body).encode()
+        try:
+            return await self._once(method, _continued(self._url, path), content)
+        except Undecided as undecided:
+            raise self.failed(f"{path}: {undecided}") from None
 
     def failed(self, problem: str, advice: str = "") -> EpisodeError:
         """Return the error of an outage or of a refusal, with every secret left out."""
@@ -205,10 +224,10 @@ class WebService:
         # With jitter, so that not all come back at once.
         return max(pause * _jitter.uniform(0.5, 1.5), (asked or 0.0) + pause * _jitter.uniform(0.0, 0.5))
 
-    async def _once(self, content: bytes) -> Answer:
+    async def _once(self, method: str, url: httpx.URL, content: bytes) -> Answer:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._send(content)
+                return await self._send(method, url, content)
         except TimeoutError:
             raise _Slow(f"no whole answer within {self._timeout:g} s") from None
         except httpx.ConnectError as error:
@@ -220,10 +239,10 @@ class WebService:
         except LargeBody as error:
             raise self.failed(f"{error}") from None
 
-    async def _send(self, content: bytes) -> Answer:
+    async def _send(self, method: str, url: httpx.URL, content: bytes) -> Answer:
         client = await self._client()
-        headers = {"Content-Type": "application/json"}
-        async with client.stream("POST", self._url, content=content, headers=headers) as response:
+        headers = {"Content-Type": "application/json"} if content else {}
+        async with client.stream(method, url, content=content, headers=headers) as response:
             self._reached = True
             text = await read_body(response)
             if response.is_redirect:
@@ -259,4 +278,10 @@ def _address(url: str, path: str) -> httpx.URL:
         raise UserError(f"a server's address reads http://HOST:PORT/v1, got {redacted(url)!r:.200}")
     if not path or address.path.rstrip("/").endswith(path):
         return address.copy_with(fragment=None)
-    return address.copy_with(path=address.path.rstrip("/") + path, fragment=None)
+    return _continued(address, path)
+
+
+def _continued(address: httpx.URL, path: str) -> httpx.URL:
+    path, _, query = path.partition("?")
+    longer = address.copy_with(path=address.path.rstrip("/") + path, fragment=None)
+    return longer.copy_merge_params(httpx.QueryParams(query)) if query else longer

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -23,8 +25,13 @@ from envgym_trainers.engine.interface import (
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import Device, place
 from envgym_trainers.testing import EngineContract
+from envgym_trainers.testing.servers import ModelServer, SGLangServer, VllmServer
 
 _DEVICES: tuple[Device, ...] = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+_SERVERS: dict[str, type[ModelServer]] = {"sglang": SGLangServer, "vllm": VllmServer}
+"""What an engine that needs a server is tested with."""
 
 
 class TestRegistered(EngineContract):
@@ -40,6 +47,16 @@ class TestRegistered(EngineContract):
         made = super().language_model()
         place(made.model, self.device, "float32")
         return made
+
+    @contextlib.asynccontextmanager
+    async def running(self, language_model: LanguageModel, concurrency: int = 4) -> AsyncIterator[Engine]:
+        with contextlib.ExitStack() as stack:
+            if self.engine in _SERVERS:
+                # Two replicas: conversations are spread, and both are given new weights.
+                servers = [stack.enter_context(_SERVERS[self.engine](language_model)) for _ in range(2)]
+                self.settings = {"urls": [server.url for server in servers]}
+            async with super().running(language_model, concurrency) as engine:
+                yield engine
 
 
 class Plain(Engine):

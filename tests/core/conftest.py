@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import toys
 
+from envgym.plugins.spec import installed_plugins
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.records import Message, Observation, ToolCall, ToolSpec
 
@@ -72,3 +74,20 @@ def say() -> Callable[..., Message]:
 def plugins_folder() -> Path:
     """A folder to put on ``PYTHONPATH``; it holds the module ``toys``."""
     return PLUGINS
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Put a distribution with entry points on ``sys.path``, as pip would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def put(distribution: str, entry_points: str) -> None:
+        folder = tmp_path / f"{distribution}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(entry_points)
+        importlib.invalidate_caches()
+        installed_plugins.cache_clear()
+
+    yield put
+    installed_plugins.cache_clear()

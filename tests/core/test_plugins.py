@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from envgym.env.chat_env import ChatEnv
 from envgym.env.registration import environments, register_in_gymnasium
 from envgym.errors import PluginError, UnknownNameError, UserError
 from envgym.plugins.registry import Registry, short_name
-from envgym.plugins.spec import installed_plugins
 from envgym.sandbox.selection import sandboxes
 
 
@@ -28,23 +26,6 @@ def scratch() -> Iterator[None]:
         gymnasium.registry.pop(f"envgym/{name}", None)
     environments._registered.clear()
     environments._registered.update(kept)
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """Put a distribution with entry points on ``sys.path``, as pip would."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def put(distribution: str, entry_points: str) -> None:
-        folder = tmp_path / f"{distribution}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-        (folder / "entry_points.txt").write_text(entry_points)
-        importlib.invalidate_caches()
-        installed_plugins.cache_clear()
-
-    yield put
-    installed_plugins.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["toys:Adder", "adder-v1", "adder", "envgym/adder-v1", "envgym/adder"])

@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 from commands import Run
 
+from envgym.cli.commands import GROUP
 from envgym.plugins.kinds import Kind
 
 
@@ -19,9 +20,9 @@ def test_every_shipped_plugin_can_be_loaded(run: Run, kind: Kind) -> None:
     assert {row["id"] for row in done.data} == shipped
 
 
-def test_every_entry_point_group_of_the_project_is_a_kind() -> None:
+def test_every_entry_point_group_of_the_project_is_a_kind_or_that_of_commands() -> None:
     groups = {p.group for p in metadata.distribution("envgym").entry_points} - {"console_scripts"}
-    assert groups <= {f"envgym.{kind}" for kind in Kind}
+    assert groups <= {GROUP, *(f"envgym.{kind}" for kind in Kind)}
 
 
 def test_a_kind_that_does_not_exist_is_a_usage_error(run: Run) -> None:
