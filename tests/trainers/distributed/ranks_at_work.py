@@ -30,14 +30,13 @@ SAVED = 5
 
 CASES: dict[str, dict[str, Any]] = {
     # What is clipped is the norm of all processes' gradients.
-    "grpo": {"objective": "grpo", "optimizer": {"clip_norm": 0.05}},
-    "reference": {"objective": {"name": "grpo", "beta": 0.5}},
+    "grpo": {"objective": {"name": "grpo", "beta": 0.5}, "optimizer": {"clip_norm": 0.05}},
     # Two updates a step, and log-probs of the old policy.
-    "dapo": {"objective": "dapo", "updates": 2, "optimizer": {"gradient_checkpointing": "full"}},
-    "critic": {"objective": "ppo", "optimizer": {"gradient_checkpointing": "off"}},
+    "dapo": {"objective": "dapo", "updates": 2, "optimizer": {"gradient_checkpointing": "selective"}},
+    "critic": {"objective": "ppo", "optimizer": {"gradient_checkpointing": "full"}},
     "adapters": {"objective": {"name": "grpo", "beta": 0.5}, "model": {"lora_rank": 2}},
     "bfloat16": {"objective": "grpo", "model": {"dtype": "bfloat16"}},
-    # One group of two: fewer micro-batches than a process would need.
+    # Two samples that make one micro-batch.
     "few": {"objective": "grpo", "groups": 1, "group_size": 2, "optimizer": {"micro_batch_tokens": 1024}},
 }
 
@@ -45,7 +44,13 @@ CASES: dict[str, dict[str, Any]] = {
 def recipe_of(case: str, model: Path) -> ReinforcementRecipe:
     """Return the recipe of a case."""
     values = CASES[case]
-    optimizer = {"learning_rate": 1e-3, "warmup_steps": 2, "micro_batch_tokens": 40, "weight_decay": 0.01}
+    optimizer = {
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "micro_batch_tokens": 50,
+        "weight_decay": 0.01,
+        "gradient_checkpointing": "off",
+    }
     return ReinforcementRecipe.model_validate(
         {
             "mix": [{"env": "e-v1"}],

@@ -46,8 +46,7 @@ def test_two_processes_learn_what_one_learns(
                 assert gap <= _TOLERANCE.get(case, 1e-5), (case, other, name, gap)
             for expected, row in zip(one["rows"][STEPS - len(found["rows"]) :], found["rows"], strict=True):
                 assert row == pytest.approx(expected, rel=1e-2, abs=1e-3), (case, other)
-        start = language_model.model.state_dict()
-        assert any(not torch.equal(w, start[n]) for n, w in one["weights"].items() if n in start) or "adapters"
+        assert all(row["grad_norm"] > 0 for row in one["rows"])
 
 
 def _found(folder: Path) -> dict[str, Any]:
