@@ -15,6 +15,7 @@ EnvgymError
     ├── EventLoopBlocked     code of an author kept every episode of the process waiting
     ├── EpisodeTimeout       the episode ran past its deadline, which the policy did not choose
     ├── NestedEpisodeError   an episode that it plays for another role failed
+    ├── WorkerLost           the process or the machine that played the episode is gone
     └── VerifierError        the verifier could not decide
 ```
 
@@ -45,6 +46,7 @@ __all__ = [
     "UnknownNameError",
     "UserError",
     "VerifierError",
+    "WorkerLost",
 ]
 
 
@@ -118,6 +120,10 @@ class EpisodeTimeout(EpisodeError):
 
 class NestedEpisodeError(EpisodeError):
     """An episode that this one plays for another role failed."""
+
+
+class WorkerLost(EpisodeError):
+    """The process or the machine that played the episode is gone, or does not answer."""
 
 
 class VerifierError(EpisodeError):

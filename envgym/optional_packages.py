@@ -22,6 +22,7 @@ EXTRAS: Mapping[str, str] = {
     "mpmath": "math",
     "peft": "lora",
     "platformdirs": "bubblewrap",
+    "ray": "ray",
     "requests": "docker",
     "safetensors": "train",
     "sentence_transformers": "embeddings",

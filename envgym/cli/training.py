@@ -31,6 +31,12 @@ def train_command(
     recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.toml")] = None,
     set_: Settings = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder; runs/NAME-TIME by default")] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="play the episodes on a cluster, e.g. ray: short for --set cluster.name=NAME"
+        ),
+    ] = "",
     resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
     with_controls: Annotated[
         bool, typer.Option("--with-controls", help="run the recipe again under every control reward, and compare")
@@ -60,10 +66,10 @@ def train_command(
 
     if (recipe is None) == (resume is None):
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
-    if resume is not None and (set_ or out):
+    if resume is not None and (set_ or out or cluster):
         raise UserError(
-            "--resume uses the run's own recipe: --set and --out do not apply. For other settings, begin a new "
-            f"run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
+            "--resume uses the run's own recipe: --set, --cluster and --out do not apply. For other settings, begin "
+            f"a new run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
         )
     place_here = process_place()
     if processes is not None and place_here.size not in (1, processes):
@@ -86,7 +92,7 @@ def train_command(
         path = recipe or Path()
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         check_new(place)
-        stage = read_stage(path, set_ or [])
+        stage = read_stage(path, [*(set_ or []), *([f"cluster.name={cluster}"] if cluster else [])])
         names = stage.controls(asked) if asked or with_controls else []
         stage.check()
         with removed_if_unused(place):

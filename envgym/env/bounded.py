@@ -7,13 +7,15 @@ its cancellation never does. ``bounded`` gives it a grace to clean up, and then 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from envgym.env.clock import LoopClock, loop_clock
 from envgym.env.culprit import settled
-from envgym.env.works import Work, let_go
+from envgym.env.eager import start
+from envgym.env.works import Work, enlist, leave_behind, let_go
 
 __all__ = ["Late", "bounded"]
 
@@ -56,67 +58,81 @@ async def bounded(code: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
     clock = loop_clock()
     with clock.watching():
         work = Work(name, clock.now() + seconds)
-        work.task = asyncio.get_running_loop().create_task(settled(code), context=work.context())
-        with work.awaited():
-            try:
-                over = await _over(work.task, seconds, clock)
-            except asyncio.CancelledError:
-                await _end(work, clock)
-                raise
-            if not over:
-                where = work.where()
-                raise Late(where, abandoned=not await _end(work, clock))
+        # What has no time left must not begin.
+        begin = start if seconds > 0 else _schedule
+        task = work.task = begin(settled(code), work.context())
+        try:
+            if task.done():
+                await clock.breathe()
+            else:
+                await _waited_for(work, task, clock)
+        finally:
+            if work.tasks:
+                leave_behind(work)
     result: T
-    result, error = work.task.result()
+    result, error = task.result()
     if error is not None:
         raise error
     return result
 
 
-async def _over(task: asyncio.Task[Any], seconds: float, clock: LoopClock) -> bool:
-    """Wait until ``task`` is done, at most ``seconds`` on the loop's clock; return whether it is."""
-    loop = asyncio.get_running_loop()
-    waiting: asyncio.Future[None] = loop.create_future()
-    end = clock.now() + seconds
-    alarm: asyncio.TimerHandle | None = None
+def _schedule(code: Coroutine[Any, Any, T], context: contextvars.Context) -> asyncio.Task[T]:
+    return asyncio.get_running_loop().create_task(code, context=context)
 
-    def wake(_: object = None) -> None:
+
+async def _waited_for(work: Work, task: asyncio.Task[Any], clock: LoopClock) -> None:
+    """Wait until the work is over.
+
+    Raises:
+        Late: it was not over in time.
+    """
+    if work.around is not None:
+        enlist(task, work)
+    with work.awaited():
+        try:
+            over = await _over(task, work.end, clock)
+        except asyncio.CancelledError:
+            await _end(work, task, clock)
+            raise
+        if not over:
+            where = work.where()
+            raise Late(where, abandoned=not await _end(work, task, clock))
+
+
+async def _over(task: asyncio.Task[Any], end: float, clock: LoopClock) -> bool:
+    """Wait until ``task`` is done, until ``end`` on the loop's clock at most; return whether it is."""
+    if task.done() or clock.now() >= end:
+        return task.done()
+    waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(_: object) -> None:
         if not waiting.done():
             waiting.set_result(None)
 
-    def ring() -> None:
-        nonlocal alarm
-        left = end - clock.now()
-        if left > 0:
-            alarm = loop.call_later(left, ring)
-        else:
-            wake()
-
     task.add_done_callback(wake)
-    ring()
+    tick = clock.alarms.set(end, waiting)
     try:
         await waiting
     finally:
         task.remove_done_callback(wake)
-        if alarm is not None:
-            alarm.cancel()
+        clock.alarms.call_off(tick, waiting)
     return task.done()
 
 
-async def _end(work: Work, clock: LoopClock) -> bool:
+async def _end(work: Work, task: asyncio.Task[Any], clock: LoopClock) -> bool:
     """Cancel and give a grace; then abandon. Return whether the work ended of itself."""
     where = work.where()
     # A second cancellation would interrupt the cleaning up after the first.
-    if not work.task.cancelling():
-        work.task.cancel()
+    if not task.cancelling():
+        task.cancel()
     cancelled: asyncio.CancelledError | None = None
     for _ in range(_ROUNDS):
         try:
-            if await _over(work.task, _GRACE_SECONDS, clock) or not work.inside:
+            if await _over(task, clock.now() + _GRACE_SECONDS, clock) or not work.inside:
                 break
         except asyncio.CancelledError as error:
             cancelled = error
-    over = work.task.done()
+    over = task.done()
     if not over:
         clock.abandoned[where] += 1
         _LOG.warning("abandoned, for it went on after it was cancelled: %s", where)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import weakref
 from typing import Any
 
 from envgym.env.culprit import culprit, frames_of
-from envgym.env.works import detach, outside, owner
+from envgym.env.works import detach, left_behind, outside
 
 __all__ = ["keep_leftovers"]
 
 _GRACE_SECONDS = 5.0
-_INTERVAL_SECONDS = 0.25
-"""Least time between two looks at every task of a loop, which may be many."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -27,7 +24,6 @@ class _Keeper:
     """Keeps the leftovers of one loop."""
 
     def __init__(self) -> None:
-        self.looked = -_INTERVAL_SECONDS
         self._kept: set[asyncio.Task[Any]] = set()
         self._waiting: asyncio.Task[None] | None = None
 
@@ -60,20 +56,10 @@ class _Keeper:
 _keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Keeper] = weakref.WeakKeyDictionary()
 
 
-def keep_leftovers(*, hurry: bool = True) -> None:
-    """Take over the tasks that authors' code, now over, left behind in the running loop.
-
-    Args:
-        hurry: skip it if somebody looked a moment ago.
-    """
-    keeper = _keepers.setdefault(asyncio.get_running_loop(), _Keeper())
-    if hurry and time.monotonic() < keeper.looked + _INTERVAL_SECONDS:
-        return
-    keeper.looked = time.monotonic()
-    for task in asyncio.all_tasks():
-        work = owner(task)
-        if work is not None and all(around.task.done() for around in work.chain()):
-            keeper.keep(task)
+def keep_leftovers() -> None:
+    """Take over the tasks that authors' code, now over, left behind in the running loop."""
+    for task in left_behind():
+        _keepers.setdefault(asyncio.get_running_loop(), _Keeper()).keep(task)
 
 
 def _name(task: asyncio.Task[Any]) -> str:

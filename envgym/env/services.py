@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
+from envgym.env.shared_tools import SharedTools, ToolSettings
 from envgym.errors import SandboxError, UnknownNameError, UserError
 from envgym.sandbox.interface import Backend, Limits, Sandbox
 from envgym.sandbox.selection import AUTO, sandboxes, select_backend
 from envgym.verifiers.judge import Judge
 
-__all__ = ["Services"]
+__all__ = ["Closeable", "Services"]
+
+
+class Closeable(Protocol):
+    """What a run closes at its end."""
+
+    async def close(self) -> None:
+        """Free what it holds. Safe to call twice."""
+
+
+C = TypeVar("C", bound=Closeable)
 
 
 class Services:
@@ -24,6 +36,7 @@ class Services:
         sandbox_settings: fields of that backend's ``Config``; see ``select_backend``.
         judge: a language model that grades, as ``URL#MODEL``; ``""`` for none.
         judge_settings: fields of ``Judge.Config``.
+        tools: limits and cache of the environments' tools.
 
     Raises:
         UnknownNameError: no such backend.
@@ -36,6 +49,7 @@ class Services:
         sandbox_settings: Mapping[str, Any] | None = None,
         judge: str = "",
         judge_settings: Mapping[str, Any] | None = None,
+        tools: ToolSettings | None = None,
     ) -> None:
         known = (AUTO, *sandboxes.plugins())
         if sandbox not in known and ":" not in sandbox:
@@ -49,6 +63,9 @@ class Services:
         self._judge_name, self._judge_settings = judge, dict(judge_settings or {})
         url, _, model = judge.partition("#")
         self._judge = Judge(url, model=model, **self._judge_settings) if judge else None
+        self.tools = SharedTools(tools)
+        """Permits and kept results of the environments' tools."""
+        self._kept: dict[Hashable, Closeable] = {}
 
     def backend(self) -> Backend:
         """Return the sandbox backend, made on first use.
@@ -87,8 +104,25 @@ class Services:
             )
         return self._judge
 
+    def keep(self, key: Hashable, make: Callable[[], C]) -> C:
+        """Return what ``make`` made for ``key``, such as a client with its connections; made once, closed with the run.
+
+        Args:
+            key: an environment's class, and whatever settings tell one from another.
+            make: makes it, where it is asked for the first time.
+        """
+        with self._choosing:
+            if key not in self._kept:
+                self._kept[key] = make()
+        kept: Any = self._kept[key]
+        made: C = kept
+        return made
+
     async def close(self) -> None:
-        """Free the backend and the judge's connections. Safe to call twice."""
+        """Free the backend, the judge's connections and what was kept. Safe to call twice."""
+        kept, self._kept = self._kept, {}
+        for connection in kept.values():
+            await connection.close()
         if self._judge is not None:
             await self._judge.close()
         if self._backend is not None:
@@ -98,8 +132,22 @@ class Services:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self  # the copy of an environment shares them
 
+    def to_json(self) -> str:
+        """Return what others like these are made of, on whatever machine; see ``from_json``."""
+        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Make services of what ``to_json`` returned.
+
+        Raises:
+            UserError: this process has no such backend.
+        """
+        return cls(*json.loads(text))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.sandbox_name, self._settings, self._judge_name, self._judge_settings)
+        settings = (self.sandbox_name, self._settings, self._judge_name, self._judge_settings, self.tools.settings)
+        return type(self), settings
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,34 +1,28 @@
 """Tools: typed Python functions that a model may call.
 
 ``@tool`` marks a method; its schema comes from its signature and docstring. ``run_calls`` answers the calls of
-one message: several run at once, results keep their order, and nothing that a model writes can raise.
-
-A plain function runs in a thread of its own, which is told to end after a timeout: ``SystemExit`` is raised in it
-as soon as it runs Python code. A call of C runs on, its result discarded; the process ends nonetheless.
+one message: several run at once, results keep their order, and nothing that a model writes can raise. A plain
+function runs in a thread; see ``envgym.env.tool_calls``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import json
-import sys
-import threading
-from collections import Counter
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-import pydantic
-
 from envgym.env.bounded import Late, bounded
-from envgym.env.clock import loop_clock
-from envgym.env.culprit import culprit, is_authors
-from envgym.env.stall import raise_in, stack
+from envgym.env.culprit import is_authors
+from envgym.env.shared_tools import SharedTools
+from envgym.env.tool_calls import call_function
+from envgym.env.tool_signature import ArgumentError, signature_of
 from envgym.errors import EnvgymError, ToolError
-from envgym.records import Message, ToolCall, ToolSpec
+from envgym.records import Message, ToolCall
 
 __all__ = ["Tool", "ToolInputError", "collect_tools", "run_calls", "tool"]
 
@@ -46,14 +40,29 @@ class _Options:
     timeout: float
     max_chars: int
     concurrent: bool
+    limit: int | None
+    cache: bool
 
 
 @overload
 def tool(function: F) -> F: ...
 @overload
-def tool(*, timeout: float = 30.0, max_chars: int = 4000, concurrent: bool = True) -> Callable[[F], F]: ...
 def tool(
-    function: F | None = None, *, timeout: float = 30.0, max_chars: int = 4000, concurrent: bool = True
+    *,
+    timeout: float = 30.0,
+    max_chars: int = 4000,
+    concurrent: bool = True,
+    limit: int | None = None,
+    cache: bool = False,
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    *,
+    timeout: float = 30.0,
+    max_chars: int = 4000,
+    concurrent: bool = True,
+    limit: int | None = None,
+    cache: bool = False,
 ) -> F | Callable[[F], F]:
     """Mark a method as a tool. Its name, docstring and annotations become the schema.
 
@@ -64,10 +73,21 @@ def tool(
         max_chars: longer results are cut in the middle, visibly.
         concurrent: true if it may run beside other calls of the same message; if not, the calls written before
             it have ended when it begins, and those after it begin when it has ended.
+        limit: calls at once in all episodes of a run together; ``None`` for any number. Further calls wait, first
+            come first served: ``timeout`` begins when a call does, the episode's deadline goes on meanwhile. A
+            recipe may say otherwise in ``tools.limits``.
+        cache: true if the result depends on the environment's settings and the arguments alone, and on nothing of
+            the episode, so that equal calls of a run may share it. Errors are not kept.
+
+    Raises:
+        ValueError: ``limit`` is below 1.
     """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, or None for any number of calls at once; got {limit}")
 
     def mark(f: F) -> F:
-        setattr(f, _MARK, _Options(timeout=timeout, max_chars=max_chars, concurrent=concurrent))
+        options = _Options(timeout=timeout, max_chars=max_chars, concurrent=concurrent, limit=limit, cache=cache)
+        setattr(f, _MARK, options)
         return f
 
     return mark if function is None else mark(function)
@@ -83,20 +103,25 @@ class Tool:
     def __init__(self, function: Callable[..., Any], options: _Options) -> None:
         self.function = function
         self.options = options
-        self._parameters = _parameters(function)
-        self.arguments = _arguments_model(function.__name__, self._parameters)
-        schema = self.arguments.model_json_schema()
-        schema.pop("title", None)
-        for field in schema.get("properties", {}).values():
-            field.pop("title", None)
-        self.spec = ToolSpec(
-            name=function.__name__,
-            description=inspect.cleandoc(function.__doc__ or "").split("\n\n")[0],
-            parameters=schema,
-        )
+        self._signature = signature_of(function)
+        self.spec = self._signature.spec
+        self._shared: SharedTools | None = None
+        self._scope = ("", "")
+        self._limit = options.limit
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.function, self.options)
+
+    def join(self, shared: SharedTools, scope: str, settings: str) -> None:
+        """Share permits and kept results with the same tool of other instances.
+
+        Args:
+            shared: the run's.
+            scope: names the environment's class.
+            settings: the environment's settings.
+        """
+        self._shared, self._scope = shared, (scope, settings)
+        self._limit = shared.settings.limits.get(self.spec.name, self.options.limit)
 
     async def run(self, call: ToolCall) -> str:
         """Run one well-formed call and return its result as text.
@@ -107,15 +132,26 @@ class Tool:
             EnvgymError: another error of this tree that the tool raised.
         """
         try:
-            values = self.arguments.model_validate(call.arguments)
-        except pydantic.ValidationError as error:
-            raise ToolInputError(self._explain(error)) from None
-        keywords = {p.name: getattr(values, f"argument_{i}") for i, p in enumerate(self._parameters)}
+            keywords = self._signature.keywords(call.arguments)
+        except ArgumentError as error:
+            raise ToolInputError(str(error)) from None
+        if self._shared is None or not self.options.cache:
+            return await self._run(keywords)
+        arguments = json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)
+        key = (*self._scope, self.spec.name, arguments)
+        return await self._shared.kept(self.spec.name, key, functools.partial(self._run, keywords))
+
+    async def _run(self, keywords: Mapping[str, Any]) -> str:
+        if self._shared is None or self._limit is None:
+            return await self._in_time(keywords)
+        run = functools.partial(self._in_time, keywords)
+        return await self._shared.limited(self._scope[0], self.spec.name, self._limit, run)
+
+    async def _in_time(self, keywords: Mapping[str, Any]) -> str:
         name = self.spec.name
         try:
-            result = await bounded(
-                _call(functools.partial(self.function, **keywords)), self.options.timeout, f"tool {name}"
-            )
+            code = call_function(self.function, keywords)
+            result = await bounded(code, self.options.timeout, f"tool {name}")
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (ToolInputError, EnvgymError):
             raise
@@ -130,21 +166,22 @@ class Tool:
         """Return ``text`` as the model sees it: storable, and cut in the middle where it is too long."""
         return _shorten(text.encode("utf-8", "replace").decode("utf-8"), self.options.max_chars)
 
-    def _explain(self, error: pydantic.ValidationError) -> str:
-        faults = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors()[:5]]
-        wanted = ", ".join(p.name for p in self._parameters)
-        return f"wrong arguments: {'; '.join(faults)}. Expected: {wanted or 'no arguments'}"
-
 
 def collect_tools(owner: object) -> dict[str, Tool]:
     """Return every method of ``owner`` that ``@tool`` marked, by name, in the order of definition."""
-    names = [n for kind in reversed(type(owner).__mro__) for n in vars(kind)]
-    found: dict[str, Tool] = {}
-    for name in names:
-        options = getattr(inspect.getattr_static(owner, name, None), _MARK, None)
-        if options is not None:
-            found[name] = Tool(getattr(owner, name), options)
-    return found
+    return {name: Tool(getattr(owner, name), options) for name, options in _marked(type(owner)).items()}
+
+
+_found: weakref.WeakKeyDictionary[type, dict[str, _Options]] = weakref.WeakKeyDictionary()
+
+
+def _marked(kind: type) -> dict[str, _Options]:
+    """Return the options of the marked methods of a class, looked for once."""
+    if kind not in _found:
+        names = [name for base in reversed(kind.__mro__) for name in vars(base)]
+        marks = {name: getattr(inspect.getattr_static(kind, name, None), _MARK, None) for name in names}
+        _found[kind] = {name: options for name, options in marks.items() if options is not None}
+    return _found[kind]
 
 
 async def run_calls(
@@ -158,22 +195,28 @@ async def run_calls(
     Raises:
         EpisodeError: a tool, or the sandbox behind it, is broken. No call still runs when it is raised.
     """
-    counts: Counter[str] = Counter(tool_calls=len(calls), tool_errors=0, tool_malformed=0)
+    counts = {"tool_calls": float(len(calls)), "tool_errors": 0.0, "tool_malformed": 0.0}
     texts: list[str] = []
     for batch in _batches(tools, calls):
-        pending = [asyncio.ensure_future(_answer(tools, call, counts)) for call in batch]
-        try:
-            texts += await asyncio.gather(*pending)
-        finally:
-            # A broken call ends the episode: its siblings must free what they hold before the error propagates.
-            for task in pending:
-                task.cancel()
-            # Each is bounded, and comes to an end.
-            await asyncio.wait(pending)
+        texts += (
+            await _at_once(tools, batch, counts) if len(batch) > 1 else [await _answer(tools, batch[0], counts)]
+        )
     answers = [
         Message(role="tool", content=text, tool_call_id=call.id) for text, call in zip(texts, calls, strict=True)
     ]
-    return tuple(answers), {name: float(count) for name, count in counts.items()}
+    return tuple(answers), counts
+
+
+async def _at_once(tools: Mapping[str, Tool], batch: Sequence[ToolCall], counts: dict[str, float]) -> list[str]:
+    pending = [asyncio.ensure_future(_answer(tools, call, counts)) for call in batch]
+    try:
+        return await asyncio.gather(*pending)
+    finally:
+        # A broken call ends the episode: its siblings must free what they hold before the error propagates.
+        for task in pending:
+            task.cancel()
+        # Each is bounded, and comes to an end.
+        await asyncio.wait(pending)
 
 
 def _batches(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> Iterator[list[ToolCall]]:
@@ -191,7 +234,7 @@ def _batches(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> Iterator[l
         yield batch
 
 
-async def _answer(tools: Mapping[str, Tool], call: ToolCall, counts: Counter[str]) -> str:
+async def _answer(tools: Mapping[str, Tool], call: ToolCall, counts: dict[str, float]) -> str:
     if call.error is not None:
         counts["tool_malformed"] += 1
         return f"error: {call.error}"
@@ -206,72 +249,8 @@ async def _answer(tools: Mapping[str, Tool], call: ToolCall, counts: Counter[str
         return found.present(f"error: {error}")
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    for parameter in parameters:
-        if parameter.kind not in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
-            raise TypeError(f"tool {function.__name__!r}: parameter {parameter.name!r} must be passed by name")
-        if parameter.annotation is inspect.Parameter.empty:
-            raise TypeError(f"tool {function.__name__!r}: parameter {parameter.name!r} needs a type annotation")
-    return parameters
-
-
-def _arguments_model(name: str, parameters: Sequence[inspect.Parameter]) -> type[pydantic.BaseModel]:
-    """Make the model of the arguments; its field names are neutral, for a parameter may be called ``schema``."""
-    fields: dict[str, Any] = {}
-    for i, parameter in enumerate(parameters):
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[f"argument_{i}"] = (parameter.annotation, pydantic.Field(default, alias=parameter.name))
-    config = pydantic.ConfigDict(extra="forbid")
-    model: type[pydantic.BaseModel] = pydantic.create_model(name, __config__=config, **fields)
-    return model
-
-
 def _shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
     return text[:head] + _CUT.format(len(text) - limit) + text[len(text) - (limit - head) :]
-
-
-async def _call(function: Callable[[], Any]) -> Any:
-    """Await a coroutine function; run a plain one in a daemon thread, which cannot delay the exit."""
-    target = function.func if isinstance(function, functools.partial) else function
-    if inspect.iscoroutinefunction(target):
-        return await function()
-    name = getattr(target, "__name__", "")
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_result((result, error))
-
-    def work() -> None:
-        result: Any = None
-        raised: BaseException | None = None
-        try:
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - carried over to the awaiting task
-            raised = error
-        with contextlib.suppress(RuntimeError):  # the loop may be gone by the time a slow call ends
-            loop.call_soon_threadsafe(deliver, result, raised)
-
-    thread = threading.Thread(target=work, daemon=True, name=f"tool-{name}")
-    thread.start()
-    try:
-        result, error = await future
-    except asyncio.CancelledError:
-        _stop(thread)
-        raise
-    if error is not None:
-        raise error
-    return result
-
-
-def _stop(thread: threading.Thread) -> None:
-    """Tell a thread to end, which it does as soon as it runs Python code; until then it goes on by itself."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    if frame is not None:
-        loop_clock().abandoned[culprit(stack(frame)) or thread.name] += 1
-        raise_in(thread.ident or 0, SystemExit)

@@ -7,12 +7,24 @@ import contextlib
 import contextvars
 import ctypes
 import gc
-from collections.abc import Iterator
+import weakref
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from envgym.env.culprit import culprit, frames_of
 
-__all__ = ["Work", "current_work", "detach", "let_go", "outside", "owner"]
+__all__ = [
+    "Work",
+    "current_work",
+    "detach",
+    "enlist",
+    "follow_tasks",
+    "leave_behind",
+    "left_behind",
+    "let_go",
+    "outside",
+    "owner",
+]
 
 
 class Work:
@@ -27,8 +39,17 @@ class Work:
         self.name = name
         self.end = end
         self.around = _current.get()
+        self.outermost: Work = self.around.outermost if self.around is not None else self
         self.inside: set[Work] = set()
-        self.task: asyncio.Task[Any]
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """Tasks under way that it and the works inside it started; of an outermost work alone."""
+        self.task: asyncio.Task[Any] | None = None
+        """Its own task; ``None`` until it has been begun."""
+
+    @property
+    def over(self) -> bool:
+        """Whether its own code is over."""
+        return self.task is not None and self.task.done()
 
     def context(self) -> contextvars.Context:
         """Return a copy of the caller's context that belongs to this work."""
@@ -51,7 +72,7 @@ class Work:
         """Name the author's function that is being waited for, at any depth."""
         for inner in self.inside:
             return inner.where()
-        return culprit(frames_of(self.task.get_coro())) or self.name
+        return (culprit(frames_of(self.task.get_coro())) if self.task is not None else "") or self.name
 
     def chain(self) -> Iterator[Work]:
         """Yield this work and those around it."""
@@ -86,14 +107,66 @@ def owner(task: asyncio.Task[Any]) -> Work | None:
     return context.get(_current) if context is not None else None
 
 
+_left: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, set[Work]] = weakref.WeakKeyDictionary()
+"""Outermost works that were waited for, and that left tasks under way."""
+
+
+def follow_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the works know the tasks that their code starts: to look for them among all is too slow for many.
+
+    A factory that the loop has already goes on making its tasks.
+    """
+    given = loop.get_task_factory()
+
+    def make(loop: asyncio.AbstractEventLoop, code: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+        task: Any = asyncio.Task(code, loop=loop, **options) if given is None else given(loop, code, **options)
+        context = options.get("context")
+        work = _current.get() if context is None else context.get(_current)
+        if work is not None:
+            enlist(task, work)
+        return task
+
+    loop.set_task_factory(make)
+
+
+def enlist(task: asyncio.Task[Any], work: Work) -> None:
+    """Note a task that the code of ``work`` started."""
+    if task.done():
+        return
+    outermost = work.outermost
+    outermost.tasks.add(task)
+    task.add_done_callback(outermost.tasks.discard)
+    if outermost.over:
+        leave_behind(outermost)
+
+
+def leave_behind(outermost: Work) -> None:
+    """Note that an outermost work is no longer waited for, and has tasks under way."""
+    _left.setdefault(asyncio.get_running_loop(), set()).add(outermost)
+
+
+def left_behind() -> Iterator[asyncio.Task[Any]]:
+    """Yield, once each, the tasks of the running loop that code which is over left under way."""
+    left = _left.get(asyncio.get_running_loop(), set())
+    for outermost in tuple(left):
+        for task in tuple(outermost.tasks):
+            work = owner(task)
+            if work is not None and all(around.over for around in work.chain()):
+                outermost.tasks.discard(task)
+                yield task
+        if not outermost.tasks:
+            left.discard(outermost)
+
+
 def let_go(work: Work) -> None:
     """Keep the end of the loop and of the interpreter from waiting for the tasks of a work."""
-    for task in asyncio.all_tasks():
+    for task in (*work.outermost.tasks, *((work.task,) if work.task is not None else ())):
         belongs_to = owner(task)
         if belongs_to is None or work not in belongs_to.chain():
             continue
         if not task.cancelling():
             task.cancel()
+        work.outermost.tasks.discard(task)
         detach(task)
         task.add_done_callback(_look_away)
 

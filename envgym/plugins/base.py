@@ -10,7 +10,7 @@ __all__ = ["Plugin"]
 
 
 class Plugin:
-    """Base of environments, sandbox backends, policies, engines, tool formats, objectives and stages.
+    """Base of environments, sandbox backends, policies, tool formats, engines, objectives, clusters and stages.
 
     A plugin nests its settings as ``Config`` and is made from them by keyword::
 

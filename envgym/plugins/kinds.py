@@ -25,6 +25,7 @@ class Kind(StrEnum):
     TOOL_FORMATS = "tool_formats", "tool format", "envgym.chat.tool_formats:tool_formats"
     ENGINES = "engines", "engine", "envgym_trainers.engine.interface:engines"
     OBJECTIVES = "objectives", "objective", "envgym_trainers.objectives.base:objectives"
+    CLUSTERS = "clusters", "cluster", "envgym.rollout.cluster:clusters"
     STAGES = "stages", "stage", "envgym.runs.stage:stages"
 
     def __new__(cls, value: str, singular: str, registry_path: str) -> Self:

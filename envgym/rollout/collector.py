@@ -1,4 +1,4 @@
-"""Run many episodes concurrently in this process, with a limit, retries and counts."""
+"""Run many episodes concurrently, with a limit, retries and counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from envgym.env.services import Services
 from envgym.errors import EnvgymError, EnvironmentFailure, EpisodeError, EpisodeTimeout, EventLoopBlocked
 from envgym.policies.scripted import Player
 from envgym.records import Outcome, Score, Split, Task, Trajectory
+from envgym.rollout.cluster import Cluster
 from envgym.rollout.episode import discard, rollout, typed_errors
 from envgym.rollout.mix import MixEntry
+from envgym.rollout.remote import play_on
 from envgym.rollout.turnstile import Turnstile
+from envgym.rollout.wire import EpisodeSpec
 from envgym.seeding import derive_seed
 
 __all__ = ["Collector", "Group", "TooManyFailures"]
@@ -69,7 +72,8 @@ def _nested(trajectory: Trajectory) -> Iterator[Trajectory]:
 class Collector:
     """Plays episodes of a set of environments with one policy, and those nested in them with it or others.
 
-    Instances of an environment are reused, one episode at a time; an instance whose episode failed is replaced.
+    Episodes run in this process, or on the workers of a cluster. Here, instances of an environment are reused, one
+    episode at a time; an instance whose episode failed is replaced.
 
     Args:
         entries: the environments, by label.
@@ -81,6 +85,7 @@ class Collector:
         deadline: seconds for one attempt.
         failure_limit: share of failed episodes above which ``TooManyFailures`` ends the run.
         roles: policies of the roles in nested episodes. Like ``policy``, they are closed by the caller.
+        cluster: plays the episodes, opened and closed by the caller; tasks are listed and groups compared here.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Collector:
         deadline: float = 600.0,
         failure_limit: float = 0.5,
         roles: Mapping[str, Player] | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.policy = policy
         self.roles = dict(roles or {})
@@ -105,6 +111,7 @@ class Collector:
         """Knows which episodes are at work, for an engine that samples only when none is."""
         self._retries = retries
         self._deadline = deadline
+        self._cluster = cluster
         self._failure_limit = failure_limit
         self._idle: dict[str, list[ChatEnv]] = {label: [] for label in self._entries}
         self._prototypes = {label: entry.make(services) for label, entry in self._entries.items()}
@@ -167,6 +174,23 @@ class Collector:
             self.turnstile.leave()
 
     async def _attempt(self, label: str, task: Task, seed: int, policy: Player) -> Trajectory:
+        spec = EpisodeSpec(entry=self._entries[label], task=task, seed=seed, deadline=self._deadline)
+        if self._cluster is not None:
+            return await play_on(self._cluster, spec, policy, self.roles, self.turnstile)
+        return await self.play(spec, policy, self.roles, self.turnstile)
+
+    async def play(
+        self, spec: EpisodeSpec, policy: Player, roles: Mapping[str, Player], turnstile: Turnstile
+    ) -> Trajectory:
+        """Play one episode once, in this process; it is not counted. See ``rollout``.
+
+        Args:
+            spec: what to play, except who acts.
+            policy: acts in the episode, and for the roles that ``roles`` leaves out.
+            roles: players of roles in nested episodes.
+            turnstile: has let the episode in.
+        """
+        label = spec.entry.label
         env = self._idle[label].pop() if self._idle[label] else self._fresh(label)
         # A failed or cancelled episode may leave its instance in any state: only a clean one is reused.
         reusable = False
@@ -174,12 +198,12 @@ class Collector:
             trajectory = await rollout(
                 env,
                 policy,
-                task,
+                spec.task,
                 name=label,
-                seed=seed,
-                deadline=self._deadline,
-                roles=self.roles,
-                turnstile=self.turnstile,
+                seed=spec.seed,
+                deadline=spec.deadline,
+                roles=roles,
+                turnstile=turnstile,
             )
             reusable = not trajectory.failed
             return trajectory

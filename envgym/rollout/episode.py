@@ -26,7 +26,7 @@ from envgym.rollout.turnstile import Turnstile
 from envgym.seeding import derive_seed
 from envgym.web.deadline import bounded_by
 
-__all__ = ["discard", "rollout", "typed_errors"]
+__all__ = ["act", "cleaned", "discard", "rollout", "typed_errors"]
 
 _Cleaning: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _CLEANUP_SECONDS = 30.0
@@ -91,26 +91,34 @@ async def discard(env: ChatEnv) -> None:
         UserError: see ``rollout``.
     """
     try:
-        await _cleaned(env.aclose, EnvironmentFailure)
+        await cleaned(env.aclose, EnvironmentFailure)
     finally:
-        keep_leftovers(hurry=False)
+        keep_leftovers()
 
 
-@contextlib.contextmanager
-def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
+class typed_errors:  # noqa: N801 - a context manager
     """Let typed errors and user mistakes through; turn anything else of an author's code into ``kind``."""
-    try:
-        yield
-    except (EpisodeError, UserError):
-        raise
-    except BaseException as error:
-        if not is_authors(error):
-            raise
-        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: type[EpisodeError]) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, EpisodeError | UserError) and is_authors(error):
+            raise self._kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
-async def _cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
-    """Await an author's cleaning up, in bounded time."""
+async def cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:
+    """Await an author's cleaning up, in bounded time.
+
+    Raises:
+        EpisodeError: of ``kind``: it raised, or was late.
+        UserError: see ``rollout``.
+    """
     with typed_errors(kind):
         name = getattr(code, "__qualname__", "cleaning up")
         try:
@@ -238,7 +246,7 @@ class _Episode:
         failure: EpisodeError | None = None
         for code, kind in closing:
             try:
-                await _cleaned(code, kind)
+                await cleaned(code, kind)
             except EpisodeError as error:
                 failure = failure or error
         return failure
@@ -251,7 +259,7 @@ class _Episode:
         ended = False
         while not ended:
             with self._cast.turnstile.waiting():
-                completion = await _act(session, observation)
+                completion = await act(session, observation)
             with typed_errors(EnvironmentFailure):
                 if completion is None:
                     await self._env.truncate("context")
@@ -268,8 +276,13 @@ class _Episode:
         return self._player.open(self.record.tools, derive_seed("policy", self.record.seed) % 2**32)
 
 
-async def _act(session: PolicySession, observation: Observation) -> Completion | None:
-    """Return the next completion, or ``None`` when the context has no room for one."""
+async def act(session: PolicySession, observation: Observation) -> Completion | None:
+    """Return a player's next completion, or ``None`` when the context has no room for one.
+
+    Raises:
+        PolicyError: the player failed.
+        UserError: see ``rollout``.
+    """
     with typed_errors(PolicyError):
         try:
             return await session.act(observation)

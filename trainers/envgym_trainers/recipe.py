@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from envgym.config import NamedSection, Section, as_table
+from envgym.rollout.cluster import ClusterChoice
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
 from envgym_trainers.controls import RewardSettings
@@ -46,6 +47,18 @@ class SamplingConfig(Section):
     failure_limit: float = pydantic.Field(
         default=0.5, ge=0, le=1, description="share of failed episodes above which the run stops"
     )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _samples_from_everything(cls, values: Any) -> Any:
+        """Refuse truncated sampling by name: the learner would compare with log-probs of another distribution."""
+        cut = [name for name in ("top_k", "top_p", "min_p") if isinstance(values, dict) and name in values]
+        if cut:
+            raise ValueError(
+                f"{cut[0]}: training samples from the whole distribution, because the learner's log-probs are "
+                f"over all tokens; lower the temperature instead, or set evaluate.{cut[0]} for evaluation alone"
+            )
+        return values
 
 
 class AsynchronousConfig(Section):
@@ -116,6 +129,21 @@ class EvaluateConfig(Section):
     temperature: float | None = pydantic.Field(
         default=None, gt=0, description="of the sampled episodes; sampling.temperature if left out"
     )
+    top_k: int = pydantic.Field(
+        default=0, ge=0, description="ids that sampled episodes choose from, the likeliest; 0 is all"
+    )
+    top_p: float = pydantic.Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the probability that the likeliest ids, which sampled episodes choose from, have",
+    )
+    min_p: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="sampled episodes draw no id less likely than this share of the likeliest",
+    )
     every: int = pydantic.Field(
         default=0, ge=0, description="steps between evaluations in training, the best of which is kept; 0 is none"
     )
@@ -163,6 +191,7 @@ class StageRecipe(Stage.Config):
     judge: JudgeConfig = JudgeConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
+    cluster: ClusterChoice = pydantic.Field(default_factory=ClusterChoice)
     mix: tuple[MixEntry, ...] = pydantic.Field(
         min_length=1, description="One environment of the mix; a recipe has one such table or more."
     )

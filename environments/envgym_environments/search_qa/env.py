@@ -40,7 +40,6 @@ class SearchQA(ChatEnv):
 
     reward_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     config: Config
-    _remote: RemoteRetriever | None = None
 
     def make_tools(self) -> dict[str, Tool]:
         """Return every tool; a remote retriever cannot open a document by its title."""
@@ -64,17 +63,6 @@ class SearchQA(ChatEnv):
         if s.question_file:
             return file_questions(split, s.question_file, s.held_out_file, self._system())
         return ProceduralTasks(self._generate, split, s.size, s.task_seed)
-
-    async def start(self, task: Task) -> None:
-        """Open the connection to a remote retriever."""
-        if self.config.retriever_url:
-            self._remote = RemoteRetriever(self.config.retriever_url, self.config.retriever_seconds)
-
-    async def finish(self) -> None:
-        """Close the connection to a remote retriever."""
-        if self._remote is not None:
-            remote, self._remote = self._remote, None
-            await remote.close()
 
     def gold(self, task: Task) -> Sequence[Message]:
         """Return a search for each entity on the way, where that is known, then the answer."""
@@ -114,19 +102,19 @@ class SearchQA(ChatEnv):
         fenced = f"<answer>{answer}</answer>"
         return float((await self.services.judge().grade(task.messages[-1].content, fenced, reference)).correct)
 
-    @tool
+    @tool(cache=True)
     async def search(self, query: str) -> str:
         """Find documents by their words."""
         top_k = self.config.top_k
-        if self._remote is not None:
-            found = await self._remote.search(query, top_k)
+        if self.config.retriever_url:
+            found = await self._remote().search(query, top_k)
         elif self.config.retriever == "embeddings":  # a forward pass, which must not block other episodes
             found = await asyncio.to_thread(self._index().search, query, top_k)
         else:
             found = self._index().search(query, top_k)
         return "\n".join(map(self._snippet, found)) or "no document matches"
 
-    @tool
+    @tool(cache=True)
     async def open_document(self, title: str) -> str:
         """Read the document of that title."""
         found = self._index().by_title(title)
@@ -138,6 +126,11 @@ class SearchQA(ChatEnv):
         limit = self.config.snippet_chars
         text = document.text if len(document.text) <= limit else document.text[:limit].rstrip() + " ..."
         return f"{document.title}: {text}"
+
+    def _remote(self) -> RemoteRetriever:
+        """Return the connection to the remote retriever, which all episodes of the run share."""
+        url, seconds = self.config.retriever_url, self.config.retriever_seconds
+        return self.services.keep((SearchQA, url, seconds), lambda: RemoteRetriever(url, seconds))
 
     def _index(self) -> Index:
         s = self.config

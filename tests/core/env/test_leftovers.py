@@ -51,7 +51,7 @@ async def test_a_task_that_ends_by_itself_leaves_nothing() -> None:
         left.append(asyncio.create_task(asyncio.sleep(0.05)))
 
     await bounded(hook(), 5, "it")
-    keep_leftovers(hurry=False)
+    keep_leftovers()
     await left[0]
     await asyncio.sleep(0.01)
     assert len(asyncio.all_tasks()) == 1
@@ -60,7 +60,7 @@ async def test_a_task_that_ends_by_itself_leaves_nothing() -> None:
 async def test_code_under_way_is_not_taken_over() -> None:
     async def hook() -> None:
         child = asyncio.create_task(asyncio.sleep(0.01))
-        keep_leftovers(hurry=False)
+        keep_leftovers()
         assert child in asyncio.all_tasks()
         await child
 

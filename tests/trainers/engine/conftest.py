@@ -90,12 +90,14 @@ class _NoTokenizer(LanguageModel):
 
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., InProcessEngine]]:
-    """``start(model, slots=…)``: an engine that is closed at the end."""
+    """``start(model, concurrency=…)``: an engine that is closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
-        def run(model: PreTrainedModel, *, slots: int = 4, capacity: int = CAPACITY) -> InProcessEngine:
+        def run(
+            model: PreTrainedModel, *, concurrency: int = 4, capacity: int = CAPACITY, **settings: Any
+        ) -> InProcessEngine:
             language_model = _NoTokenizer(model=model, tokenizer=None, context=capacity)
-            engine = InProcessEngine(language_model=language_model, concurrency=slots)
+            engine = InProcessEngine(language_model=language_model, concurrency=concurrency, **settings)
             stack.push_async_callback(engine.close)
             return engine
 

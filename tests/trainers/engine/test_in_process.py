@@ -14,24 +14,28 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    LlamaModel,
     MambaConfig,
     MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedModel,
 )
 
 from envgym.errors import PolicyError, UserError
+from envgym_trainers.engine.cache import Row
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.interface import Sampled, SamplingParams
 from envgym_trainers.engine.scheduler import Scheduler
-from envgym_trainers.engine.sequences import Row
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 
 Start = Callable[..., InProcessEngine]
 Expected = Callable[..., list[float]]
 STOP = 7
+MEMORY = 2**24
+
+
+def never(row: Row) -> bool:
+    return False
 
 
 def _prompts(seed: int, turns: int = 3) -> list[list[int]]:
@@ -71,7 +75,7 @@ async def test_samples_do_not_depend_on_company(model: PreTrainedModel, start: S
     plans = [_prompts(i) for i in range(6)]
 
     async def play(order: list[int], slots: int) -> dict[int, list[list[int]]]:
-        engine = start(model, slots=slots)
+        engine = start(model, concurrency=slots)
         played = await asyncio.gather(*(converse(engine.open(), plans[i], seed=100 * i) for i in order))
         return {i: [sampled.ids for _, sampled in turns] for i, turns in zip(order, played, strict=True)}
 
@@ -85,7 +89,7 @@ async def test_more_conversations_than_slots_all_finish_even_if_none_leaves(
     model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected
 ) -> None:
     """Every conversation waits between its turns until all have had theirs: rows must change hands."""
-    engine = start(model, slots=2)
+    engine = start(model, concurrency=2)
     barrier = asyncio.Barrier(7)
     jobs = [converse(engine.open(), _prompts(i), seed=i, pause=barrier.wait) for i in range(7)]
     for turns in await asyncio.wait_for(asyncio.gather(*jobs), 60):
@@ -93,7 +97,7 @@ async def test_more_conversations_than_slots_all_finish_even_if_none_leaves(
 
 
 async def test_stop_id_ends_a_turn_and_the_budget_ends_it_otherwise(model: PreTrainedModel, start: Start) -> None:
-    engine = start(model, slots=12)
+    engine = start(model, concurrency=12)
     ended = set()
     for sampled in await asyncio.gather(
         *(
@@ -152,7 +156,7 @@ async def test_weights_changed_in_the_middle_of_a_turn(
             engine._loop.version = 1
 
     monkeypatch.setattr(engine._loop.scheduler, "decode", interrupted)
-    monkeypatch.setattr(engine._loop.scheduler, "stop_ids", frozenset())
+    monkeypatch.setattr(engine._loop.scheduler, "ends", lambda row: False)
     sampled = await engine.open().sample([9, 10, 11], SamplingParams(max_tokens=12), seed=0)
     fresh = expected_logprobs(model, [([9, 10, 11], sampled)])
     assert sampled.version == 0
@@ -165,7 +169,7 @@ async def test_weights_copied_in_the_middle_of_a_turn_never_meet_a_pass_half_don
 ) -> None:
     """Every token is the old model's or the new one's, in that order; a mixture would be neither's."""
     engine = start(model, capacity=400)
-    engine._loop.scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.ends = lambda row: False
     changed = dataclasses.replace(engine.language_model, model=copy.deepcopy(model))
     _shake(changed.model)
     old = copy.deepcopy(model)
@@ -241,21 +245,22 @@ async def test_a_copy_that_fails_ends_the_engine(
     assert engine.version == 0
 
 
-@pytest.mark.parametrize(("settings", "slots"), [({}, 6), ({"slots": 2}, 2)])
-async def test_slots_are_the_concurrency_unless_set(
-    model: PreTrainedModel, start: Start, settings: dict[str, Any], slots: int
+async def test_memory_for_less_than_a_conversation_is_refused_by_its_setting(
+    model: PreTrainedModel, start: Start
 ) -> None:
-    language_model = start(model).language_model
-    engine = InProcessEngine(language_model=language_model, concurrency=6, **settings)
-    assert engine._loop.scheduler.free_slots == slots
-    await engine.close()
+    """Two layers of two heads of 4 numbers in float64: 256 bytes a token, 64 tokens."""
+    start(model, memory=64 * 256 / 2**30)
+    with pytest.raises(
+        UserError, match=r"engine\.memory = .* holds 63 tokens.* raise engine\.memory to .*model\.context"
+    ):
+        start(model, memory=(64 * 256 - 1) / 2**30)
 
 
 @pytest.mark.parametrize("leave", ["close", "cancel"])
 async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, start: Start, leave: str) -> None:
     """One slot: whoever comes next gets it although the first never finished."""
-    engine = start(model, slots=1, capacity=4000)
-    engine._loop.scheduler.stop_ids = frozenset()
+    engine = start(model, concurrency=1, capacity=4000)
+    engine._loop.scheduler.ends = lambda row: False
     session = engine.open()
     long = asyncio.ensure_future(session.sample([9], SamplingParams(max_tokens=3900), seed=0))
     await asyncio.sleep(0.05)
@@ -275,7 +280,7 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoding, queueing and later conversations all get the error; nobody hangs."""
-    engine = start(model, slots=2)
+    engine = start(model, concurrency=2)
 
     def explode(rows: list[Row]) -> None:
         raise RuntimeError("out of memory")
@@ -301,22 +306,26 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Conversations are closed while a learner runs, which has set the threads that it wants."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    calls: list[int] = []
+    calls = [8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: calls[-1])
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
     engine = start(model)
+    engine._loop.scheduler.ends = never
     session = engine.open()
     await session.sample([9, 10], SamplingParams(max_tokens=3), seed=0)
-    assert calls == [7], "one core is left to the environments"
+    assert calls == [8]
+    await session.sample([9, 10], SamplingParams(max_tokens=12), seed=1)
+    assert calls == [8, 7, 8], "one core is left to the environments for the first eight steps after a completion"
+    calls.append(2)
     await session.close()
     await engine.open().close()
     await engine.close()
-    assert calls == [7]
+    assert calls == [8, 7, 8, 2]
 
 
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:
     engine = start(model, capacity=4000)
-    engine._loop.scheduler.stop_ids = frozenset()
+    engine._loop.scheduler.ends = lambda row: False
     waiting = asyncio.ensure_future(engine.open().sample([9], SamplingParams(max_tokens=3900), seed=0))
     await asyncio.sleep(0.02)
     await engine.close()
@@ -345,83 +354,41 @@ async def test_what_does_not_fit_is_refused_without_harm(
 
 
 def test_group_of_one_prompt_runs_it_once(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four rows from one prompt and one from another: a forward pass over two rows."""
-    scheduler = Scheduler(model, slots=5, capacity=64, stop_ids=frozenset())
-    seen: list[torch.Size] = []
+    """Four rows from one prompt and one from another: a forward pass over five tokens."""
+    scheduler = Scheduler(model, memory=MEMORY, capacity=64, ends=never)
+    seen: list[list[int]] = []
     forward = scheduler._forward
 
-    def spy(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        seen.append(ids.shape)
-        return forward(ids, *args, **kwargs)
+    def spy(ids: list[int], *args: Any) -> torch.Tensor:
+        seen.append(ids)
+        return forward(ids, *args)
 
     monkeypatch.setattr(scheduler, "_forward", spy)
     rows = [Row(ids=[9, 10, 11] if i < 4 else [20, 21], uniform=torch.rand(8).numpy()) for i in range(5)]
     for row in rows:
-        scheduler.admit(row)
+        scheduler.reserve(row, 10)
     scheduler.extend(rows)
-    assert seen == [(2, 3)]
+    assert seen == [[9, 10, 11, 20, 21]]
     assert [row.cached for row in rows] == [3, 3, 3, 3, 2]
-
-
-def test_extending_is_split_into_passes_of_bounded_size(
-    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A long prompt among short ones does not pad them all to its length."""
-    monkeypatch.setattr("envgym_trainers.engine.sequences._PASS_TOKENS", 40)
-    scheduler = Scheduler(model, slots=8, capacity=64, stop_ids=frozenset())
-    seen: list[int] = []
-    forward = scheduler._forward
-
-    def spy(ids: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        seen.append(ids.numel())
-        return forward(ids, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_forward", spy)
-    rows = [Row(ids=list(range(8, 8 + n)), uniform=torch.rand(4).numpy()) for n in (50, 4, 5, 6, 7, 8, 9, 10)]
-    for row in rows:
-        scheduler.admit(row)
-    scheduler.extend(rows)
-    assert seen[0] == 50
-    assert max(seen[1:]) <= 40
-    assert len(seen) == 3
-    for row in rows:
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([row.ids[:-1]])).logits[0, -1].float()
-        assert row.logprobs[0] == pytest.approx(float(torch.log_softmax(logits, -1)[row.ids[-1]]), abs=1e-4)
-
-
-def test_short_windows_are_refused_by_name() -> None:
-    config = MistralConfig(
-        vocab_size=97,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        sliding_window=8,
-    )
-    with pytest.raises(UserError, match="looks back 8 tokens"):
-        Scheduler(MistralForCausalLM(config), slots=1, capacity=64, stop_ids=frozenset())
 
 
 def test_layers_without_attention_are_refused_by_name() -> None:
     config = MambaConfig(vocab_size=97, hidden_size=16, num_hidden_layers=2, state_size=4)
     with pytest.raises(UserError, match="this model has linear_attention"):
-        Scheduler(MambaForCausalLM(config), slots=1, capacity=64, stop_ids=frozenset())
+        Scheduler(MambaForCausalLM(config), memory=MEMORY, capacity=64, ends=never)
 
 
 def test_a_model_blind_to_positions_is_refused(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by its family's name: by comparing what it says with and without the cache."""
-    decoder = model.get_decoder()
-    forward = decoder.forward
+    forward = LlamaModel.forward
 
-    def blind(**arguments: Any) -> Any:
+    def blind(self: Any, *args: Any, **arguments: Any) -> Any:
         arguments.pop("position_ids", None)
-        return forward(**arguments)
+        return forward(self, *args, **arguments)
 
-    monkeypatch.setattr(decoder, "forward", blind)
+    monkeypatch.setattr(LlamaModel, "forward", blind)
     with pytest.raises(UserError, match="off those of a plain forward pass"):
-        Scheduler(model, slots=2, capacity=64, stop_ids=frozenset())
+        Scheduler(model, memory=MEMORY, capacity=64, ends=never)
 
 
 @torch.no_grad()

@@ -229,7 +229,7 @@ async def test_a_checkpoint_holds_what_has_finished_and_what_is_to_be_begun_agai
     loop = Steps(source, world.learn, world.publish)
     async with source:
         before = [await loop.take() for _ in range(4)]
-        state = source.state()
+        state = source.snapshot()()
         under_way = source.running
     assert under_way
     again = World(durations, learning=[6], version=4)

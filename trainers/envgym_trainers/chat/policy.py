@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
+from envgym.errors import UserError
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
 from envgym.records import Observation, ToolSpec, TurnTokens
 from envgym.seeding import derive_seed
@@ -42,11 +43,30 @@ class EnginePolicy(Policy):
             description="sampled tokens per turn at most; if left out, what the model's generation configuration "
             "says, or as many as the context has room for",
         )
+        top_k: int = pydantic.Field(default=0, ge=0, description="ids to choose from, the likeliest; 0 is all")
+        top_p: float = pydantic.Field(
+            default=1.0,
+            gt=0,
+            le=1,
+            description="share of the probability that the likeliest ids to choose from have",
+        )
+        min_p: float = pydantic.Field(
+            default=0.0, ge=0, le=1, description="an id less likely than this share of the likeliest is not drawn"
+        )
+        stop: tuple[Annotated[str, pydantic.Field(min_length=1, max_length=200)], ...] = pydantic.Field(
+            default=(), max_length=16, description="texts that end a turn"
+        )
 
     config: Config
 
     def __init__(self, *, engine: Engine, language_model: LanguageModel, **settings: Any) -> None:
         super().__init__(**settings)
+        c = self.config
+        if (c.top_k or c.top_p < 1 or c.min_p or c.stop) and not engine.truncates:
+            raise UserError(
+                f"{type(engine).__name__} samples from the whole distribution and stops at no texts: leave out "
+                "top_k, top_p, min_p and stop, or sample with the in-process engine"
+            )
         self.engine = engine
         self.language_model = language_model
         self.max_tokens = self.config.max_tokens or language_model.turn_limit
@@ -87,8 +107,7 @@ class ModelPolicy(Policy):
         self._policy = EnginePolicy(
             engine=self._engine,
             language_model=self.language_model,
-            temperature=c.temperature,
-            max_tokens=c.max_tokens,
+            **c.model_dump(include=set(EnginePolicy.Config.model_fields)),
         )
 
     def open(self, tools: Sequence[ToolSpec], seed: int) -> PolicySession:
@@ -108,7 +127,7 @@ class ModelPolicy(Policy):
 class _EngineSession(PolicySession):
     def __init__(self, policy: EnginePolicy, tools: Sequence[ToolSpec], seed: int) -> None:
         self._max_tokens = policy.max_tokens
-        self._temperature = policy.config.temperature
+        self._config = policy.config
         self._capacity = policy.engine.capacity
         self._session = policy.engine.open()
         self._stops = policy.language_model.stop_ids
@@ -128,7 +147,14 @@ class _EngineSession(PolicySession):
         self._turn += 1
         sampled = await self._session.sample(
             prompt_ids,
-            SamplingParams(max_tokens=min(self._max_tokens, room), temperature=self._temperature),
+            SamplingParams(
+                max_tokens=min(self._max_tokens, room),
+                temperature=self._config.temperature,
+                top_k=self._config.top_k,
+                top_p=self._config.top_p,
+                min_p=self._config.min_p,
+                stop=self._config.stop,
+            ),
             seed=derive_seed("sampling", self._seed, self._turn),
         )
         self._conversation.sampled(sampled.ids, self._stops)

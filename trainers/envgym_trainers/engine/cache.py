@@ -1,139 +1,193 @@
-"""A key-value cache with one row per open conversation, each at its own length."""
+"""Keys and values of conversations, in pools of rows of one length, within a budget of memory."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-import torch
-from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache, CacheLayerMixin
+import numpy as np
+from torch import Tensor
 
-from envgym.errors import UserError
-from envgym_trainers.models.attention import partial_attention
+from envgym_trainers.engine.interface import SamplingParams
 
-__all__ = ["SlotCache"]
+__all__ = ["Cache", "Pool", "Row"]
+
+_SHORTEST = 64
+"""Tokens of the rows in the smallest pool; each next one's are twice as long."""
+_GROWTH = 4
+"""Rows that a pool grows by at least, or by half of what it has."""
 
 
-class SlotCache(Cache):
-    """Keys and values of ``slots`` conversations, [slots, heads, capacity, head size] per layer.
+@dataclass(slots=True, kw_only=True, eq=False)
+class Row:
+    """One conversation, sampling or idle."""
 
-    Before each forward pass ``place`` sets the batch's rows and the positions of its tokens. Rows ``0..n-1`` are
-    read as a view, so that a decoding step copies no keys; any other set of rows is gathered.
+    pool: Pool | None = None
+    """Where its keys and values are stored, if anywhere."""
+    slot: int = -1
+    """Its place in the pool."""
+    ids: list[int] = field(default_factory=list)
+    """The whole conversation, sampled ids included."""
+    cached: int = 0
+    """Number of ``ids`` that have keys and values in the cache."""
+    version: int = -1
+    """Version of the weights that made the cached keys and values."""
+    params: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=1))
+    uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
+    """Random numbers in [0, 1), one per token of the budget."""
+    order: int = 0
+    """Decides which of the rows that ask at once comes first."""
+    sampled: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
+    """True if the last sampled id ends the turn."""
 
-    Args:
-        config: configuration of the model.
-        slots: number of rows, each held by one conversation.
-        capacity: tokens that a row can hold. One more cell takes the padding, which is written but never read, so
-            that rows of any length fit one rectangular batch.
+    @property
+    def home(self) -> Pool:
+        """The pool, of a row that has one.
 
-    Raises:
-        UserError: the model has layers that do not attend to the whole past.
+        Raises:
+            RuntimeError: nothing was reserved for the row.
+        """
+        if self.pool is None:
+            raise RuntimeError("no room was reserved for a conversation")
+        return self.pool
+
+
+class Pool:
+    """Rows of up to ``capacity`` tokens: keys and values, [rows, heads, capacity, D] for each layer.
+
+    The rows that sample stand in the first slots, so that a decoding step reads them as one view.
     """
 
-    def __init__(self, config: PreTrainedConfig, slots: int, capacity: int) -> None:
-        _refuse_partial_attention(config, capacity)
-        self._layers = [_SlotLayer(self) for _ in range(config.get_text_config().num_hidden_layers)]
-        super().__init__(layers=list(self._layers))
-        self.slots = slots
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.rows = torch.empty(0, dtype=torch.long)
-        self.contiguous = False
-        self.positions = torch.empty(0, 0, dtype=torch.long)
-        self.visible = 0
+        self.holders: list[Row | None] = []
+        """The conversation in each slot."""
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def place(
-        self, rows: torch.Tensor, positions: torch.Tensor, *, visible: int, contiguous: bool
-    ) -> torch.Tensor:
-        """Declare the next forward pass.
+    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a layer; states that it writes, [1, heads, N, D], say how they are stored."""
+        if index not in self._layers:
+            # Zeros, as what no token has written is multiplied by a probability of 0.
+            self._layers[index] = (self._zeros(key, len(self.holders)), self._zeros(value, len(self.holders)))
+        return self._layers[index]
 
-        Args:
-            rows: the cache row of each sequence in the batch. [B]
-            positions: the cell of each token; padding goes to ``capacity``. [B, Q]
-            visible: length of the longest row, the new tokens included.
-            contiguous: true if ``rows`` is ``0..B-1``.
+    def resize(self, count: int) -> None:
+        """Have ``count`` slots; the holders stand in the lowest."""
+        kept = min(count, len(self.holders))
+        length = max((row.cached for row in self.holders if row is not None), default=0)
+        for index, stored in self._layers.items():
+            new = self._zeros(stored[0], count), self._zeros(stored[1], count)
+            for there, here in zip(new, stored, strict=True):
+                there[:kept, :, :length] = here[:kept, :, :length]
+            self._layers[index] = new
+        self.holders = self.holders[:kept] + [None] * (count - kept)
 
-        Returns:
-            the attention mask, True where a token may attend. [B, 1, Q, visible]
-        """
-        self.rows, self.contiguous = rows, contiguous
-        self.positions, self.visible = positions, visible
-        keys = torch.arange(self.visible, device=positions.device)
-        return (keys <= self.positions[:, :, None])[:, None]
+    def copy(self, source: int, other: Pool, target: int, length: int) -> None:
+        """Copy the first ``length`` tokens of slot ``source`` to a slot of another pool, or of this one."""
+        for index, stored in self._layers.items():
+            for here, there in zip(stored, other.layer(index, *stored), strict=True):
+                there[target, :, :length] = here[source, :, :length]
 
-    def share(self, source: int, targets: list[int], length: int) -> None:
-        """Copy the first ``length`` tokens of row ``source`` to the rows ``targets``."""
-        index = torch.tensor(targets, device=self.rows.device)
-        for layer in self._layers:
-            for stored in (layer.keys, layer.values):
-                stored[index, :, :length] = stored[source, :, :length]
+    def swap(self, first: int, second: int) -> None:
+        """Exchange two slots and their holders."""
+        pair = [self.holders[first], self.holders[second]]
+        length = max(row.cached for row in pair if row is not None)
+        for stored in self._layers.values():
+            for tensor in stored:
+                kept = tensor[first, :, :length].clone()
+                tensor[first, :, :length] = tensor[second, :, :length]
+                tensor[second, :, :length] = kept
+        for slot, row in zip((second, first), pair, strict=True):
+            self.holders[slot] = row
+            if row is not None:
+                row.slot = slot
 
-    def swap(self, first: list[int], second: list[int], length: int) -> None:
-        """Exchange the first ``length`` tokens of the rows ``first`` with those of ``second``, pair by pair."""
-        to = torch.tensor(first + second, device=self.rows.device)
-        source = torch.tensor(second + first, device=self.rows.device)
-        for layer in self._layers:
-            for stored in (layer.keys, layer.values):
-                stored[to, :, :length] = stored[source, :, :length]
+    def compact(self, rows: Iterable[Row]) -> None:
+        """Move ``rows`` to the first slots, in any order."""
+        chosen = set(rows)
+        outside = [row for row in chosen if row.slot >= len(chosen)]
+        if not outside:
+            return
+        others = [slot for slot in range(len(chosen)) if self.holders[slot] not in chosen]
+        for row, slot in zip(sorted(outside, key=lambda row: row.slot), others, strict=True):
+            self.swap(row.slot, slot)
+
+    def bytes_per_token(self) -> int:
+        """Return the size of one token's keys and values over all layers, as they are stored."""
+        return sum(t.shape[1] * t.shape[3] * t.itemsize for stored in self._layers.values() for t in stored)
+
+    def _zeros(self, like: Tensor, count: int) -> Tensor:
+        return like.new_zeros(count, like.shape[1], self.capacity, like.shape[3])
 
 
-def _refuse_partial_attention(config: PreTrainedConfig, capacity: int) -> None:
-    """Refuse layers that attend to part of the past. A window as long as a conversation hides nothing."""
-    found = partial_attention(config)
-    other = [kind for kind, window in found.items() if not window]
-    if other:
-        raise UserError(f"the in-process engine needs attention in every layer; this model has {', '.join(other)}")
-    for name, window in found.items():
-        if window < capacity:
-            raise UserError(
-                f"the in-process engine needs full attention; this model looks back {window} tokens ({name}): "
-                f"set model.context to at most {window}"
-            )
+class Cache:
+    """Rows in pools of doubling length; a row moves to the next pool when it outgrows its own.
 
+    Args:
+        capacity: maximum number of tokens in a conversation.
+        budget: tokens that all pools together may have room for.
+    """
 
-class _SlotLayer(CacheLayerMixin):
-    """One layer's storage; the owner decides where to write and what to read."""
+    def __init__(self, capacity: int, budget: int) -> None:
+        self.capacity = capacity
+        self.budget = budget
+        sizes = [_SHORTEST]
+        while sizes[-1] < capacity:
+            sizes.append(2 * sizes[-1])
+        self.pools = [Pool(min(size, capacity)) for size in sizes]
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    @property
+    def tokens(self) -> int:
+        """Tokens that there is room for now."""
+        return sum(len(pool.holders) * pool.capacity for pool in self.pools)
 
-    def __init__(self, owner: SlotCache) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._owner = owner
+    def rows(self) -> list[Row]:
+        """Return the conversations that hold a row."""
+        return [row for pool in self.pools for row in pool.holders if row is not None]
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new tokens, [B, heads, Q, size], and return everything visible to them."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        owner = self._owner
-        where = (owner.rows[:, None], slice(None), owner.positions)
-        self.keys[where] = key_states.transpose(1, 2)
-        self.values[where] = value_states.transpose(1, 2)
-        rows: Any = slice(0, len(owner.rows)) if owner.contiguous else owner.rows
-        return self.keys[rows, :, : owner.visible], self.values[rows, :, : owner.visible]
+    def reserve(self, row: Row, tokens: int) -> bool:
+        """Give ``row`` room for ``tokens`` tokens, and keep its cached ones; false if the budget has none left."""
+        if row.pool is not None and tokens <= row.pool.capacity:
+            return True
+        pool = next(pool for pool in self.pools if tokens <= pool.capacity)
+        if None not in pool.holders and not self._grow(pool):
+            return False
+        slot = pool.holders.index(None)
+        pool.holders[slot] = row
+        if row.pool is not None:
+            if row.cached:
+                row.pool.copy(row.slot, pool, slot, row.cached)
+            row.pool.holders[row.slot] = None
+        row.pool, row.slot = pool, slot
+        return True
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the storage; the first states give the number of heads, their size, dtype and device."""
-        owner = self._owner
-        self.keys, self.values = (
-            torch.zeros(
-                (owner.slots, states.shape[1], owner.capacity + 1, states.shape[3]),
-                dtype=states.dtype,
-                device=states.device,
-            )
-            for states in (key_states, value_states)
-        )
-        self.is_initialized = True
+    def release(self, row: Row) -> None:
+        """Free what the row holds."""
+        if row.pool is not None:
+            row.pool.holders[row.slot] = None
+        row.pool, row.slot, row.cached = None, -1, 0
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return length and offset of the visible keys."""
-        return self._owner.visible, 0
+    def clear(self) -> None:
+        """Free every row and all memory."""
+        for row in self.rows():
+            self.release(row)
+        for pool in self.pools:
+            pool.resize(0)
 
-    def get_seq_length(self) -> int:
-        """Return the length of the longest row in the current batch."""
-        return self._owner.visible
+    def _grow(self, pool: Pool) -> bool:
+        """Add slots to a pool within the budget; return whether there is room for one."""
+        if not self._affordable(pool):
+            for other in self.pools:
+                held = [row for row in other.holders if row is not None]
+                if len(held) < len(other.holders):
+                    other.compact(held)
+                    other.resize(len(held))
+        count = min(max(_GROWTH, len(pool.holders) // 2), self._affordable(pool))
+        if count:
+            pool.resize(len(pool.holders) + count)
+        return count > 0
 
-    def get_max_length(self) -> int:
-        """Return the number of tokens that a row can hold."""
-        return self._owner.capacity
+    def _affordable(self, pool: Pool) -> int:
+        return max(0, self.budget - self.tokens) // pool.capacity

@@ -1,4 +1,4 @@
-"""The in-process engine: runs a full-attention causal LM of transformers in a thread of its own."""
+"""The in-process engine: runs a causal LM of transformers in a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pydantic
 import torch
 
 from envgym.errors import UserError
+from envgym_trainers.engine.cache import Row
 from envgym_trainers.engine.interface import (
     Engine,
     EngineSession,
@@ -19,7 +20,7 @@ from envgym_trainers.engine.interface import (
 )
 from envgym_trainers.engine.loop import SamplingLoop
 from envgym_trainers.engine.scheduler import Scheduler
-from envgym_trainers.engine.sequences import Row
+from envgym_trainers.models.context import cache_memory
 from envgym_trainers.models.language_model import LanguageModel
 
 __all__ = ["InProcessEngine"]
@@ -28,28 +29,34 @@ __all__ = ["InProcessEngine"]
 class InProcessEngine(Engine):
     """Continuous batching over one cache row per conversation; shared prefixes are run once.
 
-    If the trainer updates the very model that the engine runs, new weights cost nothing; an engine with a model of
-    its own copies them.
+    The trainer may update the very model that the engine runs; an engine with a model of its own copies new
+    weights.
     """
+
+    truncates = True
 
     class Config(Engine.Config):
         """Size of the cache."""
 
-        slots: int = pydantic.Field(
-            default=0, ge=0, description="conversations that hold a cache row at once; 0 is the concurrency"
+        memory: float | None = pydantic.Field(
+            default=None,
+            gt=0,
+            description="GiB that keys and values may take, a quarter of the device's if left out; idle "
+            "conversations lose theirs first, and are run again",
         )
 
     config: Config
 
     def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
         super().__init__(language_model=language_model, concurrency=concurrency, **settings)
+        memory = self.config.memory
         scheduler = Scheduler(
             language_model.model,
-            slots=self.config.slots or concurrency,
+            memory=cache_memory(language_model.device) if memory is None else int(memory * 2**30),
             capacity=self.capacity,
-            stop_ids=frozenset(language_model.stop_ids),
+            ends=_Ends(language_model),
         )
-        self._loop = SamplingLoop(scheduler)
+        self._loop = SamplingLoop(scheduler, concurrency)
 
     @property
     def version(self) -> int:
@@ -81,6 +88,10 @@ class InProcessEngine(Engine):
         """Admit conversations to the batch at fixed points, where ``settled`` says that all have asked."""
         self._loop.settled = settled
 
+    async def rest(self) -> None:
+        """Free keys, values and packed weights until something is sampled again."""
+        await self._loop.rest()
+
     def statistics(self) -> EngineStatistics:
         """Return the counts of work done so far."""
         return EngineStatistics(sampled_tokens=self._loop.tokens, completions=self._loop.completions)
@@ -92,6 +103,24 @@ class InProcessEngine(Engine):
     async def close(self) -> None:
         """Stop the thread; pending calls raise ``PolicyError``. Safe to call twice."""
         await self._loop.close()
+
+
+class _Ends:
+    """Whether what a row has sampled ends its turn: an id of the model's, or a text that the caller named."""
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self._ids = frozenset(language_model.stop_ids)
+        self._tokenizer = language_model.tokenizer
+
+    def __call__(self, row: Row) -> bool:
+        if row.sampled[-1] in self._ids:
+            return True
+        if not row.params.stop:
+            return False
+        # No token is less than a byte, and no character more than four.
+        longest = 4 * max(map(len, row.params.stop)) + 4
+        text = str(self._tokenizer.decode(row.sampled[-longest:]))
+        return any(stop in text for stop in row.params.stop)
 
 
 class _Session(EngineSession):
@@ -125,7 +154,7 @@ class _Session(EngineSession):
         self._busy = True
         row.ids.extend(new_ids)
         row.sampled, row.logprobs, row.ended = [], [], False
-        row.budget, row.temperature = max_tokens, params.temperature
+        row.params = params
         row.order = seed
         row.uniform = np.random.default_rng(seed).random(max_tokens)
         sampled = await self._loop.sample(row)

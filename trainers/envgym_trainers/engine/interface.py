@@ -44,6 +44,14 @@ class SamplingParams:
     """Maximum length of the completion."""
     temperature: float = 1.0
     """Divides the logits; 0 takes the most likely id and reports its log-prob at temperature 1."""
+    top_k: int = 0
+    """Ids to choose from, the most likely ones; 0 is all."""
+    top_p: float = 1.0
+    """Smallest probability that the most likely ids must have together; the others are never drawn."""
+    min_p: float = 0.0
+    """Ids less likely than this share of the most likely one are never drawn."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the completion; the ids that spell them are its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +137,8 @@ class Engine(Plugin, abc.ABC):
         UserError: the engine cannot run this model, or lacks a package.
     """
 
+    truncates: ClassVar[bool] = False
+    """Whether it samples by ``top_k``, ``top_p`` and ``min_p``, and stops at texts."""
     runs_model: ClassVar[bool] = True
     """Whether the engine runs the weights of ``language_model`` itself. It is then given a copy where it samples
     while they are trained; a client of a server says no, and saves the memory."""
@@ -167,6 +177,15 @@ class Engine(Plugin, abc.ABC):
         Raises:
             PolicyError: the engine stopped.
             UserError: these are not weights of the engine's model.
+        """
+
+    async def rest(self) -> None:
+        """Free what memory can be, because nothing will be sampled for a while; the base class frees none.
+
+        Conversations go on afterwards as if nothing had happened.
+
+        Raises:
+            PolicyError: the engine stopped.
         """
 
     def follow(self, settled: Settled) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 
 from envgym.errors import PolicyError
+from envgym_trainers.engine.cache import Row
 from envgym_trainers.engine.interface import Sampled, Settled, VersionSpan
 from envgym_trainers.engine.scheduler import Scheduler
-from envgym_trainers.engine.sequences import Row
 
 __all__ = ["SamplingLoop"]
 
@@ -24,6 +24,8 @@ _WAIT_STEPS = 6
 _ROUND = 8
 """Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
 before sampling waits for them."""
+_QUIET = 8
+"""Decoding steps without a completion after which the environments have answered, and leave their core."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,8 +64,9 @@ class SamplingLoop:
     forward passes. So no state needs a lock, and no message changes a row in the middle of a pass.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, concurrency: int) -> None:
         self.scheduler = scheduler
+        self._concurrency = concurrency
         self.version = 0
         """Version of the weights. A row cached under an older version is run again from its ids."""
         self.tokens = 0
@@ -83,10 +86,13 @@ class SamplingLoop:
         self._waiting: list[_Request] = []
         self._active: dict[Row, _Request] = {}
         self._resting: dict[Row, None] = {}
-        """Idle rows that still hold a slot, least recently used first: the order of eviction."""
+        """Idle rows that still hold keys and values, least recently used first: the order of eviction."""
+        self._renewed: int | None = 0
+        """Version of the weights that the scheduler has taken; none while it rests."""
+        self._quiet = _QUIET
+        """Number of steps since the last completion."""
         self._stopped: PolicyError | None = None
-        # Leave one core to the event loop: tools and environments run while the model does, and would stall it.
-        self._cores = max(1, torch.get_num_threads() - 1)
+        self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
         self._thread.start()
 
@@ -114,13 +120,24 @@ class SamplingLoop:
         self.check()
         await asyncio.wrap_future(errand.done)
 
+    async def rest(self) -> None:
+        """Free the memory of keys, values and packed weights until something is sampled again."""
+        await self.between_steps(self._rest)
+
+    def _rest(self) -> None:
+        self.scheduler.rest()
+        self._resting.clear()
+        for row in self._active:
+            row.version = -1
+        self._renewed = None
+
     def check(self) -> None:
         """Raise ``PolicyError`` if the loop stopped."""
         if self._stopped is not None:
             raise PolicyError(str(self._stopped))
 
     def forget(self, row: Row) -> None:
-        """Free the slot of ``row``, and fail its pending request."""
+        """Free what ``row`` holds, and fail its pending request."""
         self._inbox.put(row)
 
     async def close(self) -> None:
@@ -198,17 +215,16 @@ class SamplingLoop:
             _deliver(request, PolicyError("the conversation was closed while it was sampling"))
         self._waiting = [request for request in self._waiting if request.row is not row]
         self._resting.pop(row, None)
-        if row.slot >= 0:
-            self.scheduler.release(row)
+        self.scheduler.release(row)
 
     def _step(self) -> None:
         version = self.version
         self._steps += 1
+        if self._renewed != version:
+            self.scheduler.renew()
+            self._renewed = version
         admitted = self._admitted()
-        if admitted and not self._active:
-            # The thread count is partly global to the process. The learner sets its own for an update, so the
-            # worker sets it again when sampling resumes, and leaves it alone while idle.
-            torch.set_num_threads(self._cores)
+        self._set_threads()
         self._active.update({request.row: request for request in admitted})
         ready = [request.row for request in admitted]
         # New weights in the middle of a turn void the cached keys and values: these rows are run again as well.
@@ -217,13 +233,28 @@ class SamplingLoop:
             if row.version != version:
                 row.cached, row.version = 0, version
         if ready:
+            self._secure(ready)
+            ready = [row for row in ready if row in self._active]
             self.scheduler.extend(ready)
         elif self._active:
+            self._secure(list(self._active))
             ready = list(self._active)
             self.scheduler.decode(ready)
         for row in ready:
             self._active[row].note(version)
         self._finish()
+
+    def _set_threads(self) -> None:
+        """Take every core, or leave one to the event loop while environments answer what was completed.
+
+        Both would wait for each other otherwise. How many steps ago that was depends on no timing, and so the
+        number of threads, which results depend on. It is partly global to the process: the learner sets its own,
+        so the worker sets it again in every step, and leaves it alone while idle.
+        """
+        cores = self._cores if self._quiet >= _QUIET else max(1, self._cores - 1)
+        if torch.get_num_threads() != cores:
+            torch.set_num_threads(cores)
+        self._quiet += 1
 
     def _admitted(self) -> list[_Request]:
         """Dequeue the requests to run now.
@@ -241,28 +272,41 @@ class SamplingLoop:
         if not self._waiting or (patient and len(self._waiting) * 4 < len(self._active)):
             return []
         ready: list[_Request] = []
-        later: list[_Request] = []
-        for request in self._waiting:
-            (ready if self._place(request.row) else later).append(request)
-        self._waiting = later
+        while self._waiting and len(self._active) + len(ready) < self._concurrency:
+            row = self._waiting[0].row
+            if self._room(row):
+                ready.append(self._waiting.pop(0))
+            elif self._active or ready:
+                break
+            else:  # its own keys are in the way of its longer row
+                self.scheduler.release(row)
         return ready
 
-    def _place(self, row: Row) -> bool:
-        """Return true if the row has a slot: its own, a free one, or that of the least recently used idle row."""
-        if row.slot < 0:
-            if not self.scheduler.free_slots and self._resting:
-                rested = next(iter(self._resting))
-                del self._resting[rested]
-                self.scheduler.release(rested)
-            if self.scheduler.free_slots:
-                self.scheduler.admit(row)
-        return row.slot >= 0
+    def _room(self, row: Row) -> bool:
+        """Return true if there is room for the row's next token, which rows that do not sample make."""
+        while not self.scheduler.reserve(row, len(row.ids) + 1):
+            idle = (*self._resting, *(request.row for request in reversed(self._waiting)))
+            victim = next((other for other in idle if other.pool is not None and other is not row), None)
+            if victim is None:
+                return False
+            self._resting.pop(victim, None)
+            self.scheduler.release(victim)
+        return True
+
+    def _secure(self, rows: list[Row]) -> None:
+        """Have room for each row's next token; where there is none, the newest rows wait and run again later."""
+        for row in rows:
+            while row in self._active and not self._room(row):
+                last = next(reversed(self._active))
+                self.scheduler.release(last)
+                self._waiting.insert(0, self._active.pop(last))
 
     def _finish(self) -> None:
         for row, request in list(self._active.items()):
             if self._cancelled(request):
                 del self._active[row]
-            elif row.ended or len(row.sampled) >= row.budget:
+            elif row.ended or len(row.sampled) >= row.params.max_tokens:
+                self._quiet = 0
                 del self._active[row]
                 self._resting[row] = None
                 self.tokens += len(row.sampled)
@@ -275,7 +319,7 @@ class SamplingLoop:
     def _cancelled(self, request: _Request) -> bool:
         """Return true if the request was cancelled; its row then stays idle until it is closed or evicted."""
         cancelled = request.future.cancelled()
-        if cancelled and request.row.slot >= 0:
+        if cancelled and request.row.pool is not None:
             self._resting[request.row] = None
         return cancelled
 

@@ -2,72 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from envgym.errors import UserError
-from envgym_trainers.engine.cache import SlotCache
+from envgym_trainers.engine.attention import Decoding, Extension, Plan
+from envgym_trainers.engine.cache import Cache, Pool, Row
 from envgym_trainers.engine.sampling import choose
-from envgym_trainers.engine.sequences import SHARED_TOKENS, Row, common, opening, passes, pioneers, together
-from envgym_trainers.models.attention import attention_mask
-from envgym_trainers.models.head import has_plain_head
+from envgym_trainers.engine.sequences import SHARED_TOKENS, common, opening, passes, pioneers, together
+from envgym_trainers.engine.spans import layer_spans
+from envgym_trainers.engine.view import ModelView
+from envgym_trainers.models.attention import layers_without_attention
 
 __all__ = ["Scheduler"]
 
 _DONORS = 4
 """Number of cached rows compared for the longest common prefix."""
-_IDLE_SHARE = 1.25
-"""Slots that a decoding step may run per slot that samples, before rows are compacted."""
 
 
 class Scheduler:
-    """Extends and decodes rows in batches against one slot cache.
+    """Extends and decodes rows in batches against one cache.
 
-    A row is run in two ways. ``extend`` (prefill) runs all of its new tokens, in passes over rows of like length,
-    and copies the keys of a common prefix instead of running it again. ``decode`` runs one token of every active
-    row; those hold the lowest slots, so that the cache is read as one view and no key is copied. Rows may differ
-    in length: positions and the mask keep them apart, and padding is written to a spare cell that is never read.
+    A row is run in two ways. ``extend`` (prefill) runs all of its new tokens, and copies the keys of a common
+    prefix instead of running it again. ``decode`` runs one token of every active row. Either way the tokens stand
+    one after another in a flat batch, and each row attends to itself (``envgym_trainers.engine.attention``).
 
     Args:
         model: a causal LM in evaluation mode.
-        slots: number of cache rows.
+        memory: bytes that keys and values may take.
         capacity: maximum number of tokens in a conversation.
-        stop_ids: ids that end a turn.
+        ends: returns whether the tokens that a row has sampled end its turn.
 
     Raises:
-        UserError: the model cannot be run this way.
+        UserError: the model cannot be run this way, or one conversation does not fit the memory.
     """
 
-    def __init__(self, model: PreTrainedModel, *, slots: int, capacity: int, stop_ids: frozenset[int]) -> None:
-        self.model = model
-        self.capacity = capacity
-        self.stop_ids = stop_ids
+    def __init__(self, model: PreTrainedModel, *, memory: int, capacity: int, ends: Callable[[Row], bool]) -> None:
+        self.ends = ends
         self.device = model.device
-        self._cache = SlotCache(model.config, slots, capacity)
-        self._holders: list[Row | None] = [None] * slots
-        self._prove()
+        self.capacity = capacity
+        if kinds := layers_without_attention(model.config):
+            raise UserError(
+                f"the in-process engine needs attention in every layer; this model has {', '.join(kinds)}"
+            )
+        self._spans = layer_spans(model.config)
+        self._view = ModelView(model)
+        self.renew()
+        self._cache = Cache(capacity, 4 * capacity)
+        each = self._prove(model)
+        if memory < each * capacity:
+            raise UserError(
+                f"engine.memory = {memory / 2**30:.3g} GiB holds {memory // each:,} tokens, and one conversation "
+                f"may have {capacity:,} (model.context): raise engine.memory to "
+                f"{each * capacity / 2**30:.3g} or more, or lower model.context"
+            )
+        self._cache = Cache(capacity, memory // each)
 
-    @property
-    def free_slots(self) -> int:
-        """Number of free slots."""
-        return self._holders.count(None)
+    def renew(self) -> None:
+        """Take the model's weights as they are now; cached keys of older ones are the caller's to drop."""
+        self._view.renew()
 
-    def admit(self, row: Row) -> None:
-        """Give the row the lowest free slot."""
-        row.slot, row.cached = self._holders.index(None), 0
-        self._holders[row.slot] = row
+    def rest(self) -> None:
+        """Free keys, values and packed weights; ``renew`` comes before the next pass."""
+        self._cache.clear()
+        self._view.rest()
+
+    def reserve(self, row: Row, tokens: int) -> bool:
+        """Make room for ``tokens`` tokens of the row; false if the memory has none left."""
+        return self._cache.reserve(row, tokens)
 
     def release(self, row: Row) -> None:
-        """Free the row's slot."""
-        self._holders[row.slot] = None
-        row.slot = -1
+        """Free the row's keys and values."""
+        self._cache.release(row)
 
     @torch.inference_mode()
     def extend(self, rows: list[Row]) -> None:
-        """Run every uncached token of ``rows`` and sample one token for each.
+        """Run every uncached token of ``rows``, for which there is room, and sample one token for each.
 
         A prefix that rows have in common is run once: the prompt of a group, the instructions and tools of an
         environment.
@@ -81,12 +95,10 @@ class Scheduler:
 
     def _extend(self, groups: list[list[Row]]) -> None:
         """Run the first row of each group, and copy its keys to the others."""
-        first = [group[0] for group in groups]
-        logits = self._run([row.ids[row.cached :] for row in first], first)
+        logits = self._run([group[0] for group in groups])
         for group in groups:
-            length = len(group[0].ids)
-            if len(group) > 1:
-                self._cache.share(group[0].slot, [row.slot for row in group[1:]], length)
+            first, length = group[0], len(group[0].ids)
+            self._copy(first, group[1:], length)
             for row in group:
                 row.cached = length
         repeats = torch.tensor([len(group) for group in groups], device=self.device)
@@ -97,8 +109,8 @@ class Scheduler:
     def _borrow(self, groups: list[list[Row]]) -> None:
         """Copy to new rows the longest prefix that a row has cached under the same weights."""
         donors: dict[tuple[int, ...], list[Row]] = {}
-        for holder in self._holders:
-            if holder is not None and holder.cached >= SHARED_TOKENS:
+        for holder in self._cache.rows():
+            if holder.cached >= SHARED_TOKENS:
                 donors.setdefault(opening(holder), []).append(holder)
         for group in groups:
             row = group[0]
@@ -109,130 +121,119 @@ class Scheduler:
             lengths = [min(common(d.ids, row.ids), d.cached, len(row.ids) - 1) for d in found]
             if lengths and max(lengths) >= SHARED_TOKENS:
                 length = max(lengths)
-                self._cache.share(found[lengths.index(length)].slot, [row.slot], length)
+                self._copy(found[lengths.index(length)], [row], length)
                 for member in group:
                     member.cached = length
 
+    def _copy(self, source: Row, targets: list[Row], length: int) -> None:
+        """Copy the first ``length`` tokens of a row's keys and values to others."""
+        for row in targets:
+            source.home.copy(source.slot, row.home, row.slot, length)
+
     @torch.inference_mode()
     def decode(self, rows: list[Row]) -> None:
-        """Run the last sampled token of every row and sample the next.
-
-        The batch is every slot up to the highest active one, so that the cache is read as a view: the few idle
-        slots run a dummy token in the spare cell, which costs less than gathering the keys of all others.
-        """
-        self._compact(rows)
-        slots = [row.slot for row in rows]
-        count = max(slots) + 1
-        ids, positions = np.zeros(count, np.int64), np.full(count, self.capacity)
-        ids[slots] = [row.ids[row.cached] for row in rows]
-        positions[slots] = [row.cached for row in rows]
-        visible = max(row.cached for row in rows) + 1
-        wanted = (torch.tensor(slots), torch.zeros(len(rows), dtype=torch.long))
-        logits = self._forward(
-            torch.from_numpy(ids)[:, None],
-            torch.from_numpy(positions)[:, None],
-            torch.arange(count),
-            visible=visible,
-            contiguous=True,
-            wanted=wanted,
-        )
-        for row in rows:
+        """Run the last sampled token of every row, for which there is room, and sample the next."""
+        batch, logits = self._decode(rows)
+        for row in batch:
             row.cached += 1
-        self._sample(rows, logits)
+        self._sample(batch, logits)
 
-    def _compact(self, rows: list[Row]) -> None:
-        """Move the rows to the lowest slots once the idle slots among them would cost more than the move."""
-        count = max(row.slot for row in rows) + 1
-        if count <= len(rows) * _IDLE_SHARE:
-            return
-        active = set(rows)
-        low = [slot for slot in range(len(rows)) if self._holders[slot] not in active]
-        high = [row.slot for row in rows if row.slot >= len(rows)]
-        held = [holder.cached for slot in (*low, *high) if (holder := self._holders[slot]) is not None]
-        self._cache.swap(low, high, max(held))
-        for a, b in zip(low, high, strict=True):
-            self._holders[a], self._holders[b] = self._holders[b], self._holders[a]
-            for slot in (a, b):
-                if (holder := self._holders[slot]) is not None:
-                    holder.slot = slot
+    def _decode(self, rows: list[Row]) -> tuple[list[Row], Tensor]:
+        """Run one token of each row; return the rows in the order of the batch, and their logits, [B, V]."""
+        pools: dict[Pool, list[Row]] = {}
+        for row in rows:
+            pools.setdefault(row.home, []).append(row)
+        batch: list[Row] = []
+        parts: list[Extension | Decoding] = []
+        for pool in sorted(pools, key=lambda pool: pool.capacity):
+            pool.compact(pools[pool])
+            members = sorted(pools[pool], key=lambda row: row.slot)
+            lengths = [row.cached for row in members]
+            parts.append(
+                Decoding(
+                    pool=pool,
+                    lengths=lengths,
+                    tokens=slice(len(batch), len(batch) + len(members)),
+                    slots=torch.arange(len(members), device=self.device),
+                    positions=self._index(lengths),
+                )
+            )
+            batch += members
+        ids, positions = [row.ids[row.cached] for row in batch], [row.cached for row in batch]
+        return batch, self._forward(ids, positions, list(range(len(batch))), parts)
 
-    def _run(self, new: list[list[int]], rows: list[Row]) -> torch.Tensor:
-        """Append the tokens ``new`` of each row to its cached ones; return the logits after the last, [B, V]."""
-        width = max(map(len, new))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        positions = torch.full((len(rows), width), self.capacity)
-        for i, (row, tokens) in enumerate(zip(rows, new, strict=True)):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            positions[i, : len(tokens)] = torch.arange(row.cached, row.cached + len(tokens))
-        visible = max(row.cached + len(tokens) for row, tokens in zip(rows, new, strict=True))
-        slots = torch.tensor([row.slot for row in rows])
-        wanted = (torch.arange(len(rows)), torch.tensor([len(tokens) - 1 for tokens in new]))
-        return self._forward(ids, positions, slots, visible=visible, contiguous=False, wanted=wanted)
+    def _run(self, rows: list[Row]) -> Tensor:
+        """Run the uncached tokens of each row; return the logits after the last, [B, V]."""
+        ids: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
+        parts: list[Extension | Decoding] = []
+        for row in rows:
+            new = row.ids[row.cached :]
+            tokens = slice(len(ids), len(ids) + len(new))
+            parts.append(Extension(pool=row.home, slot=row.slot, start=row.cached, tokens=tokens))
+            ids += new
+            positions += range(row.cached, len(row.ids))
+            last.append(len(ids) - 1)
+        return self._forward(ids, positions, last, parts)
 
     def _forward(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        slots: torch.Tensor,
-        *,
-        visible: int,
-        contiguous: bool,
-        wanted: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
-        """Return logits, [N, V], at the positions ``wanted``: rows of the batch and columns, [N] each."""
-        positions = positions.to(self.device)
-        seen = self._cache.place(slots.to(self.device), positions, visible=visible, contiguous=contiguous)
-        arguments: dict[str, Any] = {
-            "input_ids": ids.to(self.device),
-            "attention_mask": attention_mask(self.model, seen),
-            "position_ids": positions.clamp(max=self.capacity - 1),
-            "past_key_values": self._cache,
-            "use_cache": True,
-        }
-        rows, columns = (index.to(self.device) for index in wanted)
-        if has_plain_head(self.model):
-            hidden = self.model.get_decoder()(**arguments).last_hidden_state
-            logits: torch.Tensor = self.model.get_output_embeddings()(hidden[rows, columns])
-            return logits
-        kept, place = columns.unique(return_inverse=True)
-        whole: torch.Tensor = self.model(**arguments, logits_to_keep=kept).logits
-        return whole[rows, place]
+        self, ids: list[int], positions: list[int], wanted: list[int], parts: list[Extension | Decoding]
+    ) -> Tensor:
+        plan = Plan(parts=parts, spans=self._spans)
+        return self._view.logits(self._index(ids), self._index(positions), self._index(wanted), plan)
 
-    def _sample(self, rows: list[Row], logits: torch.Tensor) -> None:
-        uniform = torch.tensor([row.uniform[len(row.sampled)] for row in rows], dtype=torch.float64)
-        temperature = torch.tensor([row.temperature for row in rows])
-        tokens, logprobs = choose(logits, uniform.to(self.device), temperature.to(self.device))
+    def _index(self, values: list[int]) -> Tensor:
+        return torch.tensor(values).to(self.device, non_blocking=True)
+
+    def _sample(self, rows: list[Row], logits: Tensor) -> None:
+        uniform = np.array([row.uniform[len(row.sampled)] for row in rows])
+        tokens, logprobs = choose(logits, torch.from_numpy(uniform).to(self.device), [row.params for row in rows])
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.ids.append(token)
             row.sampled.append(token)
             row.logprobs.append(logprob)
-            row.ended = token in self.stop_ids
+            row.ended = self.ends(row)
 
     @torch.inference_mode()
-    def _prove(self) -> None:
+    def _prove(self, model: PreTrainedModel) -> int:
         """Check that the model can be run in pieces, because architectures differ in their positions and masks.
 
-        Two rows, run in uneven pieces, must give the logits of a plain forward pass.
+        Two rows, run in uneven pieces and then together, must give the logits of a plain forward pass. They are
+        longer than the window of any layer, so far as a conversation can be.
+
+        Returns:
+            the size of one token's keys and values in bytes.
         """
-        ids = [i % self.model.config.get_text_config().vocab_size for i in range(min(8, self.capacity))]
-        rows = [Row(slot=slot) for slot in range(min(2, self.free_slots))]
-        cuts = [len(ids) - 3, 2][: len(rows)]
+        windows = [span.size for span in self._spans if span.size]
+        length = min(self.capacity, max([_PROOF, *(window + _PROOF for window in windows)]))
+        ids = [(7 * i) % model.config.get_text_config().vocab_size for i in range(length)]
+        rows = [Row(ids=ids[: length - 4]), Row(ids=ids[:2])]
         try:
-            expected = self.model(input_ids=torch.tensor([ids], device=self.device), use_cache=False).logits[0, -1]
-            self._run([ids[:cut] for cut in cuts], rows)
-            for row, cut in zip(rows, cuts, strict=True):
-                row.cached = cut
-            found = self._run([ids[cut:] for cut in cuts], rows)
+            expected = model(input_ids=self._index(ids)[None], use_cache=False, logits_to_keep=1).logits[0, -1]
+            for row in rows:
+                self.reserve(row, length)
+            self._run(rows)
+            for row, upto in zip(rows, (length - 1, length - 1), strict=True):
+                row.cached, row.ids = len(row.ids), ids[:upto]
+            self._run(rows)
+            for row in rows:
+                row.cached, row.ids = length - 1, ids
+            _, found = self._decode(rows)
             gaps = torch.linalg.vector_norm(found - expected, dim=-1)
             gap = gaps.max() / torch.linalg.vector_norm(expected - expected.mean())
+            size = rows[0].home.bytes_per_token()
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-            raise UserError(f"the in-process engine cannot run a {type(self.model).__name__}: {error}") from error
+            raise UserError(f"the in-process engine cannot run a {type(model).__name__}: {error}") from error
         if not gap < _TOLERANCE:
             raise UserError(
-                f"the in-process engine cannot run a {type(self.model).__name__}: with cached keys its logits are "
+                f"the in-process engine cannot run a {type(model).__name__}: with cached keys its logits are "
                 f"{float(gap):.0%} off those of a plain forward pass; serve the model over HTTP instead"
             )
+        return size
 
 
+_PROOF = 8
+"""Tokens that the proof runs, beyond the longest window."""
 _TOLERANCE = 0.1
 """Relative norm. bfloat16 rounding stays below a few per cent; a wrong mask or position gives about 1."""

@@ -1,45 +1,17 @@
-"""Rows of the engine, and their grouping into forward passes."""
+"""The grouping of rows into forward passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
-import numpy as np
+from envgym_trainers.engine.cache import Row
 
-__all__ = ["SHARED_TOKENS", "Row", "common", "opening", "passes", "pioneers", "together"]
+__all__ = ["SHARED_TOKENS", "common", "opening", "passes", "pioneers", "together"]
 
-_PASS_TOKENS = 8192
-"""Maximum number of tokens in a forward pass, padding included; a longer row gets a pass of its own."""
+_PASS_TOKENS = 4096
+"""Maximum number of tokens in a forward pass; a longer row gets a pass of its own."""
 SHARED_TOKENS = 16
 """Shortest common prefix that is worth a copy."""
-_PADDING_SHARE = 1.25
-"""Tokens that a pass may run per new token."""
-_PADDING_FREE = 128
-"""Padding tokens that cost less than another pass."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Row:
-    """One conversation, sampling or idle."""
-
-    slot: int = -1
-    ids: list[int] = field(default_factory=list)
-    """The whole conversation, sampled ids included."""
-    cached: int = 0
-    """Number of ``ids`` that have keys and values in the cache."""
-    version: int = -1
-    """Version of the weights that made the cached keys and values."""
-    budget: int = 0
-    temperature: float = 1.0
-    uniform: np.ndarray = field(default_factory=lambda: np.empty(0))
-    """Random numbers in [0, 1), one per token of the budget."""
-    order: int = 0
-    """Decides which of the rows that ask at once comes first."""
-    sampled: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ended: bool = False
-    """True if the last sampled id ends the turn."""
 
 
 def together(rows: Iterable[Row]) -> list[list[Row]]:
@@ -82,17 +54,14 @@ def common(first: list[int], second: list[int]) -> int:
 
 
 def passes(groups: Iterable[list[Row]]) -> Iterator[list[list[Row]]]:
-    """Yield batches of groups with about as many new tokens each, the longest first, within the token limit."""
+    """Yield the groups in batches of at most ``_PASS_TOKENS`` new tokens each, the first row of each counted."""
     batch: list[list[Row]] = []
-    width = tokens = 0
-    for group in sorted(groups, key=lambda g: len(g[0].ids) - g[0].cached, reverse=True):
+    tokens = 0
+    for group in groups:
         new = len(group[0].ids) - group[0].cached
-        padded = (len(batch) + 1) * width
-        if batch and (padded > _PASS_TOKENS or padded > _PADDING_SHARE * (tokens + new) + _PADDING_FREE):
+        if batch and tokens + new > _PASS_TOKENS:
             yield batch
             batch, tokens = [], 0
-        if not batch:
-            width = new
         batch.append(group)
         tokens += new
     if batch:

@@ -14,27 +14,17 @@ from transformers.masking_utils import sdpa_mask
 
 from envgym_trainers.models.causal import causal_attention
 
-__all__ = ["KeysValues", "Rows", "attention_mask", "partial_attention", "run_as_rows", "understands_rows"]
+__all__ = [
+    "KeysValues",
+    "Rows",
+    "layers_without_attention",
+    "partial_attention",
+    "run_as_rows",
+    "understands_rows",
+]
 
 _KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-
-
-def attention_mask(model: PreTrainedModel, visible: Tensor) -> Tensor:
-    """Return a mask in the form that the model expects as ``attention_mask``.
-
-    Args:
-        model: any model; its attention implementation decides the form of the mask.
-        visible: bool, True where a token may attend. [B, 1, Q, K]
-
-    Returns:
-        the mask, boolean or additive. [B, 1, Q, K]
-    """
-    if model.config._attn_implementation != "eager":
-        return visible
-    # Eager attention adds its mask to the scores; the other implementations take a boolean one.
-    blind = torch.finfo(model.dtype).min
-    return torch.zeros_like(visible, dtype=model.dtype).masked_fill_(~visible, blind)
 
 
 def partial_attention(config: PreTrainedConfig) -> dict[str, int]:
@@ -47,9 +37,14 @@ def partial_attention(config: PreTrainedConfig) -> dict[str, int]:
     kinds = set(getattr(text, "layer_types", None) or [])
     if kinds == {"full_attention"}:
         return {}
-    found = dict.fromkeys(sorted(kinds - _KINDS), 0)
+    found = dict.fromkeys(layers_without_attention(config), 0)
     windows = {name: getattr(text, name, None) for name in _WINDOWS}
     return found | {name: window for name, window in windows.items() if window is not None}
+
+
+def layers_without_attention(config: PreTrainedConfig) -> list[str]:
+    """Return the kinds of a model's layers that keep something else of the past than keys and values."""
+    return sorted(set(getattr(config.get_text_config(), "layer_types", None) or []) - _KINDS)
 
 
 def understands_rows(model: PreTrainedModel) -> bool:

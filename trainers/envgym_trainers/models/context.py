@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from envgym_trainers.models.attention import partial_attention
-
-__all__ = ["NEW_MODEL_CONTEXT", "choose_context"]
+__all__ = ["NEW_MODEL_CONTEXT", "bytes_per_token", "cache_memory", "choose_context"]
 
 NEW_MODEL_CONTEXT = 512
 """Context of a model that is made from scratch."""
@@ -36,13 +34,16 @@ def choose_context(model: PreTrainedModel, wanted: int | None, conversations: in
     own: int | None = getattr(config, "max_position_embeddings", None)
     if wanted is not None:
         return min(wanted, own or wanted)
-    windows = [window for window in partial_attention(model.config).values() if window]
-    limit = min([own or _UNSTATED, *windows])
-    affordable = int(_memory(model.device) * _MEMORY_SHARE) // (_bytes_per_token(model) * conversations)
-    return min(limit, max(_LEAST, affordable // _STEP * _STEP))
+    affordable = cache_memory(model.device) // (bytes_per_token(model) * conversations)
+    return min(own or _UNSTATED, max(_LEAST, affordable // _STEP * _STEP))
 
 
-def _bytes_per_token(model: PreTrainedModel) -> int:
+def cache_memory(device: torch.device) -> int:
+    """Return the bytes that keys and values may take where nobody says otherwise."""
+    return int(_memory(device) * _MEMORY_SHARE)
+
+
+def bytes_per_token(model: PreTrainedModel) -> int:
     """Return the size of one token's keys and values, over all layers."""
     config: Any = model.config.get_text_config()
     heads = config.num_attention_heads

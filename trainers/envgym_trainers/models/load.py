@@ -13,7 +13,14 @@ from typing import Any, Self
 import pydantic
 import tqdm.std
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from envgym.chat.tool_formats import ToolFormat, recognise, tool_formats
@@ -27,10 +34,20 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 from envgym_trainers.models.vocabulary import silence_unknown_ids
 
-__all__ = ["ModelConfig", "NewModelConfig", "check_model", "choose_tool_format", "load_model", "with_lora"]
+__all__ = [
+    "ModelConfig",
+    "NewModelConfig",
+    "check_model",
+    "choose_tool_format",
+    "load_config",
+    "load_model",
+    "with_lora",
+]
 
 _BUILTIN = "builtin:"
 _AUTO = "auto"
+_OFFLINE = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and code in a model's folder is never run."""
 
 
 class NewModelConfig(Section):
@@ -87,6 +104,24 @@ def check_model(config: ModelConfig) -> None:
         _locate(config.path)
 
 
+def load_config(config: ModelConfig) -> PreTrainedConfig:
+    """Read the configuration of the model that a recipe names, and none of its weights.
+
+    Raises:
+        UserError: there is no such model here, or it is made anew.
+    """
+    if config.new is not None:
+        raise UserError("[model.new] makes a model of the tasks' own words: its shape is not known before")
+    folder, file = _locate(config.path)
+    options: dict[str, Any] = _OFFLINE | ({"gguf_file": file} if file else {})
+    try:
+        with _quietly():
+            found: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model {config.path!r} cannot be read: {error}") from error
+    return found
+
+
 def load_model(config: ModelConfig, conversations: int = 1) -> LanguageModel:
     """Load a model for training or sampling; nothing is fetched from a network.
 
@@ -103,10 +138,7 @@ def load_model(config: ModelConfig, conversations: int = 1) -> LanguageModel:
     if config.tool_format != _AUTO:
         tool_formats.load(config.tool_format)
     folder, file = _locate(config.path)
-    # Code in a model's folder is never run.
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    if file:
-        options["gguf_file"] = file
+    options: dict[str, Any] = _OFFLINE | ({"gguf_file": file} if file else {})
     try:
         with _quietly():
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)

@@ -16,7 +16,7 @@ from envgym_trainers.chat.policy import EnginePolicy
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import StageRecipe
 from envgym_trainers.stages.measurement import read_scores
-from envgym_trainers.stages.setup import TrainingSetup, open_environments, open_setup
+from envgym_trainers.stages.setup import TrainingSetup, evaluation_cut, open_environments, open_setup
 from envgym_trainers.stages.stopping import StopRequest
 
 __all__ = ["scores_at"]
@@ -69,6 +69,7 @@ async def _scores(setup: TrainingSetup, temperature: float, reporter: Reporter) 
         language_model=setup.language_model,
         temperature=temperature,
         max_tokens=recipe.sampling.max_tokens,
+        **evaluation_cut(recipe),
     )
     total = settings.tasks * settings.samples * len(setup.labels)
     reporter.begin(f"evaluate at {temperature:g}", total, status=setup.tokens_status())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -266,9 +266,10 @@ class _Run:
                 await self._evaluate(setup, f"step-{self._step:06d}")
                 self._reporter.begin("step", self._recipe.steps, self._step)
             if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
-                state = {**self._state(), **source.state()}  # here, where nothing changes meanwhile
-                await asyncio.to_thread(self._save, setup, learner, state)
+                await asyncio.to_thread(self._save, setup, learner, source.snapshot())
         self._reporter.end()
+        if self._finished and (dropped := setup.collector.in_flight):
+            self._reporter.say(f"{dropped} episodes under way were dropped at the end of training")
         if self._finished and self._step < self._recipe.steps:
             self._reporter.say(f"training ended at step {self._step}: {self._ended}")
         elif not self._finished:
@@ -326,15 +327,14 @@ class _Run:
                 f"trainer's on average; the run stops at mismatch_limit = {self._recipe.mismatch_limit:g}"
             )
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    def _save(self, setup: TrainingSetup, learner: Learner, write: Callable[[], dict[str, Any]]) -> None:
+        state = {
             "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
             "exhaustion": self._exhaustion.state(),
+            **write(),
         }
-
-    def _save(self, setup: TrainingSetup, learner: Learner, state: dict[str, Any]) -> None:
         updater = learner.updater
         save_checkpoint(
             self._folder.checkpoints,

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from envgym.env.services import Services
 from envgym.errors import RecipeError, UserError
 from envgym.policies.scripted import Player
 from envgym.policies.selection import make_player
+from envgym.rollout.cluster import Cluster
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import Mix, MixEntry
 from envgym.runs.progress import Reporter, Status, duration
@@ -44,6 +46,8 @@ class EnvironmentSet:
     entries: Sequence[MixEntry]
     roles: Mapping[str, Player]
     """Players of the roles that the policy being run does not play."""
+    cluster: Cluster | None = None
+    """Plays the episodes; this process does without one."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Environments that cannot run here, with the reason."""
 
@@ -132,7 +136,7 @@ def prepare_torch(recipe: StageRecipe) -> None:
 
 @contextlib.asynccontextmanager
 async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIterator[EnvironmentSet]:
-    """Open the environments that can run here; close their sandbox and roles at the end.
+    """Open the environments that can run, here or on the recipe's cluster; close what they need at the end.
 
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
@@ -142,8 +146,10 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
-        async with _open_roles(recipe, entries) as roles:
-            yield EnvironmentSet(services=services, entries=entries, roles=roles, left_out=left_out)
+        async with _open_roles(recipe, entries) as roles, _open_cluster(recipe, services, reporter) as cluster:
+            yield EnvironmentSet(
+                services=services, entries=entries, roles=roles, cluster=cluster, left_out=left_out
+            )
 
 
 @contextlib.asynccontextmanager
@@ -172,15 +178,17 @@ async def open_setup(
     )
     try:
 
-        def at(temperature: float) -> EnginePolicy:
+        def at(temperature: float, **cut: Any) -> EnginePolicy:
             return EnginePolicy(
                 engine=engine,
                 language_model=language_model,
                 temperature=temperature,
                 max_tokens=sampling.max_tokens,
+                **cut,
             )
 
         policy = at(sampling.temperature)
+        sampled = at(evaluation_temperature(recipe), **evaluation_cut(recipe))
         async with open_collector(recipe, environments, policy) as collector:
             if recipe.reproducible:
                 collector.turnstile.ordered = True
@@ -191,7 +199,7 @@ async def open_setup(
                 language_model=language_model,
                 engine=engine,
                 collector=collector,
-                decodings={"greedy": at(0.0), "sampled": at(evaluation_temperature(recipe))},
+                decodings={"greedy": at(0.0), "sampled": sampled},
                 warnings=clamped(recipe, language_model),
             )
     finally:
@@ -201,6 +209,11 @@ async def open_setup(
 def evaluation_temperature(recipe: StageRecipe) -> float:
     """Return the temperature of sampled evaluation episodes."""
     return recipe.evaluate.temperature or recipe.sampling.temperature
+
+
+def evaluation_cut(recipe: StageRecipe) -> dict[str, Any]:
+    """Return which ids sampled evaluation episodes choose from, as settings of ``EnginePolicy``."""
+    return recipe.evaluate.model_dump(include={"top_k", "top_p", "min_p"})
 
 
 def clamped(recipe: StageRecipe, language_model: LanguageModel) -> list[str]:
@@ -233,6 +246,7 @@ async def open_collector(
         deadline=sampling.deadline,
         failure_limit=sampling.failure_limit,
         roles=environments.roles,
+        cluster=environments.cluster,
     )
     try:
         yield collector
@@ -257,6 +271,27 @@ async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> Async
         yield made
 
 
+@contextlib.asynccontextmanager
+async def _open_cluster(
+    recipe: StageRecipe, services: Services, reporter: Reporter
+) -> AsyncIterator[Cluster | None]:
+    """Open the recipe's cluster, if it names one, and close it at the end.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    cluster = recipe.cluster.make()
+    if cluster is None:
+        yield None
+        return
+    reporter.say(f"starting the workers of cluster {recipe.cluster.name!r}")
+    try:
+        await cluster.open(services)
+        yield cluster
+    finally:
+        await cluster.close()
+
+
 def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
     declared = sorted({role for entry in entries for role in environments.load(entry.env).roles})
     if unknown := sorted(recipe.roles.keys() - declared):
@@ -265,12 +300,15 @@ def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:
 
 
 def _usable(recipe: StageRecipe, services: Services) -> tuple[list[MixEntry], dict[str, str]]:
-    """Return the entries that can run. Only ``sandbox = "auto"`` may leave one out; a named backend must work."""
+    """Return the entries that can run. Only ``sandbox = "auto"`` may leave one out; a named backend must work.
+
+    The workers of a cluster look for a backend themselves, each on its machine.
+    """
     kept: list[MixEntry] = []
     left_out: dict[str, str] = {}
     for entry in recipe.mix:
         kind: type[ChatEnv] = environments.load(entry.env)
-        if kind.needs_sandbox:
+        if kind.needs_sandbox and not recipe.cluster.name:
             try:
                 services.backend()
             except UserError as error:

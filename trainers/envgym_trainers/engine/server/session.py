@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -43,8 +42,7 @@ class ServerSession(EngineSession):
         self._ids = []
 
     async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
-        if self._closed:
-            raise PolicyError("the engine, or this conversation, was closed")
+        self._check_open()
         if self._busy:
             raise RuntimeError("a session samples once at a time, and not after a call was cancelled or failed")
         ids = [*self._ids, *new_ids]
@@ -58,12 +56,15 @@ class ServerSession(EngineSession):
         try:
             sampled = await self._task
         except asyncio.CancelledError:
-            if self._closed and self._task.cancelled():
-                raise PolicyError("the engine, or this conversation, was closed while it sampled") from None
+            self._check_open()  # whoever closed it cancelled the task, and not the caller
             raise
         self._ids = [*ids, *sampled.ids]
         self._busy = False
         return sampled
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PolicyError("the engine, or this conversation, was closed")
 
     async def close(self) -> None:
         if self._closed:
@@ -72,5 +73,4 @@ class ServerSession(EngineSession):
         self._ended(self)
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._task
+            await asyncio.wait([self._task])

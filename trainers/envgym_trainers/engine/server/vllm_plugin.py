@@ -40,16 +40,16 @@ def _disk_engine() -> type[Any]:
     from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
     @dataclass
-    class Init(base.WeightTransferInitInfo):
+    class Init(base.WeightTransferInitInfo):  # type: ignore[misc]
         """Nothing is agreed on beforehand."""
 
     @dataclass
-    class Update(base.WeightTransferUpdateInfo):
+    class Update(base.WeightTransferUpdateInfo):  # type: ignore[misc]
         """One file of weights in the names of the checkpoint."""
 
         file: str
 
-    class DiskEngine(base.WeightTransferEngine[Init, Update]):
+    class DiskEngine(base.WeightTransferEngine[Init, Update]):  # type: ignore[misc]
         init_info_cls, update_info_cls = Init, Update
 
         def init_transfer_engine(self, init_info: Init) -> None:

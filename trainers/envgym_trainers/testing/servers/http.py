@@ -34,6 +34,7 @@ class _Listener(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.handle = handle
         self.open: set[socket.socket] = set()
+        self.authorizations: set[str] = set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are no errors."""
@@ -59,6 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def _respond(self) -> None:
+        self.server.authorizations.add(self.headers.get("Authorization", ""))
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
         answer = self.server.handle(
@@ -84,6 +86,11 @@ class HttpServer:
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
         self.url = f"http://127.0.0.1:{self._listener.server_port}"
+
+    @property
+    def authorizations(self) -> set[str]:
+        """Authorization headers of the requests so far; ``""`` stands for none."""
+        return self._listener.authorizations
 
     def start(self) -> None:
         """Begin to answer."""

@@ -71,6 +71,11 @@ class ModelServer(abc.ABC):
         """Its address."""
         return self._http.url
 
+    @property
+    def authorizations(self) -> set[str]:
+        """Authorization headers of the requests so far; ``""`` stands for none."""
+        return self._http.authorizations
+
     def __enter__(self) -> Self:
         self._http.start()
         return self
