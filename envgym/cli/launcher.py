@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -22,8 +21,8 @@ _GRACE_SECONDS = 15.0
 _POLL_SECONDS = 0.05
 
 
-def launch(count: int, words: Sequence[str]) -> int:
-    """Run ``envgym`` with ``words`` in ``count`` processes, and return the exit code of the first.
+def launch(count: int, command: Sequence[str]) -> int:
+    """Run a command in ``count`` processes, and return the exit code of the first.
 
     Signals go to the first process alone, which ends the others. Once any process has ended, the others have a
     little time to do so.
@@ -34,7 +33,7 @@ def launch(count: int, words: Sequence[str]) -> int:
     everyone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "envgym", *words],
+            command,
             env={**os.environ, **everyone, "LOCAL_WORLD_SIZE": str(count), "RANK": str(i), "LOCAL_RANK": str(i)},
             # Or a Ctrl-C in the terminal would reach each of them, and the first one twice.
             start_new_session=True,

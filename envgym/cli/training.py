@@ -75,7 +75,7 @@ def train_command(
     if processes is not None and place_here.size not in (1, processes):
         raise UserError(f"--processes {processes}, but {place_here.size} were started already: leave it out")
     if processes is not None and place_here.size == 1 and processes > 1:
-        sys.exit(launch(processes, sys.argv[1:]))
+        sys.exit(launch(processes, [sys.executable, "-m", "envgym", *sys.argv[1:]]))
     if place_here.rank:
         path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
         read_stage(path, set_ or [], quiet=True).follow()

@@ -24,13 +24,20 @@ from envgym_trainers.recipe import StageRecipe
 __all__ = ["Critic"]
 
 
+class _Head(nn.Linear):
+    """A head that can be sharded by itself, which keeps it in float32: FSDP warns of results that are views."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return super().forward(hidden).clone()
+
+
 class _Network(nn.Module):
     """A backbone and a head of one output, whose first values are 0."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.backbone, _ = backbone_and_head(model)
-        self.head = nn.Linear(model.config.get_text_config().hidden_size, 1, device=model.device)
+        self.head = _Head(model.config.get_text_config().hidden_size, 1, device=model.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
