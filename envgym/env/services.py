@@ -133,8 +133,12 @@ class Services:
         return self  # the copy of an environment shares them
 
     def to_json(self) -> str:
-        """Return what others like these are made of, on whatever machine; see ``from_json``."""
-        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings))
+        """Return what others like these are made of, on whatever machine; see ``from_json``.
+
+        Limits of tools are counted in each process for itself.
+        """
+        tools = self.tools.settings.model_dump()
+        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings, tools))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -143,7 +147,8 @@ class Services:
         Raises:
             UserError: this process has no such backend.
         """
-        return cls(*json.loads(text))
+        *others, tools = json.loads(text)
+        return cls(*others, ToolSettings(**tools))
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.sandbox_name, self._settings, self._judge_name, self._judge_settings, self.tools.settings)
