@@ -231,6 +231,8 @@ class _Run:
 
         async def learn(groups: Sequence[Group], step: int) -> dict[str, float]:
             setup.engine.check()
+            if not self._asynchronous:
+                await setup.engine.rest()  # the learner needs the memory
             metrics = await asyncio.to_thread(learner.learn, groups, step)
             unchecked[:] = groups if self._asynchronous and not metrics.get("engine_compared") else ()
             for fault in learner.faults:
