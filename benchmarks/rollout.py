@@ -44,7 +44,7 @@ from envgym.env.registration import make
 from envgym.env.services import Services
 from envgym.env.shared_tools import ToolSettings
 from envgym.policies.scripted import Expert, Player, Script
-from envgym.records import Task
+from envgym.records import Task, Trajectory
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 
@@ -198,12 +198,12 @@ def _seconds(task: Task) -> list[float]:
     return [_sleeper.TIMEOUT if s == _sleeper.HANGS else float(str(s)) for s in found]
 
 
-async def _all(collector: Collector, label: str, tasks: Sequence[Task]) -> None:
-    await asyncio.gather(*(collector.episode(label, task, 0) for task in tasks))
+async def _all(collector: Collector, label: str, tasks: Sequence[Task]) -> list[Trajectory]:
+    return await asyncio.gather(*(collector.episode(label, task, 0) for task in tasks))
 
 
 async def _beside_a_heartbeat(
-    work: Callable[[], Awaitable[None]], beat: Callable[[], None]
+    work: Callable[[], Awaitable[object]], beat: Callable[[], None]
 ) -> tuple[list[float], float, float]:
     """Return the lags of a heartbeat while ``work`` runs, its wall clock and processor time, all in seconds."""
     lags: list[float] = []
@@ -268,7 +268,7 @@ def retriever(options: argparse.Namespace) -> Figures:
         questions = Path(folder) / "questions.jsonl"
         rows = [{"question": f"Question {i}?", "answers": ["yes"]} for i in range(4000)]
         questions.write_text("\n".join(map(json.dumps, rows)))
-        settings = {"retriever_url": f"{url}/retrieve", "question_file": str(questions)}
+        settings = {"retriever_url": f"{url}/retrieve", "question_file": str(questions), "retriever_seconds": 25.0}
         return asyncio.run(_retrieved(MixEntry(env="search_qa-v1", settings=settings)))
 
 
@@ -276,7 +276,7 @@ async def _retrieved(entry: MixEntry) -> Figures:
     policy = Script(*script([call("search", query=f"query {i}") for i in range(_SEARCHES)], "yes"))
     serial, _ = await _retrieve(entry, policy, 1, 8)
     figures: Figures = {"serial_episodes_per_s": serial}
-    for concurrency in (8, 64, 256):
+    for concurrency in (8, 32, 128):
         rate, processor = await _retrieve(entry, policy, concurrency, 4 * concurrency)
         figures[str(concurrency)] = {
             "episodes_per_s": rate,
@@ -289,12 +289,12 @@ async def _retrieved(entry: MixEntry) -> Figures:
 async def _retrieve(entry: MixEntry, policy: Player, concurrency: int, count: int) -> tuple[float, float]:
     """Return episodes per second, and processor seconds per episode."""
     async with Services(tools=ToolSettings(cache_entries=0)) as services:
-        collector = Collector([entry], policy, services, concurrency=concurrency)
+        collector = Collector([entry], policy, services, concurrency=concurrency, retries=0)
         tasks = collector.tasks(entry.label, "train")
         begun, processor = time.perf_counter(), time.process_time()
-        await _all(collector, entry.label, [tasks[i] for i in range(count)])
+        played = await _all(collector, entry.label, [tasks[i] for i in range(count)])
         seconds, processor = time.perf_counter() - begun, time.process_time() - processor
-        assert collector.counts == {"episodes": count}, collector.counts
+        assert all(t.reward == 1.0 for t in played), [t.outcome.reason for t in played if t.failed]
         await collector.close()
     return count / seconds, processor / count
 
