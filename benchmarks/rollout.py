@@ -2,19 +2,19 @@
 
     python benchmarks/rollout.py [--only SECTION …] [--json]
 
-The policy is the environment's scripted expert, which answers at once: what is measured is envgym. Everything runs
-in one event loop in one thread; ``taskset -c 0`` pins it to one core. A *step* is one ``ChatEnv.astep``: the action
-recorded, its tool calls parsed, run and answered, the next observation made; that of the last action also concludes
-and scores the episode.
+The policy is the environment's scripted expert, which answers at once: what is measured is envgym. Everything
+runs in one event loop in one thread; ``taskset -c 0`` pins it to one core. A *step* is one ``ChatEnv.astep``: the
+action recorded, its tool calls parsed, run and answered, the next observation made; that of the last action also
+concludes and scores the episode.
 
-steps      Whole episodes, one after another. ``steps_per_s`` divides the steps by the time of *all* of it, ``areset``
-           and scoring included; ``collector_steps_per_s`` is the same through ``Collector``, with its deadlines,
-           retries and cleaning up, 64 at a time. Every episode has a task of its own, and no tool result is kept.
-           ``loop_us`` is the time of a fixed loop of Python beside it: it tells a slow machine from slow code.
-flight     N episodes begun in one burst, all of them allowed in flight. Each makes ``--calls`` tool calls of 50 to 500
-           ms, and in 1% of the episodes one call hangs until the tool's limit of ``--timeout`` seconds. The ideal is
-           the longest episode's own sum of sleeps and limits: what an infinitely fast machine takes. The lag is how
-           late a heartbeat of 5 ms comes; beats that are missed meanwhile count as late as they are.
+steps      Whole episodes, one after another. ``steps_per_s`` divides the steps by the time of *all* of it,
+           ``areset`` and scoring included; ``collector_steps_per_s`` is the same through ``Collector``, with its
+           deadlines, retries and cleaning up, 64 at a time. Every episode has a task of its own, and no tool result
+           is kept. ``loop_us``, the time of a fixed loop of Python, tells a slow machine from slow code.
+flight     N episodes begun in one burst, all of them allowed in flight. Each makes ``--calls`` tool calls of 50 to
+           500 ms, and in 1% of the episodes one call hangs until the tool's limit of ``--timeout`` seconds. The
+           ideal is the longest episode's own sum of sleeps and limits: what an infinitely fast machine takes. The
+           lag is how late a heartbeat of 5 ms comes; beats that are missed meanwhile count as late as they are.
 memory     N episodes that all wait in a tool: growth of resident memory over N.
 retriever  ``search_qa`` against a local HTTP retriever that answers after 200 ms; three searches an episode, one a
            turn. Episodes per second over those with one episode at a time, and processor time per episode.

@@ -1,4 +1,4 @@
-"""A tool's limit holds over a run, fairly; kept results are those of equal calls, and of nothing that went wrong."""
+"""A tool's limit holds over a run, in order; kept results are those of equal calls, never of what went wrong."""
 
 from __future__ import annotations
 

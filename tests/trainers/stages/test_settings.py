@@ -202,7 +202,7 @@ class Desk(Echo):
 
 
 async def test_tools_are_limited_and_kept_as_the_recipe_says(train: Train) -> None:
-    """Eight episodes: the author's limit is 3, and one look-up of eight is run; measuring before it ran it already."""
+    """Eight episodes: the author's limit is 3, and the one look-up that is run was made in measuring before."""
     rows, most = [], []
     for tools in ({}, {"limits": {"counter": 1}}, {"cache_entries": 0}, {"cache_bytes": 1}):
         Desk.most = 0
