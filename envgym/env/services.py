@@ -147,8 +147,8 @@ class Services:
         Raises:
             UserError: this process has no such backend.
         """
-        *others, tools = json.loads(text)
-        return cls(*others, ToolSettings(**tools))
+        sandbox, settings, judge, judge_settings, tools = json.loads(text)
+        return cls(sandbox, settings, judge, judge_settings, ToolSettings(**tools))
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.sandbox_name, self._settings, self._judge_name, self._judge_settings, self.tools.settings)
