@@ -1,4 +1,4 @@
-"""``envgym train`` with two processes: from the recipe to a model that one process can use, through kills and stops."""
+"""``envgym train`` with two processes, from the recipe to a model that one can use, through kills and stops."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def _child(parent: int, rank: int) -> int:
 def test_a_run_goes_on_through_a_stop_and_a_death_at_other_numbers_of_processes(
     tmp_path: Path, start: Any
 ) -> None:
-    """Ctrl-C on two processes saves the step in hand and ends with 130. Resumed by two, one of which is killed, the
-    run ends in seconds with a message and exit code 1, and no process is left. One process then finishes it, and its
-    checkpoints have the layout that everything else reads."""
+    """Ctrl-C on two processes saves the step in hand and ends with 130. Resumed by two, one of which is killed,
+    the run ends in seconds with a message and exit code 1, and no process is left. One process then finishes it,
+    and its checkpoints have the layout that everything else reads."""
     run = tmp_path / "run"
     process = start("train", _recipe(tmp_path, 400), "--out", run, "--processes", 2)
     _wait_for_step(run, 1, process)
