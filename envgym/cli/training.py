@@ -70,8 +70,8 @@ def train_command(
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
     if resume is not None and (set_ or out or cluster):
         raise UserError(
-            "--resume uses the run's own recipe: --set, --cluster and --out do not apply. For other settings, begin "
-            f"a new run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
+            "--resume uses the run's own recipe: --set, --cluster and --out do not apply. For other settings, "
+            f"begin a new run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
         )
     if _place(processes).rank:
         path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"

@@ -48,10 +48,30 @@ def test_torchruns_variables_are_read() -> None:
     ],
 )
 def test_what_is_missing_or_contradicts_itself_is_named(change: dict[str, str], message: str) -> None:
-    with pytest.raises(
-        UserError, match=rf"{message}.*start the processes with torchrun or envgym train --processes"
-    ):
+    remedy = "start the processes with torchrun or envgym train --processes"
+    with pytest.raises(UserError, match=f"{message}.*{remedy}"):
         process_place({**_GOOD, **change})
+
+
+def test_other_processes_than_those_that_were_started_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _GOOD.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["envgym", "train", "recipe.toml", "--processes", "2"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--processes 2, but 4 were started already" in capsys.readouterr().err
+
+
+def test_a_stage_of_one_process_says_so() -> None:
+    class Lonely(Stage):
+        async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
+            return None
+
+    with pytest.raises(UserError, match="runs in one process: leave out torchrun and --processes"):
+        Lonely().follow()
 
 
 def test_a_launch_ends_as_its_first_process_does_and_leaves_none_behind() -> None:
