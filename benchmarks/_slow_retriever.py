@@ -16,10 +16,8 @@ async def serve(port: int, seconds: float) -> None:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                lengths = [
-                    line.split(":")[1] for line in head.lower().split("\r\n") if line.startswith("content-length:")
-                ]
-                body = await reader.readexactly(int(lengths[0])) if lengths else b""
+                _, _, length = head.lower().partition("content-length:")
+                body = await reader.readexactly(int(length.split("\r\n")[0] or 0))
                 if head.startswith("POST"):
                     await asyncio.sleep(seconds)
                     query = json.loads(body)["queries"][0]

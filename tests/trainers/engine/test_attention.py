@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def make(name: str, settings: dict[str, Any]) -> PreTrainedModel:
-    """A model of random weights in float32, as mixtures of experts know no float64; biases and sinks are random."""
+    """A model of random weights, biases and sinks too; in float32, as mixtures of experts know no float64."""
     torch.manual_seed(0)
     sizes = dict(SIZES)
     if name in ("GPT2Config", "BloomConfig"):

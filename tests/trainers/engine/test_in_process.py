@@ -256,6 +256,99 @@ async def test_memory_for_less_than_a_conversation_is_refused_by_its_setting(
         start(model, memory=(64 * 256 - 1) / 2**30)
 
 
+@pytest.mark.parametrize("tokens", [64, 100, 200])
+async def test_conversations_share_a_memory_that_holds_few_of_them(
+    model: PreTrainedModel, start: Start, converse: Any, expected_logprobs: Expected, tokens: int
+) -> None:
+    """Six of up to 64 tokens sample at once; who must make room is run again, and nobody's numbers change."""
+    engine = start(model, concurrency=6, memory=tokens * 256 / 2**30)
+    cache = engine._loop.scheduler._cache
+    most = 0
+    reserve = cache.reserve
+
+    def watched(row: Row, count: int) -> bool:
+        nonlocal most
+        found = reserve(row, count)
+        most = max(most, cache.tokens)
+        return found
+
+    cache.reserve = watched  # type: ignore[method-assign]
+    barrier = asyncio.Barrier(6)
+    plans = [_prompts(i, turns=4) for i in range(6)]
+    jobs = [
+        converse(engine.open(), plan, seed=10 * i, max_tokens=8, pause=barrier.wait)
+        for i, plan in enumerate(plans)
+    ]
+    played = await asyncio.wait_for(asyncio.gather(*jobs), 60)
+    for turns in played:
+        assert _reported(turns) == pytest.approx(expected_logprobs(model, turns), abs=1e-4)
+    assert 0 < most <= tokens
+    plenty = start(model, concurrency=6)
+    alone = [await converse(plenty.open(), plan, seed=10 * i, max_tokens=8) for i, plan in enumerate(plans)]
+    assert [[s.ids for _, s in turns] for turns in played] == [[s.ids for _, s in turns] for turns in alone]
+
+
+async def test_rows_outgrow_their_pools_and_keep_their_past(
+    model: PreTrainedModel, start: Start, expected_logprobs: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 8 to 64 tokens through four pools, three conversations at different paces."""
+    monkeypatch.setattr("envgym_trainers.engine.cache._SHORTEST", 8)
+    engine = start(model)
+    engine._loop.scheduler.ends = never
+    assert [pool.capacity for pool in engine._loop.scheduler._cache.pools] == [8, 16, 32, 64]
+    calls = [
+        engine.open().sample(list(range(9, 9 + n)), SamplingParams(max_tokens=50), seed=n) for n in (1, 6, 13)
+    ]
+    for n, sampled in zip((1, 6, 13), await asyncio.gather(*calls), strict=True):
+        expected = expected_logprobs(model, [(list(range(9, 9 + n)), sampled)])
+        assert sampled.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+async def test_a_late_turn_runs_its_new_tokens_alone(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five turns of a long conversation: as many tokens go through the model as there are, each once."""
+    engine = start(model, capacity=4096)
+    scheduler = engine._loop.scheduler
+    scheduler.ends = never
+    forward, run = scheduler._forward, 0
+
+    def counted(ids: list[int], *args: Any) -> torch.Tensor:
+        nonlocal run
+        run += len(ids)
+        return forward(ids, *args)
+
+    monkeypatch.setattr(scheduler, "_forward", counted)
+    session = engine.open()
+    for turn in range(5):
+        run = 0
+        await session.sample([9 + turn] * 790, SamplingParams(max_tokens=10), seed=turn)
+        # The last token that a turn samples runs with the next turn.
+        assert run == 790 + 10 - 1 + (turn > 0)
+
+
+@pytest.mark.parametrize("stop", ["e", "one", "ll"])
+async def test_a_text_ends_a_turn(model_folder: Path, stop: str) -> None:
+    """Its last id completes the text; a sampler that stops nowhere would go on."""
+    language_model = load_model(ModelConfig(path=str(model_folder), context=128))
+    tokenizer = language_model.tokenizer
+    engine = InProcessEngine(language_model=language_model, concurrency=8)
+    try:
+        prompt = list(tokenizer.encode("hello", add_special_tokens=False))
+        calls = [
+            engine.open().sample(prompt, SamplingParams(max_tokens=100, stop=(stop, "never")), seed=seed)
+            for seed in range(16)
+        ]
+        found = await asyncio.gather(*calls)
+    finally:
+        await engine.close()
+    for sampled in found:
+        text = tokenizer.decode(sampled.ids)
+        assert stop not in tokenizer.decode(sampled.ids[:-1])
+        assert sampled.ended == (stop in text or sampled.ids[-1] in language_model.stop_ids)
+    assert stop != "e" or any(stop in tokenizer.decode(sampled.ids) for sampled in found)
+
+
 @pytest.mark.parametrize("leave", ["close", "cancel"])
 async def test_leaving_in_the_middle_frees_the_slot(model: PreTrainedModel, start: Start, leave: str) -> None:
     """One slot: whoever comes next gets it although the first never finished."""

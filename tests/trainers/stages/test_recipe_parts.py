@@ -28,9 +28,12 @@ from envgym_trainers.engine.interface import (
     SamplingParams,
     VersionSpan,
 )
+from envgym_trainers.engine.sampling import choose
 from envgym_trainers.engine.scheduler import Scheduler
+from envgym_trainers.learner.learner import Learner
 from envgym_trainers.learner.mismatch import EngineMismatch
 from envgym_trainers.models.checkpoint import latest_checkpoint
+from envgym_trainers.models.context import cache_memory
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.recipe import ReinforcementRecipe
@@ -195,26 +198,93 @@ async def test_an_engine_that_tells_other_log_probs_stops_the_run_at_the_first_s
         await train(engine={"name": _path(Parrot)})
 
 
-@pytest.mark.parametrize(("engine", "slots"), [("in_process", 6), ({"slots": 2}, 2)])
-async def test_the_engines_slots(train: Train, monkeypatch: pytest.MonkeyPatch, engine: Any, slots: int) -> None:
+@pytest.mark.parametrize(("engine", "tokens"), [("in_process", None), ({"memory": 0.01}, 2**30 // 100)])
+async def test_the_engines_memory(
+    train: Train, monkeypatch: pytest.MonkeyPatch, engine: Any, tokens: int | None
+) -> None:
     made: list[int] = []
     real = Scheduler.__init__
 
     def init(self: Scheduler, *args: Any, **values: Any) -> None:
         real(self, *args, **values)
-        made.append(self.free_slots)
+        made.append(values["memory"])
 
     monkeypatch.setattr(Scheduler, "__init__", init)
     await train(engine=engine)
-    assert made == [slots]
+    assert made == [cache_memory(torch.device("cpu")) if tokens is None else tokens]
+
+
+async def test_the_engine_rests_while_the_learner_needs_the_memory(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each update there are keys, during it there are none."""
+    engines: list[InProcessEngine] = []
+    sizes: list[tuple[int, int]] = []
+    real, learn = InProcessEngine.__init__, Learner.learn
+
+    def init(self: InProcessEngine, **values: Any) -> None:
+        real(self, **values)
+        engines.append(self)
+        rest = self._loop.scheduler.rest
+
+        def watched() -> None:
+            sizes.append((self._loop.scheduler._cache.tokens, -1))
+            rest()
+
+        monkeypatch.setattr(self._loop.scheduler, "rest", watched)
+
+    def learning(self: Learner, *args: Any) -> Any:
+        sizes[-1] = sizes[-1][0], engines[0]._loop.scheduler._cache.tokens
+        return learn(self, *args)
+
+    monkeypatch.setattr(InProcessEngine, "__init__", init)
+    monkeypatch.setattr(Learner, "learn", learning)
+    await train()
+    assert sizes
+    assert all(before > 0 and during == 0 for before, during in sizes)
+
+
+async def test_memory_for_less_than_one_conversation_ends_the_run_at_the_start(train: Train) -> None:
+    with pytest.raises(UserError, match=r"raise engine\.memory to .* or lower model\.context"):
+        await train(engine={"memory": 1e-5})
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+async def test_sampled_evaluation_chooses_from_the_likeliest_ids(
+    train: Train, monkeypatch: pytest.MonkeyPatch, cut: dict[str, float]
+) -> None:
+    """Cut down to one id, what is sampled in evaluation is certain, and what is sampled in training is not."""
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    real = choose
+
+    def watched(logits: Any, uniform: Any, params: Sequence[SamplingParams]) -> Any:
+        tokens, logprobs = real(logits, uniform, params)
+        for one, logprob in zip(params, logprobs.tolist(), strict=True):
+            if one.temperature:
+                seen[any(getattr(one, name) == value for name, value in cut.items())].append(logprob)
+        return tokens, logprobs
+
+    monkeypatch.setattr("envgym_trainers.engine.scheduler.choose", watched)
+    await train(evaluate={"tasks": 2, **cut})
+    assert seen[True] == [0.0] * len(seen[True])
+    assert seen[True]
+    assert min(seen[False]) < -0.1
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 4}, {"top_p": 0.9}, {"min_p": 0.1}])
+def test_training_on_truncated_samples_is_refused(cut: dict[str, float]) -> None:
+    """Each message says why, and what is possible."""
+    name = next(iter(cut))
+    with pytest.raises(RecipeError, match=rf"{name}: training samples from the whole .* evaluate\.{name}"):
+        validate_settings(ReinforcementRecipe, _recipe({}, sampling=cut), "recipe")
 
 
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ({"slot": 3}, "engine 'in_process': unknown key 'slot'; did you mean 'slots'"),
+        ({"memoy": 3}, "engine 'in_process': unknown key 'memoy'; did you mean 'memory'"),
         ({"name": "in_proces"}, "did you mean 'in_process'"),
-        ({"slots": -1}, "greater than or equal to 0"),
+        ({"memory": 0}, "greater than 0"),
         ({"name": _path(Loud)}, "is not an engine"),
     ],
 )
@@ -225,8 +295,8 @@ def test_a_wrong_engine_is_refused_before_anything_is_loaded(engine: dict[str, A
 
 def test_a_saved_recipe_keeps_the_engines_settings() -> None:
     """The resolved recipe of a run is what ``--resume`` reads."""
-    recipe = ReinforcementRecipe.model_validate(_recipe({}, engine={"slots": 3}))
-    assert recipe.model_dump()["engine"] == {"name": "in_process", "slots": 3}
+    recipe = ReinforcementRecipe.model_validate(_recipe({}, engine={"memory": 3}))
+    assert recipe.model_dump()["engine"] == {"name": "in_process", "memory": 3}
     assert ReinforcementRecipe.model_validate(recipe.model_dump()) == recipe
 
 

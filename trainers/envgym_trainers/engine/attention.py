@@ -52,7 +52,7 @@ class Extension:
             high = min(low + _BLOCK, end)
             first = states.span.first(low)
             positions = torch.arange(low, high, device=query.device)
-            mask = _visible(states.span, positions, first, high)[None, None]
+            mask = _hiding(states.span, positions, first, high, query)[None, None]
             block = query[:, :, low - self.start : high - self.start]
             parts.append(_weigh(block, keys[None, :, first:high], values[None, :, first:high], mask, states))
         return torch.cat(parts, 2)[0].transpose(0, 1)
@@ -78,15 +78,16 @@ class Decoding:
         keys[self.slots, :, self.positions] = states.key[0, :, self.tokens].transpose(0, 1)
         values[self.slots, :, self.positions] = states.value[0, :, self.tokens].transpose(0, 1)
         query = states.query[0, :, self.tokens].transpose(0, 1)[:, :, None]
-        first, mask = self._mask(states.span)
+        first, mask = self._mask(states)
         seen = slice(0, len(self.lengths)), slice(None), slice(first, max(self.lengths) + 1)
         return _weigh(query, keys[seen], values[seen], mask, states)[:, :, 0]
 
-    def _mask(self, span: Span) -> tuple[int, Tensor | None]:
+    def _mask(self, states: _States) -> tuple[int, Tensor | None]:
+        span = states.span
         if span not in self.masks:
             first, last = min(map(span.first, self.lengths)), max(self.lengths)
             equal = min(self.lengths) == last and len(set(map(span.first, self.lengths))) == 1
-            mask = None if equal else _visible(span, self.positions, first, last + 1)[:, None, None]
+            mask = None if equal else _hiding(span, self.positions, first, last + 1, states.query)[:, None, None]
             self.masks[span] = first, mask
         return self.masks[span]
 
@@ -165,7 +166,7 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, state
         query: [B, heads, Q, D]
         key: [B, heads/G, T, D]
         value: [B, heads/G, T, D]
-        mask: bool, True where a token is seen. [B or 1, 1, Q, T]
+        mask: −∞ where a token is not seen, else 0. [B or 1, 1, Q, T]
         states: scale, soft cap and sinks.
     """
     batch, heads, count, _ = query.shape
@@ -182,7 +183,7 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, state
     if states.softcap is not None:
         scores = scores.div_(states.softcap).tanh_().mul_(states.softcap)
     if mask is not None:
-        scores = scores.masked_fill_(~mask, -torch.inf)
+        scores = scores.add_(mask)
     if states.sinks is None:
         weights = scores.softmax(-1)
     else:
@@ -193,15 +194,15 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, state
     return (weights @ value).reshape(batch, heads, count, -1)
 
 
-def _visible(span: Span, positions: Tensor, first: int, end: int) -> Tensor:
-    """Return which of the tokens ``first`` to ``end`` those at ``positions`` see, [Q, end − first] bool."""
+def _hiding(span: Span, positions: Tensor, first: int, end: int, like: Tensor) -> Tensor:
+    """Return 0 where those at ``positions`` see the tokens ``first`` to ``end``, else −∞; [Q, end − first]."""
     keys, queries = torch.arange(first, end, device=positions.device), positions[:, None]
-    seen = keys <= queries
+    hidden = keys > queries
     if span.kind == "sliding":
-        seen &= keys > queries - span.size
+        hidden |= keys <= queries - span.size
     elif span.kind == "chunked":
-        seen &= keys // span.size == queries // span.size
-    return seen
+        hidden |= keys // span.size != queries // span.size
+    return torch.zeros_like(hidden, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
 
 
 current_plan: ContextVar[Plan] = ContextVar("current_plan")

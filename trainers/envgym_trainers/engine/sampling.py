@@ -33,17 +33,18 @@ def choose(logits: Tensor, uniform: Tensor, params: Sequence[SamplingParams]) ->
         token ids [B] and their log-probabilities among the tokens that could be drawn, float32 [B].
     """
     temperatures = [one.temperature for one in params]
-    greedy = torch.tensor([t == 0 for t in temperatures], device=logits.device)
-    divisors = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)
-    scaled = logits.float() / divisors[:, None]
+    scaled = logits.float()
+    if set(temperatures) != {1.0}:
+        scaled = scaled / torch.tensor([t or 1.0 for t in temperatures], device=logits.device)[:, None]
     cut = [i for i, one in enumerate(params) if one.temperature and _truncates(one)]
     if cut:
+        scaled = scaled.clone()
         scaled[cut] = _truncate(scaled[cut], [params[i] for i in cut])
-    logprobs = torch.log_softmax(scaled, dim=-1)
-    tokens = _draw(logprobs, uniform)
+    tokens, log_sum_exp = _draw(scaled, uniform)
     if 0 in temperatures:
-        tokens = torch.where(greedy, logprobs.argmax(dim=-1), tokens)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+        greedy = torch.tensor([t == 0 for t in temperatures], device=logits.device)
+        tokens = torch.where(greedy, scaled.argmax(dim=-1), tokens)
+    return tokens, (scaled.gather(1, tokens[:, None])[:, 0] - log_sum_exp).float()
 
 
 def _truncates(params: SamplingParams) -> bool:
@@ -67,18 +68,22 @@ def _truncate(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     return torch.full_like(logits, -torch.inf).scatter(1, ids, ordered.masked_fill(dropped, -torch.inf))
 
 
-def _draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
-    """Return the token of each row where the cumulative distribution passes ``uniform``, [B].
+def _draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the token where each row's cumulative distribution passes ``uniform``, and log Σ exp, both [B].
 
     In two steps, first a block and then a token in it: to add up a whole vocabulary in float64 takes as long as a
     layer. float64, because with 10^5 tokens a float32 running sum is off by more than a rare token's probability.
     """
-    size = logprobs.shape[1]
-    blocks = pad(logprobs.exp(), (0, -size % _BLOCK)).unflatten(1, (-1, _BLOCK))
-    block, left = _pass(blocks.sum(-1, dtype=torch.float64), uniform.double(), relative=True)
+    highest = logits.amax(-1, keepdim=True)
+    weights = (logits - highest).exp_()
+    if rest := -weights.shape[1] % _BLOCK:
+        weights = pad(weights, (0, rest))
+    blocks = weights.unflatten(1, (-1, _BLOCK))
+    sums = blocks.sum(-1, dtype=torch.float64)
+    block, left = _pass(sums, uniform.double(), relative=True)
     inside = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK))[:, 0]
     place, _ = _pass(inside.double(), left, relative=False)
-    return block * _BLOCK + place
+    return block * _BLOCK + place, highest[:, 0] + sums.sum(-1).log()
 
 
 def _pass(weights: Tensor, target: Tensor, *, relative: bool) -> tuple[Tensor, Tensor]:

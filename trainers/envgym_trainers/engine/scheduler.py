@@ -71,6 +71,7 @@ class Scheduler:
         self._cache.clear()
         self._view.rest()
 
+    @torch.inference_mode()
     def reserve(self, row: Row, tokens: int) -> bool:
         """Make room for ``tokens`` tokens of the row; false if the memory has none left."""
         return self._cache.reserve(row, tokens)

@@ -30,6 +30,7 @@ from envgym.optional_packages import install_command, require
 from envgym.policies.selection import hub_hint
 from envgym_trainers.models.checkpoint import latest_checkpoint
 from envgym_trainers.models.context import choose_context
+from envgym_trainers.models.hub import HUB, check_hub_name, hub_folder
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.placement import DTYPES, Device, Dtype, place, resolve_device
 from envgym_trainers.models.vocabulary import silence_unknown_ids
@@ -63,7 +64,9 @@ class ModelConfig(Section):
     """The model to train or to sample from."""
 
     path: str = pydantic.Field(
-        default="builtin:tiny", description="a folder, a .gguf file, builtin:tiny or builtin:smollm2"
+        default="builtin:tiny",
+        description="a folder, a .gguf file, builtin:tiny, builtin:smollm2, or hf:organisation/name[@revision] of "
+        "the Hugging Face hub",
     )
     device: Device = pydantic.Field(
         default="auto", description="device of the weights; auto is cuda if there is one"
@@ -100,7 +103,9 @@ def check_model(config: ModelConfig) -> None:
     resolve_device(config.device)
     if config.tool_format != _AUTO:
         tool_formats.load(config.tool_format)
-    if config.new is None:
+    if config.new is None and config.path.startswith(HUB):
+        check_hub_name(config.path)
+    elif config.new is None:
         _locate(config.path)
 
 
@@ -123,7 +128,7 @@ def load_config(config: ModelConfig) -> PreTrainedConfig:
 
 
 def load_model(config: ModelConfig, conversations: int = 1) -> LanguageModel:
-    """Load a model for training or sampling; nothing is fetched from a network.
+    """Load a model for training or sampling; nothing but a model of the hub is fetched from a network.
 
     Args:
         config: which model, and how.
@@ -198,6 +203,8 @@ def _locate(path: str) -> tuple[str, str | None]:
     """Return the folder, and the name of the GGUF file if the path names one."""
     if path.startswith(_BUILTIN):
         return _builtin(path.removeprefix(_BUILTIN))
+    if path.startswith(HUB):
+        return str(hub_folder(path)), None
     place = Path(path).expanduser()
     if place.is_file() and place.suffix == ".gguf":
         return str(place.parent), place.name

@@ -52,7 +52,7 @@ class AsynchronousSource(Source):
         self._steps = steps
         self._version = version
         self._windows = {label: Window[Group](max_staleness, version) for label in player.mix.entries}
-        self._running: dict[asyncio.Task[None], Place[Group]] = {}
+        self._running: set[asyncio.Task[None]] = set()
         self._since = StepGroups()
         """What has ended since the last step."""
         self._disturbances = Disturbances()
@@ -79,11 +79,6 @@ class AsynchronousSource(Source):
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-    @property
-    def running(self) -> int:
-        """Number of groups under way."""
-        return len(self._running)
 
     @property
     def ready(self) -> int:
@@ -167,11 +162,11 @@ class AsynchronousSource(Source):
         if not self._running:
             self._busy_since = time.monotonic()
         task = asyncio.create_task(self._play(label, place))
-        self._running[task] = place
+        self._running.add(task)
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._running.discard(task)
         if not self._running:
             self._busy += time.monotonic() - self._busy_since
         if not task.cancelled() and (error := task.exception()) is not None:

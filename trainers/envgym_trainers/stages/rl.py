@@ -231,6 +231,8 @@ class _Run:
 
         async def learn(groups: Sequence[Group], step: int) -> dict[str, float]:
             setup.engine.check()
+            if not self._asynchronous:
+                await setup.engine.rest()  # the learner needs the memory
             metrics = await asyncio.to_thread(learner.learn, groups, step)
             unchecked[:] = groups if self._asynchronous and not metrics.get("engine_compared") else ()
             for fault in learner.faults:
@@ -251,12 +253,15 @@ class _Run:
         while not self._finished and not stop.requested:
             stop.doing = f"step {self._step + 1}"
             work = Work(setup.engine, source)
+            tools = setup.environments.services.tools
+            called = Counter(tools.counts)
             step = await steps.take()
             self._step = step.number
             if not step.metrics["not_finite"]:  # a fault, whose end is an error
                 fates = sum(step.collected.counters.values(), Counter())
                 self._exhaustion.note(fates, learnt=step.metrics["samples_with_signal"] > 0)
             timing = work.done(step)
+            timing |= {f"tools/{name}": float(count) for name, count in sorted((tools.counts - called).items())}
             self._seconds += timing["seconds"]
             self._sampled_tokens += int(timing["sampled_tokens"])
             self._record(step.collected, step.metrics, timing)

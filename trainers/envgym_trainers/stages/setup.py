@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,8 +112,12 @@ def check_setup(recipe: StageRecipe) -> None:
     services = _services(recipe)
     try:
         entries, _ = _usable(recipe, services)
+        offered: set[str] = set()
         for entry in entries:
-            entry.make(services).close()
+            env = entry.make(services)
+            offered |= env.tools.keys()
+            env.close()
+        _check_limits(recipe, offered)
         _check_roles(recipe, entries)
         Mix(entries, dict.fromkeys((entry.label for entry in entries), 1), recipe.seed)
     finally:
@@ -122,7 +126,7 @@ def check_setup(recipe: StageRecipe) -> None:
 
 def _services(recipe: StageRecipe) -> Services:
     sandbox, judge = recipe.sandbox, recipe.judge
-    return Services(sandbox.name, sandbox.settings, judge.name, judge.settings)
+    return Services(sandbox.name, sandbox.settings, judge.name, judge.settings, recipe.tools)
 
 
 def prepare_torch(recipe: StageRecipe) -> None:
@@ -290,6 +294,14 @@ async def _open_cluster(
         yield cluster
     finally:
         await cluster.close()
+
+
+def _check_limits(recipe: StageRecipe, offered: Collection[str]) -> None:
+    if unknown := sorted(recipe.tools.limits.keys() - offered):
+        known = ", ".join(sorted(offered)) or "none"
+        raise RecipeError(
+            f"tools.limits.{unknown[0]}: no environment of the mix offers that tool; they offer: {known}"
+        )
 
 
 def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:

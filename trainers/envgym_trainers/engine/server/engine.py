@@ -40,6 +40,7 @@ class ServerEngine(Engine):
     """
 
     dialect: ClassVar[Dialect]
+    runs_model = False
 
     class Config(Engine.Config):
         """How weights get to the servers, and when to give up on one."""
