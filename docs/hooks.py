@@ -30,13 +30,20 @@ ROOT_PAGES = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
-PACKAGES = ("envgym", "environments/envgym_environments", "sandboxes/envgym_sandboxes", "trainers/envgym_trainers")
+PACKAGES = (
+    "envgym",
+    "clusters/envgym_clusters",
+    "environments/envgym_environments",
+    "sandboxes/envgym_sandboxes",
+    "trainers/envgym_trainers",
+)
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 SETTINGS = {
     "engine": ("Engines", "engine"),
     "objective": ("Objectives", "objective"),
     "mix": ("Environments", "mix.settings"),
     "sandbox": ("Sandboxes", "sandbox.settings"),
+    "cluster": ("Clusters", "cluster"),
 }
 
 

@@ -154,8 +154,10 @@ class TurnTokens:
     @property
     def versions(self) -> list[int]:
         """Version of the weights that sampled each of ``completion_ids``. [C]"""
-        spans = self.spans or [VersionSpan(self.policy_version, len(self.completion_ids))]
-        return [span.version for span in spans for _ in range(span.tokens)]
+        length = len(self.completion_ids)
+        spans = self.spans or [VersionSpan(self.policy_version, length)]
+        # A stored record may claim any number of tokens.
+        return [span.version for span in spans for _ in range(min(span.tokens, length))][:length]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("envgym", "environments", "sandboxes", "trainers")
+PACKAGES = ("envgym", "clusters", "environments", "sandboxes", "trainers")
 
 
 def _sources() -> Iterator[Path]:

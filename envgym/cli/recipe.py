@@ -23,6 +23,7 @@ PARTS = {
     "objective": Kind.OBJECTIVES,
     "mix": Kind.ENVIRONMENTS,
     "sandbox": Kind.SANDBOXES,
+    "cluster": Kind.CLUSTERS,
 }
 """Parts of a recipe that name a plugin, and the kind of each."""
 
@@ -38,6 +39,7 @@ def recipe_command(
     env: Annotated[str, typer.Option(help="add the settings of this environment, e.g. math_problems")] = "",
     sandbox: Annotated[str, typer.Option(help="add the settings of this sandbox backend, e.g. docker")] = "",
     engine: Annotated[str, typer.Option(help="add the settings of this engine, e.g. in_process")] = "",
+    cluster: Annotated[str, typer.Option(help="add the settings of this cluster, e.g. ray")] = "",
     toml: Annotated[bool, typer.Option("--toml", help="print a commented recipe to start from")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,7 +51,7 @@ def recipe_command(
     """
     from envgym.runs.recipe_text import as_starter, as_text
 
-    named = {"engine": engine, "objective": objective, "mix": env, "sandbox": sandbox}
+    named = {"engine": engine, "objective": objective, "mix": env, "sandbox": sandbox, "cluster": cluster}
     chosen = {part: name for part, name in named.items() if name}
     tables = stage_tables(stage, chosen)
     if as_json:

@@ -31,6 +31,12 @@ def train_command(
     recipe: Annotated[Path | None, typer.Argument(help="a recipe, e.g. recipes/quickstart.toml")] = None,
     set_: Settings = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder; runs/NAME-TIME by default")] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="play the episodes on a cluster, e.g. ray: short for --set cluster.name=NAME"
+        ),
+    ] = "",
     resume: Annotated[Path | None, typer.Option(help="continue the run in this folder")] = None,
     with_controls: Annotated[
         bool, typer.Option("--with-controls", help="run the recipe again under every control reward, and compare")
@@ -38,6 +44,9 @@ def train_command(
     controls: Annotated[
         str, typer.Option(metavar="NAMES", help="only these, e.g. entropy,random; implies --with-controls")
     ] = "",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="processes on this machine that learn together, each a part")
+    ] = None,
 ) -> None:
     """Train as a recipe says, and measure on held-out tasks before and after.
 
@@ -49,17 +58,28 @@ def train_command(
     Ctrl-C stops the run after the current step and saves it; a second Ctrl-C stops it at once. In both cases, and
     after a crash, --resume continues from the last checkpoint.
     """
+    from envgym.cli.launcher import launch
     from envgym.cli.run_folders import check_new, claimed, removed_if_unused
     from envgym.runs.folder import RunFolder
+    from envgym.runs.processes import process_place
     from envgym.runs.progress import duration
 
     if (recipe is None) == (resume is None):
         raise UserError("give either a recipe or --resume FOLDER, e.g. envgym train recipes/quickstart.toml")
-    if resume is not None and (set_ or out):
+    if resume is not None and (set_ or out or cluster):
         raise UserError(
-            "--resume uses the run's own recipe: --set and --out do not apply. For other settings, begin a new "
-            f"run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
+            "--resume uses the run's own recipe: --set, --cluster and --out do not apply. For other settings, "
+            f"begin a new run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
         )
+    place_here = process_place()
+    if processes is not None and place_here.size not in (1, processes):
+        raise UserError(f"--processes {processes}, but {place_here.size} were started already: leave it out")
+    if processes is not None and place_here.size == 1 and processes > 1:
+        sys.exit(launch(processes, [sys.executable, "-m", "envgym", *sys.argv[1:]]))
+    if place_here.rank:
+        path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
+        read_stage(path, set_ or [], quiet=True).follow()
+        return
     asked = [name.strip() for name in controls.split(",") if name.strip()]
     started = time.monotonic()
     if resume is not None:
@@ -72,7 +92,7 @@ def train_command(
         path = recipe or Path()
         place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         check_new(place)
-        stage = read_stage(path, set_ or [])
+        stage = read_stage(path, [*(set_ or []), *([f"cluster.name={cluster}"] if cluster else [])])
         names = stage.controls(asked) if asked or with_controls else []
         stage.check()
         with removed_if_unused(place):
@@ -125,7 +145,7 @@ def report_command(
     print(path)
 
 
-def read_stage(path: Path, overrides: list[str]) -> Stage:
+def read_stage(path: Path, overrides: list[str], *, quiet: bool = False) -> Stage:
     """Make the stage that a recipe names, with the recipe as its settings."""
     from envgym.cli.switching import drop_leftovers
     from envgym.config import apply_overrides, parse_overrides, read_recipe
@@ -133,7 +153,8 @@ def read_stage(path: Path, overrides: list[str]) -> Stage:
 
     values, changes = read_recipe(path), parse_overrides(overrides)
     for note in drop_leftovers(values, changes):
-        print(f"note: {note}", file=sys.stderr)
+        if not quiet:
+            print(f"note: {note}", file=sys.stderr)
     apply_overrides(values, changes)
     name = values.get("stage", Stage.Config().stage)
     if not isinstance(name, str):

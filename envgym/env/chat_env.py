@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -21,6 +20,7 @@ from envgym.env.culprit import contained
 from envgym.env.declarations import check_declaration
 from envgym.env.episode_services import EpisodeServices
 from envgym.env.episode_state import EpisodeState, ResetResult, StepResult, checked_options
+from envgym.env.late_seed import LateSeed
 from envgym.env.render import RENDER_MODES, check_render_mode, conversation_text
 from envgym.env.run_sync import run_sync
 from envgym.env.scoring import ScoredEnv, checked_reply
@@ -30,7 +30,7 @@ from envgym.env.tools import Tool
 from envgym.errors import DataError, EnvironmentFailure, EpisodeError, PluginError, UserError
 from envgym.plugins.base import Plugin
 from envgym.records import Message, Observation, Outcome, Split, Task, Trajectory, Turn, TurnTokens
-from envgym.seeding import derive_rng
+from envgym.seeding import derive_seed
 from envgym.tasks.procedural import check_split
 
 __all__ = ["ChatEnv", "Reply"]
@@ -39,7 +39,7 @@ _MADE_ANEW = {"config", "split", "render_mode", "tools"} | {f"_ChatEnv__{n}" for
 """Attributes that a copy makes for itself."""
 
 
-class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
+class ChatEnv(ScoredEnv, LateSeed, Plugin, gymnasium.Env[Observation, Message]):
     """Draws tasks, offers tools, answers actions and scores trajectories.
 
     ``areset`` and ``astep`` are the implementation; ``reset`` and ``step`` drive them.
@@ -95,7 +95,7 @@ class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
         self.split: Split = check_split(split)
         self.__shared = services.shared if isinstance(services, EpisodeServices) else services or Services()
         self.__owns_services = services is None
-        self.services = EpisodeServices(self.__shared, random.Random(0))
+        self.services = EpisodeServices(self.__shared)
         self.tools: dict[str, Tool] = self.make_tools()
         self.__join_tools()
         self.__specs = tuple(t.spec for t in self.tools.values())
@@ -181,13 +181,16 @@ class ChatEnv(ScoredEnv, Plugin, gymnasium.Env[Observation, Message]):
             EpisodeError: infrastructure failed; the episode is missing data.
         """
         host, task = checked_options(options)
-        super().reset(seed=seed)
+        if isinstance(seed, int) and seed >= 0:
+            self.seed_late(seed)
+        else:
+            super().reset(seed=seed)
         await self.end_episode()
         trajectory = host.record if host else self.__new_record(task, seed)
         trajectory.tools = self.__specs
         # Not the policy's seed: a policy must not be able to predict the environment's draws.
-        rng = derive_rng("environment", int(self.np_random.integers(2**63)) if seed is None else seed)
-        self.services = EpisodeServices(self.__shared, rng, host, self.roles)
+        draws = derive_seed("environment", int(self.np_random.integers(2**63)) if seed is None else seed)
+        self.services = EpisodeServices(self.__shared, draws, host, self.roles)
         episode = self.__episode = EpisodeState(trajectory)
         self.__unfinished = True
         with contained(EnvironmentFailure):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dis
 import signal
 import sysconfig
 import traceback
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
@@ -60,20 +59,23 @@ def frames_of(coroutine: Any) -> list[FrameType]:
     return frames[::-1]
 
 
-@contextlib.contextmanager
-def contained(kind: type[EnvgymError]) -> Iterator[None]:
+class contained:  # noqa: N801 - a context manager
     """Turn what would end more than the author's own code into ``kind``: ``SystemExit`` and its like.
 
     Ordinary exceptions pass, and so do a real Ctrl-C and a real cancellation.
     """
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if not is_authors(error):
-            raise
-        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: type[EnvgymError]) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, Exception) and is_authors(error):
+            raise self._kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 async def settled(code: Awaitable[T]) -> tuple[T, None] | tuple[Any, BaseException]:

@@ -5,6 +5,7 @@ They add a seeded generator, the time left, and nested episodes for other roles,
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Collection, Hashable
@@ -48,7 +49,7 @@ class EpisodeServices:
 
     Args:
         shared: the services of the run.
-        rng: seeded by the episode's seed, so that equal seeds give equal draws.
+        seed: of ``rng``, so that equal seeds give equal draws.
         host: plays the episode; ``None`` outside a rollout, as in a bare ``gymnasium.make(...).reset()``.
         roles: names that the environment declares.
     """
@@ -56,19 +57,24 @@ class EpisodeServices:
     def __init__(
         self,
         shared: Services,
-        rng: random.Random,
+        seed: int = 0,
         host: EpisodeHost | None = None,
         roles: Collection[str] = (),
     ) -> None:
         self.shared = shared
-        self.rng = rng
+        self._seed = seed
         self._host = host
         self._roles = roles
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._host is not None:
             raise TypeError("the services of an episode that a rollout plays cannot be copied or pickled")
-        return type(self), (self.shared, self.rng, None, self._roles)
+        return _with_draws, (self.shared, self._seed, self._roles, vars(self).get("rng"))
+
+    @functools.cached_property
+    def rng(self) -> random.Random:
+        """The episode's generator, seeded when it is asked for."""
+        return random.Random(self._seed)
 
     async def open_sandbox(self, limits: Limits) -> Sandbox:
         """Open a sandbox; the caller closes it.
@@ -141,3 +147,10 @@ class EpisodeServices:
         if nested.failed and not failed_ok:
             raise NestedEpisodeError(f"role {role!r}: {nested.outcome.reason}")
         return nested
+
+
+def _with_draws(shared: Services, seed: int, roles: Collection[str], rng: random.Random | None) -> EpisodeServices:
+    made = EpisodeServices(shared, seed, None, roles)
+    if rng is not None:
+        made.rng = rng
+    return made

@@ -61,7 +61,7 @@ class Rubric:
         for reward in self.rewards:
             result = reward.function(trajectory)
             value = await result if inspect.isawaitable(result) else result
-            if not isinstance(value, SupportsFloat) or not math.isfinite(value):
+            if not isinstance(value, float | SupportsFloat) or not math.isfinite(value):
                 raise VerifierError(f"reward {reward.name!r} returned {value!r:.200}")
             components[reward.name] = float(value)
         scored = [r for r in self.rewards if not r.gate]

@@ -62,7 +62,7 @@ def checked_reply(given: Any, span: Span) -> Reply:
     """
     if not isinstance(given, Reply):
         raise EnvironmentFailure(f"respond() must return a Reply, got {type(given).__name__}")
-    if not isinstance(given.reward, SupportsFloat):
+    if not isinstance(given.reward, float | SupportsFloat):
         raise EnvironmentFailure(f"the reward of respond() must be a number, got {type(given.reward).__name__}")
     if not math.isfinite(given.reward):
         raise VerifierError(f"the reward of respond() is not a number: {given.reward}")

@@ -105,7 +105,7 @@ class Services:
         return self._judge
 
     def keep(self, key: Hashable, make: Callable[[], C]) -> C:
-        """Return what ``make`` made for ``key``, such as a client with its connections; made once, closed with the run.
+        """Return what ``make`` made for ``key``, once: a client with its connections, closed with the run.
 
         Args:
             key: an environment's class, and whatever settings tell one from another.
@@ -133,8 +133,12 @@ class Services:
         return self  # the copy of an environment shares them
 
     def to_json(self) -> str:
-        """Return what others like these are made of, on whatever machine; see ``from_json``."""
-        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings))
+        """Return what others like these are made of, on whatever machine; see ``from_json``.
+
+        Limits of tools are counted in each process for itself.
+        """
+        tools = self.tools.settings.model_dump()
+        return json.dumps((self.sandbox_name, self._settings, self._judge_name, self._judge_settings, tools))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -143,7 +147,8 @@ class Services:
         Raises:
             UserError: this process has no such backend.
         """
-        return cls(*json.loads(text))
+        sandbox, settings, judge, judge_settings, tools = json.loads(text)
+        return cls(sandbox, settings, judge, judge_settings, ToolSettings(**tools))
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.sandbox_name, self._settings, self._judge_name, self._judge_settings, self.tools.settings)

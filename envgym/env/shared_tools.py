@@ -42,7 +42,9 @@ class ToolSettings(Section):
         default=10_000, ge=0, description="results kept of tools whose author allows it; 0 keeps none"
     )
     cache_bytes: int = pydantic.Field(
-        default=64 * 2**20, ge=0, description="memory for them; the results that were asked for longest ago go first"
+        default=64 * 2**20,
+        ge=0,
+        description="memory for them; the results that were asked for longest ago go first",
     )
 
 
@@ -56,12 +58,12 @@ class SharedTools:
     def __init__(self, settings: ToolSettings | None = None) -> None:
         self.settings = settings or ToolSettings()
         self.counts: Counter[str] = Counter()
-        """``NAME/cached`` and ``NAME/run``: calls of cached tools; ``NAME/waited``: calls that waited for a permit."""
+        """``NAME/cached`` and ``NAME/run`` of cached tools; ``NAME/waited``: calls that waited for a permit."""
         self.results = ResultCache(self.settings.cache_entries, self.settings.cache_bytes)
         self._permits: _PerLoop[dict[Hashable, asyncio.Semaphore]] = _PerLoop()
 
     async def limited(self, scope: str, name: str, limit: int, run: Callable[[], Awaitable[str]]) -> str:
-        """Return what ``run`` does, once fewer than ``limit`` calls of the tool are under way, first come first served.
+        """Return what ``run`` does, when fewer than ``limit`` calls of the tool are under way, in order of arrival.
 
         Args:
             scope: names the environment's class.
@@ -112,7 +114,7 @@ class ResultCache:
         return len(self._texts)
 
     async def found(self, key: Hashable) -> str | None:
-        """Return the text of ``key``, awaiting the call that makes it; ``None`` where there is none, or it raised."""
+        """Return the text of ``key``, awaiting a call that makes it; ``None`` if there is none, or it raised."""
         with self._lock:
             if key in self._texts:
                 self._texts.move_to_end(key)

@@ -198,7 +198,9 @@ async def run_calls(
     counts = {"tool_calls": float(len(calls)), "tool_errors": 0.0, "tool_malformed": 0.0}
     texts: list[str] = []
     for batch in _batches(tools, calls):
-        texts += await _at_once(tools, batch, counts) if len(batch) > 1 else [await _answer(tools, batch[0], counts)]
+        texts += (
+            await _at_once(tools, batch, counts) if len(batch) > 1 else [await _answer(tools, batch[0], counts)]
+        )
     answers = [
         Message(role="tool", content=text, tool_call_id=call.id) for text, call in zip(texts, calls, strict=True)
     ]

@@ -8,7 +8,7 @@ import contextvars
 import ctypes
 import gc
 import weakref
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from envgym.env.culprit import culprit, frames_of
@@ -116,10 +116,10 @@ def follow_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
     A factory that the loop has already goes on making its tasks.
     """
-    given = loop.get_task_factory()
+    given: Any = loop.get_task_factory()
 
-    def make(loop: asyncio.AbstractEventLoop, code: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
-        task: Any = asyncio.Task(code, loop=loop, **options) if given is None else given(loop, code, **options)
+    def make(loop: asyncio.AbstractEventLoop, code: Any, **options: Any) -> Any:
+        task = asyncio.Task(code, loop=loop, **options) if given is None else given(loop, code, **options)
         context = options.get("context")
         work = _current.get() if context is None else context.get(_current)
         if work is not None:

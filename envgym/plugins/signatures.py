@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from typing import Any
 
 __all__ = ["mismatch"]
 
@@ -13,8 +15,13 @@ def mismatch(found: type, base: type) -> str:
     """Return a message on the first method of ``found`` that cannot be called as ``base`` declares it, or ``""``.
 
     A method may take more than the base's, as long as the rest has defaults, and may be asynchronous where the
-    base's is not.
+    base's is not. A run asks for the same class for each of its instances; the answer is kept.
     """
+    return _mismatch(found, base)
+
+
+@functools.lru_cache(maxsize=256)
+def _mismatch(found: Any, base: Any) -> str:
     if abstract := sorted(getattr(found, "__abstractmethods__", ())):
         return f"it lacks {', '.join(f'{name}()' for name in abstract)}"
     for name, declared in inspect.getmembers(base, inspect.isfunction):  # inherited ones, too

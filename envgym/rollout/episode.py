@@ -96,17 +96,20 @@ async def discard(env: ChatEnv) -> None:
         keep_leftovers()
 
 
-@contextlib.contextmanager
-def typed_errors(kind: type[EpisodeError]) -> Iterator[None]:
+class typed_errors:  # noqa: N801 - a context manager
     """Let typed errors and user mistakes through; turn anything else of an author's code into ``kind``."""
-    try:
-        yield
-    except (EpisodeError, UserError):
-        raise
-    except BaseException as error:
-        if not is_authors(error):
-            raise
-        raise kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
+
+    __slots__ = ("_kind",)
+
+    def __init__(self, kind: type[EpisodeError]) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, EpisodeError | UserError) and is_authors(error):
+            raise self._kind(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 async def cleaned(code: _Cleaning, kind: type[EpisodeError]) -> None:

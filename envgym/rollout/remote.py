@@ -99,7 +99,11 @@ class _RemoteEpisode:
             if leak := await self._close(found.closed):
                 raise leak
             answers = await self._answers(found.asks)
-            found = await (self._call("answer", to_json(answers)) if answers else self._call("end"))
+            try:
+                text = to_json(answers) if answers else ""
+            except ValueError as fault:
+                raise PolicyError(f"what it said cannot travel: {fault}") from None
+            found = await self._call("answer" if answers else "end", text)
         return found.trajectory
 
     async def _answers(self, asks: tuple[Ask, ...]) -> Answers | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 __all__ = ["Turnstile"]
 
@@ -19,10 +21,8 @@ _QUIET_PASSES = 32
 episode, such as the next group, takes fewer."""
 
 
-@dataclass(slots=True, kw_only=True, order=True)
-class _Entrant:
-    key: tuple[str, ...]
-    future: asyncio.Future[None] = field(compare=False)
+_SLICE = 16
+"""Episodes let in during one pass of the event loop: thousands would keep it from everything else."""
 
 
 class Turnstile:
@@ -36,7 +36,10 @@ class Turnstile:
         self.ordered = False
         """Let episodes in by their keys, once those inside wait for the policy; else in order of arrival."""
         self._free = slots
-        self._entrants: list[_Entrant] = []
+        self._entrants: list[tuple[tuple[str, ...], int, asyncio.Future[None]]] = []
+        """Heap of those who wait, by key and arrival; some may have been cancelled."""
+        self._arrivals = itertools.count()
+        self._admitting: asyncio.Handle | None = None
         self._working = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -48,15 +51,13 @@ class Turnstile:
         Args:
             key: decides who comes first, where the turnstile is ordered.
         """
-        entrant = _Entrant(key=key, future=asyncio.get_running_loop().create_future())
-        self._entrants.append(entrant)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._entrants, (key if self.ordered else (), next(self._arrivals), future))
         self._let_in()
         try:
-            await entrant.future
+            await future
         except asyncio.CancelledError:
-            if entrant in self._entrants:
-                self._entrants.remove(entrant)
-            else:
+            if not future.cancelled():
                 self.leave()
             raise
 
@@ -113,12 +114,20 @@ class Turnstile:
         return True
 
     def _let_in(self) -> None:
-        """Let in who waits: at once, or in order once it is quiet, as nobody may be left to ask ``settled``."""
+        """Let in who waits: a few in each pass, or in order once it is quiet, as nobody may be left to ask."""
+        if not self._free or not self._entrants:
+            return
         if not self.ordered:
-            self._admit()
-        elif self._entrants and self._free and (self._steward is None or self._steward.done()):
+            if self._admitting is None:
+                self._admitting = asyncio.get_running_loop().call_soon(self._admit_some)
+        elif self._steward is None or self._steward.done():
             self._steward = asyncio.create_task(self.settled())
             self._steward.add_done_callback(lambda _: self._let_in())
+
+    def _admit_some(self) -> None:
+        self._admitting = None
+        self._admit(_SLICE)
+        self._let_in()
 
     async def _quiet(self) -> None:
         passes = 0
@@ -127,19 +136,18 @@ class Turnstile:
             await asyncio.sleep(0)
             passes = 0 if self._working else passes + 1
 
-    def _admit(self) -> None:
-        if self.ordered:
-            self._entrants.sort()
-        while self._free and self._entrants:
-            entrant = self._entrants.pop(0)
-            if not entrant.future.done():
+    def _admit(self, most: float = math.inf) -> None:
+        while most and self._free and self._entrants:
+            _, _, future = heapq.heappop(self._entrants)
+            if not future.done():
+                most -= 1
                 self._free -= 1
                 self._work(1)
-                entrant.future.set_result(None)
+                future.set_result(None)
 
     def _work(self, change: int) -> None:
         self._working += change
-        if self._working:
-            self._idle.clear()
-        else:
+        if not self._working:
             self._idle.set()
+        elif self._working == change:
+            self._idle.clear()

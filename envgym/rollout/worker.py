@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from envgym.env.services import Services
-from envgym.errors import PolicyError, UserError
+from envgym.errors import EnvironmentFailure, PolicyError, UserError
 from envgym.policies.interface import Completion, ContextFull, Policy, PolicySession
 from envgym.policies.scripted import Expert, Novice, Player
-from envgym.records import Observation, ToolSpec, Trajectory, from_json, to_json
+from envgym.records import Observation, Outcome, ToolSpec, Trajectory, from_json, to_json
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.turnstile import Turnstile
@@ -54,18 +54,20 @@ class EpisodeWorker:
             case "end":
                 await playing.over()
             case "cancel":
-                playing.task.cancel()
-                await playing.over()
+                await playing.cancel()
         found = await playing.round()
+        try:
+            text = to_json(found)
+        except ValueError as fault:
+            await playing.cancel()
+            text = to_json(Round(trajectory=playing.failed(f"what it said cannot travel: {fault}")))
         if playing.task.done():
-            del self._episodes[episode]
-        return to_json(found)
+            self._episodes.pop(episode, None)  # a call that it cancelled may have done so
+        return text
 
     async def close(self) -> None:
         """Cancel every episode, and close the environments and services."""
-        for playing in self._episodes.values():
-            playing.task.cancel()
-        await asyncio.gather(*(playing.over() for playing in self._episodes.values()))
+        await asyncio.gather(*(playing.cancel() for playing in self._episodes.values()))
         for collector in self._collectors.values():
             await collector.close()
         await self._services.close()
@@ -81,6 +83,7 @@ class _Episode:
     """One episode under way, and what it waits for."""
 
     def __init__(self, collector: Collector, spec: EpisodeSpec) -> None:
+        self._spec = spec
         self._turnstile = Turnstile(1)
         self._news = asyncio.Event()
         self._asks: dict[int, Ask] = {}
@@ -128,6 +131,14 @@ class _Episode:
 
     async def over(self) -> None:
         await asyncio.wait([self.task])
+
+    async def cancel(self) -> None:
+        self.task.cancel()
+        await self.over()
+
+    def failed(self, reason: str) -> Trajectory:
+        spec, outcome = self._spec, Outcome.failed(EnvironmentFailure(reason))
+        return Trajectory(env=spec.entry.label, task=spec.task, seed=spec.seed, outcome=outcome)
 
     async def round(self) -> Round:
         """Wait until the episode is over, or every part of it waits for the caller."""

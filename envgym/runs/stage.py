@@ -55,6 +55,16 @@ class Stage(Plugin, abc.ABC):
             UserError: the recipe cannot be carried out here.
         """
 
+    def follow(self) -> None:
+        """Help the first of several processes, which runs the recipe, until it ends.
+
+        Called instead of ``run`` in all processes but the first.
+
+        Raises:
+            UserError: the stage runs in one process only.
+        """
+        raise UserError(f"stage {self.config.stage!r} runs in one process: leave out torchrun and --processes")
+
     async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
         """Run the recipe's loop with real environments and no model; a stage cannot, by default.
 

@@ -15,13 +15,16 @@ Objectives and engines are tested in the same way by ``envgym_trainers.testing``
 from __future__ import annotations
 
 from envgym.policies.scripted import Script
+from envgym.testing.clusters import ClusterContract, InProcessCluster
 from envgym.testing.environments import EnvironmentContract
 from envgym.testing.play import play
 from envgym.testing.policies import PolicyContract
 from envgym.testing.sandboxes import IsolatedSandboxContract, SandboxContract
 
 __all__ = [
+    "ClusterContract",
     "EnvironmentContract",
+    "InProcessCluster",
     "IsolatedSandboxContract",
     "PolicyContract",
     "SandboxContract",

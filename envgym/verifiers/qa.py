@@ -27,6 +27,7 @@ _LOOKS |= {"<medial>", "<final>"}
 _NUMBER_MARK = re.compile(r"(?<=\d)[./^](?=\d)|(?<![^\s(\[])-(?=[\d.])")
 _HIDDEN = {".": "\ue000", "/": "\ue001", "^": "\ue002", "-": "\ue003"}
 _SHOWN = str.maketrans({hidden: mark for mark, hidden in _HIDDEN.items()})
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RAISED = re.compile(r"(.)([\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+|[\u2080-\u2089]+)", re.DOTALL)
 _MINUS = str.maketrans("\u2212\u2010\u2011", "---")
@@ -36,11 +37,15 @@ def normalise_answer(text: str) -> str:
     """Return ``text`` in lower case without punctuation, articles and surplus white space, in this order."""
     lowered = _plain_characters(text).lower()
     marked = _NUMBER_MARK.sub(lambda m: _HIDDEN[m[0]], _THOUSANDS.sub("", lowered))
-    kept = "".join(
-        c for c in marked if c not in string.punctuation and not unicodedata.category(c).startswith("P")
-    ).translate(_SHOWN)
+    kept = (marked.translate(_NO_PUNCTUATION) if text.isascii() else _without_punctuation(marked)).translate(
+        _SHOWN
+    )
     without_articles = " ".join(_ARTICLES.sub(" ", kept).split())
     return without_articles or " ".join(kept.split())
+
+
+def _without_punctuation(text: str) -> str:
+    return "".join(c for c in text if c not in string.punctuation and not unicodedata.category(c).startswith("P"))
 
 
 def _plain_characters(text: str) -> str:

@@ -26,6 +26,7 @@ from envgym.records import (
     Trajectory,
     Turn,
     TurnTokens,
+    VersionSpan,
     from_json,
     problem_key,
     to_json,
@@ -68,6 +69,7 @@ TOKENS = st.builds(
     logprobs=st.lists(NUMBER, max_size=3),
     policy_version=st.integers(0, 10),
     fork=st.booleans(),
+    spans=st.lists(st.builds(VersionSpan, st.integers(0, 10), st.integers(0, 10)), max_size=3),
 )
 TURNS = st.builds(
     Turn, messages=SPOKEN, action=MESSAGES, reward=NUMBER, metrics=METRICS, tokens=st.none() | TOKENS
@@ -110,6 +112,13 @@ def test_a_trajectory_comes_back_from_one_line_of_strict_json(trajectory: Trajec
     assert "\n" not in text
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert from_json(Trajectory, text) == trajectory
+
+
+def test_a_record_from_before_weights_changed_in_mid_turn_is_read() -> None:
+    text = '{"prompt_ids": [1], "completion_ids": [2, 3], "logprobs": [-0.5, -1.0], "policy_version": 4}'
+    tokens = from_json(TurnTokens, text)
+    assert (tokens.spans, tokens.versions) == ([], [4, 4])
+    assert "spans" not in to_json(tokens), "and is written as it was"
 
 
 def test_numbers_that_json_cannot_write_come_back() -> None:

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import envgym
+import envgym_clusters
 import envgym_environments
 import envgym_sandboxes
 import envgym_trainers
@@ -25,7 +26,7 @@ from envgym.errors import UserError
 from envgym.optional_packages import EXTRAS, require
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PACKAGES = (envgym, envgym_environments, envgym_sandboxes, envgym_trainers)
+PACKAGES = (envgym, envgym_clusters, envgym_environments, envgym_sandboxes, envgym_trainers)
 UNWANTED = ("httpx", "jinja2", "pydantic", "rich", "tomli_w", "typer", *EXTRAS)
 
 

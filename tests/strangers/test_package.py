@@ -17,10 +17,18 @@ from envgym.errors import UserError
 from envgym.plugins.registry import Registry
 from envgym.policies.interface import policies
 from envgym.records import Message, ToolCall
+from envgym.rollout.cluster import clusters
 from envgym.runs.folder import RunFolder
 from envgym.runs.stage import stages
 from envgym.sandbox.selection import sandboxes, select_backend
-from envgym.testing import EnvironmentContract, IsolatedSandboxContract, PolicyContract, Script, play
+from envgym.testing import (
+    ClusterContract,
+    EnvironmentContract,
+    IsolatedSandboxContract,
+    PolicyContract,
+    Script,
+    play,
+)
 from envgym.testing.tool_formats import ToolFormatContract
 from envgym_trainers.engine.interface import engines
 from envgym_trainers.models.load import ModelConfig, load_model
@@ -36,6 +44,7 @@ REGISTRIES: dict[str, tuple[Registry[Any], str]] = {
     "tool_formats": (tool_formats, "brackets"),
     "engines": (engines, "brief"),
     "objectives": (objectives, "centred"),
+    "clusters": (clusters, "beside"),
     "stages": (stages, "measure"),
 }
 RECIPE = """
@@ -55,6 +64,10 @@ tool_format = "brackets"
 [engine]
 name = "brief"
 longest = 3
+
+[cluster]
+name = "beside"
+workers = 1
 
 [sampling]
 max_tokens = 8
@@ -93,6 +106,11 @@ class TestBrief(EngineContract):
 
 class TestCentred(ObjectiveContract):
     objective = "centred"
+
+
+class TestBeside(ClusterContract):
+    cluster = "beside"
+    env = "letters-v1"
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)
@@ -163,6 +181,7 @@ def test_a_recipe_trains_with_all_of_them(
     assert {t.env for t in played} == {"letters"}
     tokens = [turn.tokens for t in played for turn in t.turns if turn.tokens]
     assert max(len(t.completion_ids) for t in tokens) == 3
+    assert clusters.load("beside").opened == 1  # type: ignore[attr-defined]
     model = load_model(ModelConfig(path="builtin:tiny", tool_format="brackets"))
     assert type(model.tool_format) is tool_formats.load("brackets")
     with pytest.raises(UserError, match="did you mean 'brackets'"):

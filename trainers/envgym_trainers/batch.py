@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["Batch", "Outputs", "Sample", "Unit", "as_units", "collate", "micro_batches"]
+__all__ = ["IDLE", "Batch", "Outputs", "Sample", "Unit", "as_units", "collate", "micro_batches"]
 
 _OPTIONAL = ("returns", "values", "old_logprobs", "reference_logprobs")
 """Columns that a batch has only if every sample has them."""
@@ -116,6 +116,20 @@ class Sample:
 
 Unit = tuple[Sample, ...]
 """Samples that are never split. At least one."""
+
+
+IDLE: Sequence[Unit] = [
+    (
+        Sample(
+            ids=torch.zeros(2, dtype=torch.int64),
+            mask=torch.tensor([False, True]),
+            logprobs=torch.zeros(2),
+            group="",
+            version=0,
+        ),
+    )
+]
+"""What a process runs, and does not learn from, while others have a micro-batch more."""
 
 
 def as_units(samples: Iterable[Sample]) -> list[Unit]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import pydantic
 
 from envgym.config import NamedSection, Section, as_table
+from envgym.env.shared_tools import ToolSettings
 from envgym.rollout.cluster import ClusterChoice
 from envgym.rollout.mix import MixEntry
 from envgym.runs.stage import Stage
@@ -189,6 +190,7 @@ class StageRecipe(Stage.Config):
     )
     sandbox: SandboxConfig = SandboxConfig()
     judge: JudgeConfig = JudgeConfig()
+    tools: ToolSettings = ToolSettings()
     model: ModelConfig = ModelConfig()
     engine: EngineChoice = pydantic.Field(default_factory=EngineChoice)
     cluster: ClusterChoice = pydantic.Field(default_factory=ClusterChoice)

@@ -47,7 +47,7 @@ class RayCluster(Cluster):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self._session = Session()
-        self._workers: list[RayWorker] = []
+        self.workers: list[RayWorker] = []
         self._changed = asyncio.Event()
 
     async def open(self, services: Services) -> None:
@@ -56,7 +56,7 @@ class RayCluster(Cluster):
         await self._session.open(config.address, cores=config.workers * config.cpus_per_worker)
         from envgym_clusters.ray.worker import RayWorker  # imports ray, whose settings have to stand by then
 
-        self._workers = [
+        self.workers = [
             RayWorker(
                 services,
                 cpus=config.cpus_per_worker,
@@ -69,13 +69,14 @@ class RayCluster(Cluster):
         ]
         try:
             async with asyncio.timeout(config.start_seconds), asyncio.TaskGroup() as tasks:
-                for worker in self._workers:
+                for worker in self.workers:
                     tasks.create_task(worker.start())
         except TimeoutError:
-            ready = sum(worker.ready for worker in self._workers)
+            ready = sum(worker.ready for worker in self.workers)
             raise UserError(
                 f"cluster: {ready} of {config.workers} workers started within {config.start_seconds:g} s; "
-                f"Ray has {self._session.free()}: ask for fewer (cluster.workers, cluster.cpus_per_worker), or add machines"
+                f"Ray has {self._session.cores():g} cores: ask for fewer (cluster.workers, "
+                "cluster.cpus_per_worker), allow more time (cluster.start_seconds), or add machines"
             ) from None
 
     @contextlib.asynccontextmanager
@@ -89,12 +90,12 @@ class RayCluster(Cluster):
             chosen.busy -= 1
 
     async def _least_busy(self) -> RayWorker:
-        while not (ready := [worker for worker in self._workers if worker.ready]):
-            if all(worker.dead for worker in self._workers):
+        while not (ready := [worker for worker in self.workers if worker.ready]):
+            if all(worker.dead for worker in self.workers):
                 times = self.config.max_restarts + 1
                 raise WorkerLost(
                     f"no worker is left: each died {times} times (cluster.max_restarts); the last: "
-                    f"{self._workers[-1].cause}"
+                    f"{self.workers[-1].cause}"
                 )
             self._changed.clear()
             await self._changed.wait()
@@ -102,6 +103,6 @@ class RayCluster(Cluster):
 
     async def close(self) -> None:
         """End the workers, and the Ray that was started for them; see ``Cluster.close``."""
-        workers, self._workers = self._workers, []
+        workers, self.workers = self.workers, []
         await asyncio.gather(*(worker.close() for worker in workers))
         await self._session.close()

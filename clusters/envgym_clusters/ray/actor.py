@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from importlib import metadata
 
@@ -28,9 +29,9 @@ class EpisodeActor:
         sys.path += [path for path in paths if path not in sys.path]
         self._worker = EpisodeWorker(Services.from_json(services))
 
-    async def hello(self) -> tuple[str, str]:
-        """Return the version of envgym and the id of the node."""
-        return metadata.version("envgym"), ray.get_runtime_context().get_node_id()
+    async def hello(self) -> tuple[str, str, int]:
+        """Return the version of envgym, the id of the node, and that of the process."""
+        return metadata.version("envgym"), ray.get_runtime_context().get_node_id(), os.getpid()
 
     async def call(self, method: str, episode: str, payload: str) -> str:
         """Serve one call; see ``EpisodeWorker.call``."""

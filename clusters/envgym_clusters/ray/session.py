@@ -57,7 +57,8 @@ class Session:
         if ray.is_initialized():
             raise UserError("cluster: this process is connected to a Ray already, and can use one at a time")
         if not address:
-            self._folder = tempfile.mkdtemp(prefix="envgym-ray-")
+            # Not in TMPDIR: the paths of Ray's sockets must be short.
+            self._folder = tempfile.mkdtemp(prefix=f"envgym-ray-{os.getpid()}-", dir="/tmp")
             self.paths = [path for path in sys.path if path]
         # What Ray starts inherits the mask: Ctrl-C goes to every process of the terminal, and a run ends its step.
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -75,7 +76,7 @@ class Session:
                     object_store_memory=_OBJECT_STORE_BYTES,
                     _temp_dir=self._folder,
                 )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             await self.close()
             raise UserError(
                 f"cluster: Ray cannot be reached at {address or 'this machine'}: {error}; start it with "
@@ -85,12 +86,12 @@ class Session:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         self._opened = True
 
-    def free(self) -> str:
-        """Return the cores that Ray has, in words."""
+    def cores(self) -> float:
+        """Return the cores that Ray has, over all machines."""
         import ray
 
         have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return f"{have.get('CPU', 0):g} cores"
+        return have.get("CPU", 0.0)
 
     async def close(self) -> None:
         """Disconnect, and end the Ray that was started here. Safe to call twice."""

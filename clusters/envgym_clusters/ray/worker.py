@@ -53,6 +53,8 @@ class RayWorker:
         """It died, and is not started anew."""
         self.cause = ""
         """What is known about its last death."""
+        self.pid = 0
+        """Its process, on its machine."""
         self._on_change = on_change
         self._start_seconds = start_seconds
         self._sandbox = services.sandbox_name
@@ -69,7 +71,7 @@ class RayWorker:
             UserError: it cannot start, or runs another version of envgym.
         """
         try:
-            version, self._node = await self._actor.hello.remote()
+            version, self._node, self.pid = await self._actor.hello.remote()
         except RayTaskError as error:
             raise UserError(f"cluster: a worker cannot start: {error.cause}") from error
         except RayActorError as error:
@@ -86,10 +88,10 @@ class RayWorker:
             async with asyncio.timeout(seconds):
                 answer: str = await self._actor.call.remote(method, episode, payload)
         except RayActorError as error:
-            raise self._lost(f"the worker died: {str(error).splitlines()[0]:.300}") from error
+            raise self._lost(f"worker {self.pid} died: {str(error).splitlines()[0]:.300}") from error
         except TimeoutError:
             ray.kill(self._actor, no_restart=False)
-            raise self._lost(f"the worker did not answer within {seconds:.0f} s, and was ended") from None
+            raise self._lost(f"worker {self.pid} did not answer within {seconds:.0f} s, and was ended") from None
         return answer
 
     def _lost(self, cause: str) -> WorkerLost:

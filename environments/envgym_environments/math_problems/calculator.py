@@ -50,7 +50,7 @@ def _evaluate(node: ast.expr, text: str, depth: int) -> Fraction:
     match node:
         case ast.Constant(value=int() | float()):
             # Read the source text, because a float would round 0.1.
-            return Fraction(ast.get_source_segment(text, node) or "")
+            return Fraction(text[node.col_offset : node.end_col_offset])
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_evaluate(operand, text, depth + 1)
         case ast.UnaryOp(op=ast.UAdd(), operand=operand):

@@ -8,6 +8,7 @@ import re
 
 from envgym.env.answers import fenced_answer, reference_of
 from envgym.errors import VerifierError
+from envgym.math_equivalence.plain import plain_ratio
 from envgym.records import Trajectory
 from envgym.verifiers import verify_math
 
@@ -36,8 +37,11 @@ async def is_correct(trajectory: Trajectory) -> float:
     )
     if answer is None or leaves_work(answer, gold):
         return 0.0
-    # In a thread, because computer algebra may take its whole time limit.
-    verdict = await asyncio.to_thread(verify, f"<answer>{answer}</answer>", gold)
+    prediction = f"<answer>{answer}</answer>"
+    if plain_ratio(answer) is not None and plain_ratio(gold) is not None:
+        verdict = verify(prediction, gold)
+    else:  # in a thread, because computer algebra may take its whole time limit
+        verdict = await asyncio.to_thread(verify, prediction, gold)
     if not verdict.decided:
         raise VerifierError(f"{verdict.verdict}: {verdict.reason}")
     return float(verdict.correct)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from envgym.records import Message, Task, Trajectory, Turn, TurnTokens
+from envgym.records import Message, Task, Trajectory, Turn, TurnTokens, VersionSpan
+from envgym_trainers.batch import collate
 from envgym_trainers.learner.samples import samples_of
 
 _ACTION = Message(role="assistant", content="")
@@ -31,6 +32,24 @@ def test_turns_join_into_one_sample_with_environment_tokens_masked_out() -> None
     assert (sample.group, sample.version) == ("g", 4)
     assert sample.turn_rewards is not None
     assert sample.turn_rewards.tolist() == [0, 0, 0, 1, 0, 2]  # at the last token of each turn
+
+
+def test_every_token_keeps_the_version_of_the_weights_that_sampled_it() -> None:
+    """Weights that change in mid-turn leave their mark; a turn without spans is of one version."""
+    mixed = _tokens([7, 8], [3, 4, 5], version=2)
+    mixed.spans = [VersionSpan(2, 1), VersionSpan(3, 2)]
+    (sample,) = samples_of(_trajectory(mixed, _tokens([9], [6], version=4)), "g")
+    assert sample.token_versions[sample.mask].tolist() == [2, 3, 3, 4]
+    assert sample.version == 2
+    batch = collate([(sample,)], 0)
+    assert batch.versions is not None
+    assert batch.versions[batch.mask].tolist() == [2, 3, 3, 4]
+
+
+def test_a_record_that_claims_more_tokens_than_it_has_is_not_believed() -> None:
+    tokens = _tokens([7], [3, 4])
+    tokens.spans = [VersionSpan(1, 10**15)]
+    assert tokens.versions == [1, 1]
 
 
 def test_a_fork_begins_a_sample_and_each_token_is_trained_on_once() -> None:

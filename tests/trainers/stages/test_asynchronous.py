@@ -124,6 +124,7 @@ _PASSES = st.lists(st.integers(0, 40), min_size=1, max_size=7)
 
 @settings(max_examples=150, deadline=None)
 @given(
+    groups=st.integers(1, 4),
     staleness=st.integers(0, 4),
     durations=st.fixed_dictionaries({"a": _PASSES, "b": _PASSES}),
     learning=_PASSES,
@@ -131,6 +132,7 @@ _PASSES = st.lists(st.integers(0, 40), min_size=1, max_size=7)
     sampling=st.sampled_from([False, {"max_attempts": 1}, {"max_attempts": 4}]),
 )
 def test_the_bound_holds_and_every_group_is_accounted_for(
+    groups: int,
     staleness: int,
     durations: dict[str, list[int]],
     learning: list[int],
@@ -141,7 +143,7 @@ def test_the_bound_holds_and_every_group_is_accounted_for(
     world = World(durations, silent, learning)
 
     async def run() -> list[Step]:
-        return await _run(world, _source(world, staleness, 6, sampling), 6)
+        return await _run(world, _source(world, staleness, 6, sampling, groups=groups), 6)
 
     steps = asyncio.run(run())
     trained = [id(group) for step in steps for group in step.collected.groups]
@@ -154,11 +156,12 @@ def test_the_bound_holds_and_every_group_is_accounted_for(
     assert counts["generated"] == len(ended)
     assert counts["stale"] == 0, "what is begun is begun in time, and never thrown away"
     if sampling is False:
-        assert [len(step.collected.groups) for step in steps] == [3] * 6, "the mix keeps its quotas"
-        assert Counter(g.env for s in steps for g in s.collected.groups) == {"a": 6, "b": 12}
-        assert len(world.begun) == len(trained) == 18, "nothing is begun that no step would train on"
+        assert [len(step.collected.groups) for step in steps] == [groups] * 6
+        by_environment = Counter(group.env for step in steps for group in step.collected.groups)
+        assert by_environment == {"a": 2 * groups, "b": 4 * groups}, "the mix keeps its quotas"
+        assert len(world.begun) == len(trained), "nothing is begun that no step would train on"
         assert world.cancelled == 0
-        assert world.most <= 3 * (staleness + 1)
+        assert world.most <= groups * (staleness + 1)
     else:
         assert counts["kept"] >= len(trained)
         assert len(world.begun) == len(ended) + world.cancelled
@@ -229,9 +232,9 @@ async def test_a_checkpoint_holds_what_has_finished_and_what_is_to_be_begun_agai
     loop = Steps(source, world.learn, world.publish)
     async with source:
         before = [await loop.take() for _ in range(4)]
-        state = source.state()
-        under_way = source.running
-    assert under_way
+        state = source.snapshot()()
+    assert any(place["group"] is None for places in state["places"].values() for place in places)
+    assert any(place["group"] is not None for places in state["places"].values() for place in places)
     again = World(durations, learning=[6], version=4)
     resumed = _source(again, 3, 9)
     resumed.restore(state)

@@ -137,7 +137,7 @@ async def test_tasks_follow_the_mix(make_source: MakeSource) -> None:
     """No task twice before every task once; a restored mix goes on where the saved one was."""
     source, _ = make_source({"a": [_SPREAD]})
     first = await source.collect()
-    state = source.state()
+    state = source.snapshot()()
     second = await source.collect()
     drawn = [g.task.id for g in first.groups + second.groups]
     assert len(set(drawn)) == 8

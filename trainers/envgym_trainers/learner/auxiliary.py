@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envgym_trainers.batch import Batch, Sample, as_units, collate, micro_batches
+from envgym_trainers.batch import IDLE, Batch, Sample, Unit, as_units, collate, micro_batches
+from envgym_trainers.distributed.team import ALONE, Team
 
 __all__ = ["Auxiliary", "AuxiliaryModels", "annotate_tokens"]
 
@@ -114,7 +115,13 @@ class AuxiliaryModels:
 
 @torch.no_grad()
 def annotate_tokens(
-    samples: Sequence[Sample], column: str, run: Callable[[Batch], Tensor], *, pad_id: int, max_tokens: int
+    samples: Sequence[Sample],
+    column: str,
+    run: Callable[[Batch], Tensor],
+    *,
+    pad_id: int,
+    max_tokens: int,
+    team: Team = ALONE,
 ) -> list[Sample]:
     """Fill a per-token column of ``samples``, in order, from forward passes in micro-batches.
 
@@ -126,15 +133,19 @@ def annotate_tokens(
         run: maps a batch to the column, [B, T].
         pad_id: any id of the vocabulary.
         max_tokens: maximum number of tokens in a forward pass, padding included.
+        team: the processes that make the same passes, each for samples of its own.
     """
     found: dict[int, Tensor] = {}
-    for pack in micro_batches(as_units(samples), max_tokens):
-        rows = run(collate(pack, pad_id))
-        for (sample,), row in zip(pack, rows, strict=True):
-            found[id(sample)] = row[: len(sample)].cpu()
-    for sample in samples:
-        # Shared prefixes and masked attention (0 · NaN) spread it to the other samples of a micro-batch.
-        if not bool(found[id(sample)][sample.mask].isfinite().all()):
-            found[id(sample)] = run(collate([(sample,)], pad_id))[0].cpu()
+
+    def run_all(packs: Sequence[Sequence[Unit]]) -> None:
+        for pack in team.level(packs):
+            rows = run(collate(pack or IDLE, pad_id))
+            for (sample,), row in zip(pack, rows, strict=bool(pack)):
+                found[id(sample)] = row[: len(sample)].cpu()
+
+    run_all(micro_batches(as_units(samples), max_tokens))
+    # Shared prefixes and masked attention (0 · NaN) spread it to the other samples of a micro-batch.
+    broken = [sample for sample in samples if not bool(found[id(sample)][sample.mask].isfinite().all())]
+    run_all([[(sample,)] for sample in broken])
     filled: list[dict[str, Any]] = [{column: found[id(sample)]} for sample in samples]
     return [replace(sample, **values) for sample, values in zip(samples, filled, strict=True)]

@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from envgym.records import Trajectory
 from envgym.rollout.collector import Group
 from envgym.seeding import derive_seed
-from envgym_trainers.batch import Batch, Sample, Unit
+from envgym_trainers.batch import Sample, Unit
 from envgym_trainers.controls import RewardSettings, controlled
-from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels, annotate_tokens
+from envgym_trainers.distributed.team import ALONE, Team
+from envgym_trainers.learner.auxiliary import Auxiliary, AuxiliaryModels
 from envgym_trainers.learner.critic import Critic
 from envgym_trainers.learner.faults import broken_column, some
-from envgym_trainers.learner.logprobs import token_logprobs
 from envgym_trainers.learner.reference import ReferenceModel
 from envgym_trainers.learner.reward_model import RewardModel
 from envgym_trainers.learner.samples import samples_of
+from envgym_trainers.learner.scorer import scorer_of
 from envgym_trainers.learner.staleness import staleness
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
@@ -30,7 +30,7 @@ from envgym_trainers.objectives import AuxiliaryName, Member, Objective
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.truncation import masked
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "make_updater"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,40 @@ class _Cohort:
     samples: Sequence[Sequence[Sample]]
 
 
+def make_updater(
+    recipe: ReinforcementRecipe, objective: Objective, language_model: LanguageModel | None, team: Team
+) -> tuple[Updater, AuxiliaryModels]:
+    """Return the updater of a run and the models beside the policy, in every process of a team.
+
+    Args:
+        recipe: the run's recipe.
+        objective: says which models it needs.
+        language_model: the model to train; ``None`` in all processes but the leader.
+        team: the processes.
+
+    Raises:
+        UserError: an auxiliary model that the objective needs cannot be loaded.
+    """
+    policy = scorer_of(language_model, team, recipe.model.dtype)
+    needs = objective.needs()
+    makers: Mapping[AuxiliaryName, Callable[[], Auxiliary]] = {
+        "reference": lambda: ReferenceModel(recipe, policy, team),
+        "critic": lambda: Critic(recipe, team),
+        "reward": lambda: RewardModel(recipe) if team.leads else Auxiliary(),  # the leader alone scores
+    }
+    auxiliary = AuxiliaryModels({name: makers[name]() for name in sorted(needs.auxiliary)})
+    updater = Updater(
+        policy,
+        recipe.optimizer,
+        temperature=recipe.sampling.temperature,
+        total_updates=recipe.steps * recipe.updates * recipe.epochs,
+        auxiliary=auxiliary,
+        old_logprobs=recipe.updates * recipe.epochs > 1 or needs.old_logprobs,
+        team=team,
+    )
+    return updater, auxiliary
+
+
 class Learner:
     """Applies an objective to groups.
 
@@ -49,31 +83,27 @@ class Learner:
         recipe: the run's recipe.
         objective: defines units and loss.
         language_model: the model to train, in place.
+        team: the processes over which it is sharded; ``language_model`` is then the leader's whole copy.
 
     Raises:
         UserError: an auxiliary model that the objective needs cannot be loaded.
     """
 
-    def __init__(self, recipe: ReinforcementRecipe, objective: Objective, language_model: LanguageModel) -> None:
+    def __init__(
+        self,
+        recipe: ReinforcementRecipe,
+        objective: Objective,
+        language_model: LanguageModel,
+        team: Team = ALONE,
+    ) -> None:
         self._recipe = recipe
         self._objective = objective
         self._needs = objective.needs()
         self._true_reward = recipe.reward == RewardSettings()
         self._language_model = language_model
-        self._threads = torch.get_num_threads()
-        makers: Mapping[AuxiliaryName, Callable[[], Auxiliary]] = {
-            "reference": lambda: ReferenceModel(recipe, language_model),
-            "critic": lambda: Critic(recipe),
-            "reward": lambda: RewardModel(recipe),
-        }
-        self._auxiliary = AuxiliaryModels({name: makers[name]() for name in sorted(self._needs.auxiliary)})
-        self.updater = Updater(
-            language_model,
-            recipe.optimizer,
-            temperature=recipe.sampling.temperature,
-            total_updates=recipe.steps * recipe.updates * recipe.epochs,
-            auxiliary=self._auxiliary,
-        )
+        self._threads = team.threads(torch.get_num_threads())
+        team.hand_out("begin", recipe=recipe.model_dump(mode="json"))
+        self.updater, self._auxiliary = make_updater(recipe, objective, language_model, team)
         self.faults: list[str] = []
         """What was not finite in the last step: a line for the trajectories that were left out, and one for each
         update that was skipped."""
@@ -112,6 +142,7 @@ class Learner:
         for _ in range(self._recipe.epochs):
             rng.shuffle(units)
             rows += [self._update(units[i::count], step - 1) for i in range(count)]
+        self.updater.publish(self._language_model)
         samples = [sample for unit in units for sample in unit]
         return {
             **_merged(rows),
@@ -137,7 +168,7 @@ class Learner:
             for role, trajectories in group.by_role().items()
         ]
         made = [[self._samples(t, name) for t in trajectories] for name, trajectories in named]
-        annotated = iter(self._annotated([s for cohort in made for own in cohort for s in own]))
+        annotated = iter(self.updater.annotate([s for cohort in made for own in cohort for s in own]))
         for (name, trajectories), cohort in zip(named, made, strict=True):
             samples = [[next(annotated) for _ in own] for own in cohort]
             yield _Cohort(name=name.rstrip("/"), trajectories=trajectories, samples=samples)
@@ -150,25 +181,6 @@ class Learner:
             return samples
         # Controls and noise replace the whole reward: the rewards of turns would leak the true one.
         return [replace(sample, turn_rewards=None) for sample in samples]
-
-    def _annotated(self, samples: list[Sample]) -> list[Sample]:
-        """Fill the columns of the auxiliary models and, where several updates or the objective need it, of the old
-        policy."""
-        samples = self._auxiliary.annotate(samples)
-        if self._recipe.updates * self._recipe.epochs == 1 and not self._needs.old_logprobs:
-            return samples
-
-        def run(batch: Batch) -> Tensor:
-            model = self._language_model.model
-            return token_logprobs(model, batch.to(model.device), self._recipe.sampling.temperature)[0]
-
-        return annotate_tokens(
-            samples,
-            "old_logprobs",
-            run,
-            pad_id=self._language_model.pad_id,
-            max_tokens=self._recipe.optimizer.micro_batch_tokens,
-        )
 
     def _units(self, cohort: _Cohort) -> list[Unit]:
         lengths = torch.tensor([t.sampled_tokens for t in cohort.trajectories])

@@ -47,6 +47,15 @@ class Mismatch:
             self.largest = max(self.largest, float(gaps.max()))
             self.off += int((gaps > _OFF).sum())
 
+    def __add__(self, other: Mismatch) -> Mismatch:
+        """Return the mismatch of two parts of a batch together."""
+        return Mismatch(
+            tokens=self.tokens + other.tokens,
+            total=self.total + other.total,
+            largest=max(self.largest, other.largest),
+            off=self.off + other.off,
+        )
+
     @property
     def mean(self) -> float:
         """Mean difference; 0 where nothing can be compared, NaN where a log-prob is."""

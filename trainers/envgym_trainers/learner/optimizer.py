@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
+from envgym_trainers.distributed.sharding import local, shard_like
+from envgym_trainers.distributed.team import ALONE, Team
 from envgym_trainers.learner.faults import NotFinite
 from envgym_trainers.recipe import OptimizerConfig
 
@@ -25,11 +28,22 @@ class MasterAdamW:
     Args:
         parameters: trained in place; those in float32 or wider are their own master copies.
         config: betas, weight decay and the norm that gradients are clipped to.
+        team: the processes that hold shards of the parameters; each method is then called in all of them.
+        narrow: those that are saved elsewhere in 16 bits, and so with the optimizer as well, whatever type they
+            have in this process.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], config: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        config: OptimizerConfig,
+        team: Team = ALONE,
+        narrow: Iterable[torch.nn.Parameter] = (),
+    ) -> None:
         self.parameters = list(parameters)
         self._clip_norm = config.clip_norm
+        self._team = team
+        self._narrow = set(narrow)
         self.not_finite: list[int] = []
         """Indices of the parameters whose gradient was not finite in the last step."""
         self._masters: list[torch.Tensor] = [
@@ -42,6 +56,7 @@ class MasterAdamW:
         # Norms and biases have no scale that decay could keep in check.
         decayed = [m for m in self._masters if m.ndim > 1]
         spared = [m for m in self._masters if m.ndim <= 1]
+        self._numbered = dict(enumerate([*decayed, *spared]))
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": spared, "weight_decay": 0.0},
@@ -62,14 +77,14 @@ class MasterAdamW:
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter:
                 _move_gradient(master, parameter)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self._clip_norm))
+        norm = self._clip()
         self.not_finite = [] if math.isfinite(norm) else self._not_finite()
         if math.isfinite(norm):
             for group in self._adamw.param_groups:
                 group["lr"] = rate
             self._adamw.step()
             self._write_back()
-            if not _all_finite(self.parameters):
+            if not self._all_finite(self.parameters):
                 raise NotFinite(
                     f"a step at learning rate {rate:g} made weights that are not finite; nothing was saved since "
                     "the last checkpoint: lower the learning rate or the weight decay, and resume from there"
@@ -79,11 +94,25 @@ class MasterAdamW:
 
     def sound(self) -> bool:
         """Return true if all gradients are finite."""
-        return _all_finite([t.grad for t in {*self.parameters, *self._masters} if t.grad is not None])
+        return self._all_finite([t.grad for t in {*self.parameters, *self._masters} if t.grad is not None])
+
+    def _clip(self) -> float:
+        """Clip the gradients by the norm of all of them, in all processes, and return it."""
+        norm = torch.nn.utils.get_total_norm([m.grad for m in self._masters if m.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        torch.nn.utils.clip_grads_with_norm_(self._masters, self._clip_norm, norm)
+        return float(norm)
 
     def _not_finite(self) -> list[int]:
         grads = [(i, master.grad) for i, master in enumerate(self._masters)]
-        return [i for i, grad in grads if grad is not None and not bool(grad.isfinite().all())]
+        own = [i for i, grad in grads if grad is not None and not bool(local(grad).isfinite().all())]
+        return sorted({i for found in self._team.exchange(own) for i in found})
+
+    def _all_finite(self, tensors: Sequence[torch.Tensor]) -> bool:
+        # One wait for the device, not one for each tensor.
+        own = not tensors or bool(torch.stack([local(tensor).isfinite().all() for tensor in tensors]).all())
+        return self._team.all(own)
 
     def discard(self) -> None:
         """Clear the gradients without a step."""
@@ -92,28 +121,34 @@ class MasterAdamW:
 
     def state(self) -> dict[str, Any]:
         """Return the moments, and the master copies that are not the parameters themselves."""
-        own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
-        return {"adamw": self._adamw.state_dict(), "masters": [master.detach() for master in own]}
+        return {"adamw": self._adamw.state_dict(), "masters": [master.detach() for master in self._saved()]}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from ``state()``, with parameters of the same shapes and precisions."""
-        self._adamw.load_state_dict(state["adamw"])
-        own = [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p]
-        for master, saved in zip(own, state["masters"], strict=True):
-            master.copy_(saved)
+        adamw = state["adamw"]
+        moments = {
+            number: {name: self._shard(value, number) for name, value in row.items()}
+            for number, row in adamw["state"].items()
+        }
+        self._adamw.load_state_dict({**adamw, "state": moments})
+        for master, saved in zip(self._saved(), state["masters"], strict=True):
+            master.copy_(shard_like(saved, master))
         self._write_back()
+
+    def _shard(self, value: torch.Tensor, number: int) -> torch.Tensor:
+        """Shard what AdamW keeps of a parameter as that one is; a count of steps is no such thing."""
+        return shard_like(value, self._numbered[number]) if value.ndim else value
+
+    def _saved(self) -> list[torch.Tensor]:
+        """Return the master copies that hold more than what is saved of the parameters elsewhere."""
+        return [m for p, m in zip(self.parameters, self._masters, strict=True) if m is not p or p in self._narrow]
 
     @torch.no_grad()
     def _write_back(self) -> None:
         for parameter, master in zip(self.parameters, self._masters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
-
-
-def _all_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    # One wait for the device, not one for each tensor.
-    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _move_gradient(master: torch.Tensor, parameter: torch.Tensor) -> None:

@@ -58,6 +58,14 @@ class ImportanceTally:
         self.total += float(weights.sum())
         self.squares += float(weights.square().sum())
 
+    def __add__(self, other: ImportanceTally) -> ImportanceTally:
+        """Return the tally of two parts of a batch together."""
+        return ImportanceTally(
+            tokens=self.tokens + other.tokens,
+            total=self.total + other.total,
+            squares=self.squares + other.squares,
+        )
+
     def metrics(self) -> dict[str, float]:
         """Return the mean weight, and Kish's effective sample size (Σw)²/Σw² as a share of the tokens.
 

@@ -14,7 +14,7 @@ from envgym_trainers.learner.prefix import NO_PREFIX, Prefix, run_prefix
 from envgym_trainers.models.attention import Rows, partial_attention, run_as_rows, understands_rows
 from envgym_trainers.models.head import backbone_and_head, logits_head
 
-__all__ = ["hidden_states", "shares_prefixes"]
+__all__ = ["hidden_states", "know_sharing", "shares_prefixes"]
 
 _TOLERANCE = 1e-3
 """Relative norm; 16-bit weights get a wider tolerance for rounding."""
@@ -56,6 +56,11 @@ def shares_prefixes(model: PreTrainedModel) -> bool:
         possible = logits_head(model) is not None and not partial_attention(model.config)
         known = _proved[model] = possible and understands_rows(model) and _compare(model)
     return known
+
+
+def know_sharing(model: PreTrainedModel, shares: bool) -> None:
+    """Take ``shares_prefixes`` from another model of this architecture, as one without weights cannot be asked."""
+    _proved[model] = shares and understands_rows(model)
 
 
 @torch.no_grad()

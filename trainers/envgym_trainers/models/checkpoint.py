@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.distributed.device_mesh import DeviceMesh
 
 from envgym.errors import UserError
 from envgym.records import SCHEMA
@@ -24,11 +25,13 @@ from envgym.runs.reading import read_json
 from envgym.runs.shapes import Best
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.manifest import fault_of, write_manifest
+from envgym_trainers.models.shard_files import fill_outline
 
 __all__ = ["Checkpoint", "keep_best", "latest_checkpoint", "restoring", "save_checkpoint"]
 
 _KEPT = 2
 _DRAFT = ".draft"
+_SHARDS = "shards"
 _MISFITS = (KeyError, TypeError, ValueError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError)
 
 
@@ -47,10 +50,19 @@ class Checkpoint:
         """Return the stage's state as saved."""
         return read_json(self.folder / "state.json")
 
-    def tensors(self) -> dict[str, Any]:
-        """Return the saved ``Updater.state`` on the CPU; ``restore`` moves it to the device."""
-        tensors: dict[str, Any] = torch.load(self.folder / "tensors.pt", weights_only=True, map_location="cpu")
-        return tensors
+    def tensors(self, mesh: DeviceMesh | None = None) -> dict[str, Any]:
+        """Return the saved ``Updater.state`` on the CPU; ``restore`` moves it to the device.
+
+        Args:
+            mesh: of the devices of several processes; what several processes wrote comes sharded over them.
+        """
+        # What one process wrote is mapped where several read it, as each needs a part.
+        tensors: dict[str, Any] = torch.load(
+            self.folder / "tensors.pt", weights_only=True, map_location="cpu", mmap=mesh is not None
+        )
+        if not (self.folder / _SHARDS).is_dir():
+            return tensors
+        return dict(fill_outline(self.folder / _SHARDS, tensors, mesh))
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another run: what it says of itself in ``state.json`` must not differ.
@@ -104,7 +116,12 @@ def restoring(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def save_checkpoint(
-    folder: Path, step: int, language_model: LanguageModel, tensors: dict[str, Any], state: dict[str, Any]
+    folder: Path,
+    step: int,
+    language_model: LanguageModel,
+    tensors: dict[str, Any],
+    state: dict[str, Any],
+    write_shards: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write the checkpoint of ``step``. A kill or a power cut at any instant leaves the earlier ones intact.
 
@@ -114,6 +131,7 @@ def save_checkpoint(
         language_model: the trained model.
         tensors: nested containers of tensors and numbers.
         state: JSON values.
+        write_shards: writes the data of tensors that have none here into a folder.
 
     Raises:
         UserError: it could not be written, e.g. because the disk is full. The earlier ones are intact.
@@ -125,6 +143,8 @@ def save_checkpoint(
         # Into a file of Python's, whose errors say what happened; torch's own say that a position was unexpected.
         with _writing(final / "tensors.pt"), (draft / "tensors.pt").open("wb") as file:
             torch.save(tensors, file)
+        with _writing(final / _SHARDS):
+            write_shards(draft / _SHARDS)
         (draft / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
     steps = _complete(folder)
     done = steps.index(final) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["backbone_and_head", "has_plain_head", "logits_head"]
+__all__ = ["backbone_and_head", "has_plain_head", "head_form", "know_head_form", "logits_head"]
 
 _TOLERANCE = 1e-4
 """Relative norm; 16-bit weights get a wider tolerance for rounding."""
@@ -63,6 +64,16 @@ def logits_head(model: PreTrainedModel) -> nn.Module | None:
                 stacklevel=2,
             )
     return head if known else None
+
+
+def head_form(model: PreTrainedModel) -> tuple[bool, bool]:
+    """Return whether the model has a plain head, and whether it has a ``logits_head`` at all."""
+    return has_plain_head(model), logits_head(model) is not None
+
+
+def know_head_form(model: PreTrainedModel, form: Sequence[bool]) -> None:
+    """Take ``head_form`` from another model of this architecture, as one without weights cannot be asked."""
+    _plain[model], _exact[model] = form
 
 
 class _Headed(nn.Module):

@@ -42,6 +42,7 @@ __all__ = [
     "choose_tool_format",
     "load_config",
     "load_model",
+    "with_lora",
 ]
 
 _BUILTIN = "builtin:"
@@ -162,7 +163,7 @@ def load_model(config: ModelConfig, conversations: int = 1) -> LanguageModel:
     silence_unknown_ids(model, tokenizer)
     model.requires_grad_(config.lora_rank == 0)
     if config.lora_rank:
-        model = _with_lora(model, config.lora_rank)
+        model = with_lora(model, config.lora_rank)
     context = choose_context(model, config.context, conversations)
     tool_format = choose_tool_format(config.tool_format, tokenizer)
     return LanguageModel(model=model.eval(), tokenizer=tokenizer, context=context, tool_format=tool_format)
@@ -238,7 +239,12 @@ def _make_trainable(model: Any) -> None:
         del model.config.quantization_config
 
 
-def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+def with_lora(model: PreTrainedModel, rank: int) -> Any:
+    """Return ``model`` with adapters on every linear layer but the head; they alone are trained.
+
+    Raises:
+        UserError: peft is not installed.
+    """
     peft = require("peft", "model.lora_rank")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     return peft.get_peft_model(model, config)

@@ -55,7 +55,7 @@ def checkpointed(model: nn.Module, how: Checkpointing) -> Iterator[None]:
     try:
         for layer in layers:
             if how == "selective":
-                policy = functools.partial(_policy, _last_weight(layer))
+                policy = functools.partial(_policy, _last_product(layer))
                 options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, policy)
             layer.forward = functools.partial(checkpoint, layer.forward, **options)
         yield
@@ -67,13 +67,18 @@ def checkpointed(model: nn.Module, how: Checkpointing) -> Iterator[None]:
                 layer.forward = forward
 
 
-def _last_weight(layer: nn.Module) -> int:
-    """Return the address of the weight that is registered last, as a rule the last product's; 0 without one."""
-    weights = [module.weight.data_ptr() for module in layer.modules() if isinstance(module, nn.Linear)]
-    return weights[-1] if weights else 0
+def _last_product(layer: nn.Module) -> nn.Linear | None:
+    """Return the linear module that is registered last, as a rule the last product; ``None`` without one."""
+    linear = [module for module in layer.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
 
 
-def _policy(last: int, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    if operation not in _COSTLY or any(isinstance(a, torch.Tensor) and a.data_ptr() == last for a in args):
+def _policy(last: nn.Linear | None, context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    if operation not in _COSTLY or (last is not None and _has(args, last.weight)):
         return CheckpointPolicy.PREFER_RECOMPUTE
     return CheckpointPolicy.MUST_SAVE
+
+
+def _has(args: tuple[Any, ...], weight: torch.Tensor) -> bool:
+    # Asked anew each time: a sharded weight is gathered somewhere else for the backward pass.
+    return any(isinstance(a, torch.Tensor) and a.data_ptr() == weight.data_ptr() for a in args)

@@ -1,7 +1,8 @@
 """Memory and time of a training step, from counts alone. Everything is an estimate but the sizes of weights.
 
-Sources of the formulas: master weights, Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3; activations, Korthikanti et al., arXiv 2205.05198, section 4, with the widths counted instead of assumed;
-2 operations a parameter and token forward, 4 backward, Kaplan et al., arXiv 2001.08361, section 2.1.
+Master weights and moments: Rajbhandari et al., ZeRO, arXiv 1910.02054, section 3. Activations: Korthikanti et al.,
+arXiv 2205.05198, section 4, with the widths counted instead of assumed. Operations of a parameter and token, 2
+forward and 4 backward: Kaplan et al., arXiv 2001.08361, section 2.1.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self
@@ -51,7 +52,7 @@ class AsynchronousSource(Source):
         self._steps = steps
         self._version = version
         self._windows = {label: Window[Group](max_staleness, version) for label in player.mix.entries}
-        self._running: dict[asyncio.Task[None], Place[Group]] = {}
+        self._running: set[asyncio.Task[None]] = set()
         self._since = StepGroups()
         """What has ended since the last step."""
         self._disturbances = Disturbances()
@@ -78,11 +79,6 @@ class AsynchronousSource(Source):
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-    @property
-    def running(self) -> int:
-        """Number of groups under way."""
-        return len(self._running)
 
     @property
     def ready(self) -> int:
@@ -166,11 +162,11 @@ class AsynchronousSource(Source):
         if not self._running:
             self._busy_since = time.monotonic()
         task = asyncio.create_task(self._play(label, place))
-        self._running[task] = place
+        self._running.add(task)
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._running.discard(task)
         if not self._running:
             self._busy += time.monotonic() - self._busy_since
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -193,24 +189,29 @@ class AsynchronousSource(Source):
             place.group = group
         self._launch()
 
-    def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint; groups under way are begun again from it."""
-        ended = {id(group): i for i, group in enumerate(self._since.generated)}
-        return {
-            "mix": self._player.mix.state(),
-            "quotas": {label: window.quotas for label, window in self._windows.items()},
-            "since": {
-                "groups": [to_json(group) for group in self._since.generated],
-                "counters": {label: dict(counts) for label, counts in self._since.counters.items()},
-            },
-            "places": {
-                label: [_stored(place, ended) for place in window.places]
-                for label, window in self._windows.items()
-            },
-        }
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """Return what writes down the groups that have ended, and the tasks of those under way.
+
+        These are begun again when a run goes on from it; see ``Source.snapshot``.
+        """
+        mix, ended = self._player.mix.state(), list(self._since.generated)
+        counters = {label: dict(counts) for label, counts in self._since.counters.items()}
+        quotas = {label: window.quotas for label, window in self._windows.items()}
+        places = {label: [replace(place) for place in window.places] for label, window in self._windows.items()}
+
+        def write() -> dict[str, Any]:
+            index = {id(group): i for i, group in enumerate(ended)}
+            return {
+                "mix": mix,
+                "quotas": quotas,
+                "since": {"groups": [to_json(group) for group in ended], "counters": counters},
+                "places": {label: [_stored(place, index) for place in kept] for label, kept in places.items()},
+            }
+
+        return write
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state()``, before this is entered.
+        """Continue; see ``Source.restore``.
 
         What was under way is begun again behind what had finished, for it samples from newer weights.
         """
@@ -220,10 +221,12 @@ class AsynchronousSource(Source):
             generated=[from_json(Group, text) for text in since["groups"]],
             counters={label: Counter(counts) for label, counts in since["counters"].items()},
         )
+        quotas, places = state["quotas"], state["places"]
+        steps = max(map(len, quotas.values()), default=0)
+        self._planned = self._version + steps
         for label, window in self._windows.items():
-            window.plan(state["quotas"].get(label, ()))
-            self._planned = self._version + len(window.quotas)
-            stored = state["places"].get(label, ())
+            window.plan(quotas.get(label, [0] * steps))  # an environment that could not run before has none
+            stored = places.get(label, ())
             for place in (place for place in stored if place["group"] is not None):
                 window.begin(place["born"], tuple(place["draw"])).group = self._read(place["group"])
             for place in (place for place in stored if place["group"] is None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -151,13 +151,20 @@ class GroupSource(Source):
     def _play(self, label: str) -> Coroutine[Any, Any, Group]:
         return self._player.play(label, *self._player.draw(label))
 
-    def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
-        carried = {label: [to_json(group) for group in groups] for label, groups in self.carried.items()}
-        return {"mix": self._player.mix.state(), "carried": carried}
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """Return what writes down the state of the mix and the groups carried over; see ``Source.snapshot``."""
+        mix, carried = self._player.mix.state(), dict(self.carried)
+
+        def write() -> dict[str, Any]:
+            return {
+                "mix": mix,
+                "carried": {n: [to_json(group) for group in groups] for n, groups in carried.items()},
+            }
+
+        return write
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state()``; see ``Source.restore``."""
+        """Continue; see ``Source.restore``."""
         self._player.mix.restore(state["mix"])
         self.carried |= {
             label: [from_json(Group, text) for text in groups] for label, groups in state["carried"].items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,7 +17,9 @@ from envgym.runs.progress import Reporter
 from envgym.runs.simulation import Load
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
-from envgym_trainers.learner.learner import Learner
+from envgym_trainers.distributed.team import Team
+from envgym_trainers.learner.learner import Learner, make_updater
+from envgym_trainers.learner.updater import Loss, Updater
 from envgym_trainers.models.checkpoint import Checkpoint, keep_best, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.load import load_model
 from envgym_trainers.objectives import Objective
@@ -36,6 +38,7 @@ from envgym_trainers.stages.simulation import simulate
 from envgym_trainers.stages.step_groups import StepGroups
 from envgym_trainers.stages.steps import Phase, Source, Steps
 from envgym_trainers.stages.stopping import StopRequest
+from envgym_trainers.stages.team_up import follow_leader, teamed_up
 from envgym_trainers.stages.timing import Work, status_of
 
 __all__ = ["ReinforcementStage", "make_objective"]
@@ -79,6 +82,15 @@ class ReinforcementStage(Stage):
     async def run(self, folder: RunFolder, reporter: Reporter) -> dict[str, Any] | None:
         """Train, and measure before and after; see ``Stage.run``."""
         return await _Run(self.config, self._objective, folder, reporter).run()
+
+    def follow(self) -> None:
+        """Learn as the first process says; see ``Stage.follow``."""
+
+        def begin(values: dict[str, Any], team: Team) -> tuple[Updater, Loss]:
+            recipe = type(self.config)(**values["recipe"])
+            return make_updater(recipe, self._objective, None, team)[0], self._objective.loss
+
+        follow_leader(self.config, begin)
 
     async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
         """Run the recipe's loop without a model; see ``Stage.simulate``."""
@@ -138,6 +150,7 @@ class _Run:
         self._reporter.say(f"loading {config.path}")
         with StopRequest(self._reporter.say) as stop:
             async with (
+                teamed_up(config.device) as team,
                 open_environments(recipe, self._reporter) as environments,
                 open_setup(
                     recipe,
@@ -150,7 +163,7 @@ class _Run:
                 sizes = {label: len(setup.collector.tasks(label, "train")) for label in setup.labels}
                 mix = Mix(environments.entries, sizes, recipe.seed)
                 player = GroupPlayer(recipe, self._objective, setup.collector, mix)
-                learner = Learner(recipe, self._objective, setup.language_model)
+                learner = Learner(recipe, self._objective, setup.language_model, team)
                 source = self._source(player, checkpoint, learner)
                 if checkpoint:
                     await setup.engine.update_weights(setup.language_model, self._step)
@@ -209,7 +222,7 @@ class _Run:
             self._exhaustion.restore(state["exhaustion"])
             source = make_source(self._recipe, player, self._step)
             source.restore(state)
-            learner.updater.restore(checkpoint.tensors())
+            learner.updater.resume(checkpoint)
         return source
 
     async def _train(self, setup: TrainingSetup, source: Source, learner: Learner, stop: StopRequest) -> None:
@@ -240,12 +253,15 @@ class _Run:
         while not self._finished and not stop.requested:
             stop.doing = f"step {self._step + 1}"
             work = Work(setup.engine, source)
+            tools = setup.environments.services.tools
+            called = Counter(tools.counts)
             step = await steps.take()
             self._step = step.number
             if not step.metrics["not_finite"]:  # a fault, whose end is an error
                 fates = sum(step.collected.counters.values(), Counter())
                 self._exhaustion.note(fates, learnt=step.metrics["samples_with_signal"] > 0)
             timing = work.done(step)
+            timing |= {f"tools/{name}": float(count) for name, count in sorted((tools.counts - called).items())}
             self._seconds += timing["seconds"]
             self._sampled_tokens += int(timing["sampled_tokens"])
             self._record(step.collected, step.metrics, timing)
@@ -255,9 +271,10 @@ class _Run:
                 await self._evaluate(setup, f"step-{self._step:06d}")
                 self._reporter.begin("step", self._recipe.steps, self._step)
             if self._step % self._recipe.checkpoint_every == 0 or self._finished or stop.requested:
-                state = {**self._state(), **source.state()}  # here, where nothing changes meanwhile
-                await asyncio.to_thread(self._save, setup, learner, state)
+                await asyncio.to_thread(self._save, setup, learner, source.snapshot())
         self._reporter.end()
+        if self._finished and (dropped := setup.collector.in_flight):
+            self._reporter.say(f"{dropped} episodes under way were dropped at the end of training")
         if self._finished and self._step < self._recipe.steps:
             self._reporter.say(f"training ended at step {self._step}: {self._ended}")
         elif not self._finished:
@@ -315,13 +332,20 @@ class _Run:
                 f"trainer's on average; the run stops at mismatch_limit = {self._recipe.mismatch_limit:g}"
             )
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    def _save(self, setup: TrainingSetup, learner: Learner, write: Callable[[], dict[str, Any]]) -> None:
+        state = {
             "identity": self._recipe.identity(),
             "step": self._step,
             "seconds": self._seconds,
             "exhaustion": self._exhaustion.state(),
+            **write(),
         }
-
-    def _save(self, setup: TrainingSetup, learner: Learner, state: dict[str, Any]) -> None:
-        save_checkpoint(self._folder.checkpoints, self._step, setup.language_model, learner.updater.state(), state)
+        updater = learner.updater
+        save_checkpoint(
+            self._folder.checkpoints,
+            self._step,
+            setup.language_model,
+            updater.state(),
+            state,
+            write_shards=updater.write_shards,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,15 @@ from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import check_model
 from envgym_trainers.recipe import StageRecipe
 
-__all__ = ["EnvironmentSet", "TrainingSetup", "check_setup", "open_collector", "open_environments", "open_setup"]
+__all__ = [
+    "EnvironmentSet",
+    "TrainingSetup",
+    "check_setup",
+    "open_collector",
+    "open_environments",
+    "open_setup",
+    "prepare_torch",
+]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,8 +112,12 @@ def check_setup(recipe: StageRecipe) -> None:
     services = _services(recipe)
     try:
         entries, _ = _usable(recipe, services)
+        offered: set[str] = set()
         for entry in entries:
-            entry.make(services).close()
+            env = entry.make(services)
+            offered |= env.tools.keys()
+            env.close()
+        _check_limits(recipe, offered)
         _check_roles(recipe, entries)
         Mix(entries, dict.fromkeys((entry.label for entry in entries), 1), recipe.seed)
     finally:
@@ -114,7 +126,16 @@ def check_setup(recipe: StageRecipe) -> None:
 
 def _services(recipe: StageRecipe) -> Services:
     sandbox, judge = recipe.sandbox, recipe.judge
-    return Services(sandbox.name, sandbox.settings, judge.name, judge.settings)
+    return Services(sandbox.name, sandbox.settings, judge.name, judge.settings, recipe.tools)
+
+
+def prepare_torch(recipe: StageRecipe) -> None:
+    """Set torch's seed, threads and determinism for this process."""
+    torch.manual_seed(recipe.seed)
+    torch.set_num_threads(recipe.threads or torch.get_num_threads())
+    # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
+    torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextlib.asynccontextmanager
@@ -124,11 +145,7 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
     Raises:
         UserError: something the recipe names does not exist or cannot run here.
     """
-    torch.manual_seed(recipe.seed)
-    torch.set_num_threads(recipe.threads or torch.get_num_threads())
-    # Some kernels add in the order in which threads come; where there is no other kernel, torch warns.
-    torch.use_deterministic_algorithms(recipe.reproducible, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    prepare_torch(recipe)
     async with _services(recipe) as services:
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
@@ -277,6 +294,14 @@ async def _open_cluster(
         yield cluster
     finally:
         await cluster.close()
+
+
+def _check_limits(recipe: StageRecipe, offered: Collection[str]) -> None:
+    if unknown := sorted(recipe.tools.limits.keys() - offered):
+        known = ", ".join(sorted(offered)) or "none"
+        raise RecipeError(
+            f"tools.limits.{unknown[0]}: no environment of the mix offers that tool; they offer: {known}"
+        )
 
 
 def _check_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> None:

@@ -23,8 +23,10 @@ from envgym.runs.stage import Stage
 from envgym.seeding import derive_rng, derive_seed
 from envgym_trainers.batch import Batch, Outputs, Sample, as_units
 from envgym_trainers.chat.conversation import Conversation
+from envgym_trainers.distributed.team import Team
 from envgym_trainers.learner.samples import samples_of
-from envgym_trainers.learner.updater import Updater
+from envgym_trainers.learner.scorer import scorer_of
+from envgym_trainers.learner.updater import Loss, Updater
 from envgym_trainers.models.checkpoint import Checkpoint, latest_checkpoint, restoring, save_checkpoint
 from envgym_trainers.models.context import NEW_MODEL_CONTEXT
 from envgym_trainers.models.language_model import LanguageModel
@@ -43,6 +45,7 @@ from envgym_trainers.stages.setup import (
     open_setup,
 )
 from envgym_trainers.stages.stopping import StopRequest
+from envgym_trainers.stages.team_up import follow_leader, teamed_up
 
 __all__ = ["SupervisedStage", "negative_log_likelihood", "write_tokens"]
 
@@ -93,6 +96,30 @@ class SupervisedStage(Stage):
         """Imitate the experts, and measure afterwards; see ``Stage.run``."""
         return await _Run(self.config, folder, reporter).run()
 
+    def follow(self) -> None:
+        """Learn as the first process says; see ``Stage.follow``."""
+
+        def begin(values: dict[str, Any], team: Team) -> tuple[Updater, Loss]:
+            recipe = type(self.config)(**values["recipe"])
+            return make_imitator(recipe, values["total"], None, team), negative_log_likelihood
+
+        follow_leader(self.config, begin)
+
+
+def make_imitator(
+    recipe: SupervisedRecipe, total: int, language_model: LanguageModel | None, team: Team
+) -> Updater:
+    """Return the updater of a run, in every process of a team.
+
+    Args:
+        recipe: the run's recipe.
+        total: number of updates.
+        language_model: the model to train; ``None`` in all processes but the leader.
+        team: the processes.
+    """
+    policy = scorer_of(language_model, team, recipe.model.dtype)
+    return Updater(policy, recipe.optimizer, temperature=1.0, total_updates=total, team=team)
+
 
 class _Run:
     """One run of the stage."""
@@ -118,12 +145,15 @@ class _Run:
         if self._checkpoint:
             self._checkpoint.check(recipe.identity())
         with StopRequest(self._reporter.say) as stop:
-            async with open_environments(recipe, self._reporter) as environments:
+            async with (
+                teamed_up(recipe.model.device) as team,
+                open_environments(recipe, self._reporter) as environments,
+            ):
                 played = await self._demonstrations(environments)
                 language_model = self._language_model(played)
                 samples = self._samples(played, language_model)
                 started = time.monotonic()
-                updates = await asyncio.to_thread(self._train, language_model, samples, stop)
+                updates = await asyncio.to_thread(self._train, language_model, samples, stop, team)
                 seconds = time.monotonic() - started
                 if updates is None:
                     self._reporter.say(f"stopped; resume with: envgym train --resume {self._folder.path}")
@@ -229,17 +259,21 @@ class _Run:
             self._reporter.say(f"left out: {text}")
         return fitting
 
-    def _train(self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest) -> int | None:
+    def _train(
+        self, language_model: LanguageModel, samples: Sequence[Sample], stop: StopRequest, team: Team
+    ) -> int | None:
         """Run the epochs; return the number of updates, or ``None`` if stopped before the last."""
         recipe = self._recipe
         per_epoch = -(-len(samples) // recipe.batch_size)
         total = max(1, round(per_epoch * recipe.epochs))
-        updater = Updater(language_model, recipe.optimizer, temperature=1.0, total_updates=total)
+        torch.set_num_threads(team.threads(torch.get_num_threads()))
+        team.hand_out("begin", recipe=recipe.model_dump(mode="json"), total=total)
+        updater = make_imitator(recipe, total, language_model, team)
         done = 0
         if self._checkpoint:
             with restoring(self._checkpoint):
                 done = self._checkpoint.state()["updates"]
-                updater.restore(self._checkpoint.tensors())
+                updater.resume(self._checkpoint)
         self._folder.forget_after(done)
         self._reporter.begin("update", total, done)
         while done < total and not stop.requested:
@@ -255,7 +289,15 @@ class _Run:
             self._reporter.advance(f"loss {metrics['loss']:.3f}")
             if done % recipe.checkpoint_every == 0 or done == total or stop.requested:
                 state = {"identity": recipe.identity(), "updates": done}
-                save_checkpoint(self._folder.checkpoints, done, language_model, updater.state(), state)
+                updater.publish(language_model)
+                save_checkpoint(
+                    self._folder.checkpoints,
+                    done,
+                    language_model,
+                    updater.state(),
+                    state,
+                    write_shards=updater.write_shards,
+                )
         self._reporter.end()
         return done if done == total else None
 

@@ -8,7 +8,7 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,7 +81,8 @@ async def simulate(
         mean=load.tokens_per_turn,
         seed=recipe.seed,
     )
-    recipe = recipe.model_copy(update={"steps": load.steps})
+    # A run that ends begins less and less: it is measured as if it went on.
+    recipe = recipe.model_copy(update={"steps": load.steps + recipe.asynchronous.max_staleness + 1})
     player = paced(make_player(load.policy), pace)
 
     async def learn(groups: Sequence[Group], number: int) -> dict[str, float]:
@@ -104,7 +105,8 @@ async def simulate(
         reporter.begin("step", load.steps)
         await steps.take()
         reporter.advance()
-        looks, began, tokens, waited = _Looks(), time.monotonic(), pace.tokens, pace.seconds
+        looks, began, earlier = _Looks(), time.monotonic(), Counter(collector.counts)
+        tokens, waited = pace.tokens, pace.seconds
         taken: list[Step] = []
         async with looks.at(collector, pace):
             while steps.done < load.steps:
@@ -112,14 +114,23 @@ async def simulate(
                 reporter.advance()
         reporter.end()
         seconds = time.monotonic() - began
+        ended = Counter(collector.counts)
+        ended.subtract(earlier)
         return {
-            **_work(taken, seconds, pace.seconds - waited),
+            **_work(taken, seconds, pace.seconds - waited, ended),
             **_flow(taken, seconds, pace.tokens - tokens, looks, load),
         }
 
 
-def _work(taken: Sequence[Step], seconds: float, sampling: float) -> dict[str, Any]:
-    """Return what was done, and how long episodes took; ``sampling`` is the time of all that they sampled."""
+def _work(taken: Sequence[Step], seconds: float, sampling: float, ended: Mapping[str, int]) -> dict[str, Any]:
+    """Return what was done, and how long episodes took.
+
+    Args:
+        taken: the steps.
+        seconds: their time.
+        sampling: time that episodes waited for their tokens meanwhile, all added up.
+        ended: the collector's counts of the episodes that ended meanwhile.
+    """
     played = [t for step in taken for t in step.collected.trajectories]
     times = sorted(t.seconds for t in played) or [0.0]
     ages: Counter[int] = Counter()
@@ -127,15 +138,15 @@ def _work(taken: Sequence[Step], seconds: float, sampling: float) -> dict[str, A
         for group in step.collected.groups:
             for tokens in (turn.tokens for t in group.trajectories for turn in t.turns if turn.tokens):
                 ages.update(step.number - 1 - version for version in tokens.versions)
-    each = sampling / max(1, len(played))
+    each = sampling / max(1, ended["episodes"])
     mean = statistics.fmean(times)
     return {
         "steps": len(taken),
         "seconds": seconds,
         "steps_per_hour": 3600 * len(taken) / seconds,
-        "episodes": len(played),
-        "episodes_per_hour": 3600 * len(played) / seconds,
-        "episodes_failed": sum(t.failed for t in played),
+        "episodes": ended["episodes"],
+        "episodes_per_hour": 3600 * ended["episodes"] / seconds,
+        "episodes_failed": ended["failed"],
         "episode_seconds": {
             "mean": mean,
             "p50": times[len(times) // 2],

@@ -53,12 +53,12 @@ class Source(abc.ABC):
         return 0.0
 
     @abc.abstractmethod
-    def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint."""
+    def snapshot(self) -> Callable[[], dict[str, Any]]:
+        """Return what writes the present state down for a checkpoint, later and in another thread as well."""
 
     @abc.abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state()``, before this is entered."""
+        """Continue from what a ``snapshot`` wrote down, before this is entered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ The bound is kept by what is begun and by who may overtake whom, so that nothing
 So short episodes come earlier, by N steps at most, and every group that has begun is trained on: the mix of long
 and short ones is that of synchronous training, a little out of order.
 
-AReaL (arXiv 2505.24298) bounds what is begun in the same way, and prefers old to young where it can; PipelineRL,
-prime-rl and TRL's AsyncGRPO take what has finished first, and throw away what has become too old, long episodes
-more than short ones.
+AReaL (arXiv 2505.24298) bounds what is begun in the same way. To drop what has become too old, as TorchRL's
+``PolicyAgeFilter`` does, loses long episodes more than short ones; to drop nothing and wait for nobody, as the
+cookbook of Tinker does, leaves a slow group to be as old as it likes.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ from envgym_trainers.testing.servers.http import Answer
 
 PROMPT = [9, 10, 11, 12]
 PARAMS = SamplingParams(max_tokens=4)
+LONG = 40
+"""Tokens of a completion that takes a while where each waits 20 ms."""
 
 Open = Callable[..., Any]
 
@@ -43,7 +44,7 @@ def gap(model: LanguageModel, prompt: list[int], sampled: Sampled, part: slice =
     return float((own - torch.tensor(sampled.logprobs))[part].abs().max())
 
 
-def slowly(server: ModelServer, seconds: float = 0.01) -> None:
+def slowly(server: ModelServer, seconds: float = 0.02) -> None:
     """Let every token take its time."""
     forward = server._base.forward
 
@@ -54,11 +55,16 @@ def slowly(server: ModelServer, seconds: float = 0.01) -> None:
     server._base.forward = slow
 
 
+def endless(language_model: LanguageModel) -> LanguageModel:
+    """Let no id end a turn."""
+    vars(language_model)["stop_ids"] = ()
+    return language_model
+
+
 async def long_completion(engine: Any) -> asyncio.Task[Sampled]:
     """Begin one that takes a while, and wait until it is under way."""
-    vars(engine.language_model)["stop_ids"] = (0,)
-    task = asyncio.ensure_future(engine.open().sample(PROMPT, SamplingParams(max_tokens=100), seed=5))
-    await asyncio.sleep(0.4)
+    task = asyncio.ensure_future(engine.open().sample(PROMPT, SamplingParams(max_tokens=LONG), seed=5))
+    await asyncio.sleep(0.3)
     assert not task.done()
     return task
 
@@ -66,8 +72,7 @@ async def long_completion(engine: Any) -> asyncio.Task[Sampled]:
 async def test_a_completion_under_way_goes_on_with_new_weights_and_says_which_sampled_what(
     dialect: str, server: ModelServer, open_engine: Open, language_model: LanguageModel, shake: Callable[..., None]
 ) -> None:
-    engine = open_engine(dialect, server.url)
-    engine._sampler._stop_ids = (0,)
+    engine = open_engine(dialect, server.url, of=endless(language_model))
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     slowly(server)
     old = copy.deepcopy(language_model)
@@ -93,8 +98,7 @@ async def test_adapters_alone_are_published_and_completions_under_way_are_put_to
     adapted = load_model(ModelConfig(path=str(model_folder), lora_rank=2))
     kinds: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
     with kinds[dialect](make_language_model()) as server:
-        engine = open_engine(dialect, server.url, of=adapted, publish="lora")
-        engine._sampler._stop_ids = (0,)
+        engine = open_engine(dialect, server.url, of=endless(adapted), publish="lora")
         sampled = await engine.open().sample(PROMPT, PARAMS, seed=0)
         assert gap(adapted, PROMPT, sampled) < 1e-4
         # The adapter that samples is made slow as well.
@@ -104,7 +108,7 @@ async def test_adapters_alone_are_published_and_completions_under_way_are_put_to
         await engine.update_weights(adapted, 1)
         spans = (await task).spans
         assert [span.version for span in spans] == [0, 1]
-        assert sum(span.tokens for span in spans) == 100
+        assert sum(span.tokens for span in spans) == LONG
         assert gap(adapted, PROMPT, await engine.open().sample(PROMPT, PARAMS, seed=1)) < 1e-4
         await engine.update_weights(adapted, 2)
         assert len(server.names) == 2
@@ -116,7 +120,7 @@ def slowly_adapter(server: ModelServer) -> None:
     forward = adapter.forward
 
     def slow(*args: Any, **values: Any) -> Any:
-        server._condition.wait(0.01)
+        server._condition.wait(0.02)
         return forward(*args, **values)
 
     adapter.forward = slow
@@ -193,7 +197,7 @@ async def test_a_context_smaller_than_the_recipes_is_refused(
 
 async def test_a_name_that_the_server_does_not_know_is_refused(vllm: VllmServer, open_engine: Open) -> None:
     assert (await open_engine("vllm", vllm.url, model="served").open().sample(PROMPT, PARAMS, seed=0)).ids
-    with pytest.raises(OtherModel, match="no model 'other'.*it has: served"):
+    with pytest.raises(OtherModel, match="no model 'other', but served; .*engine.model"):
         await open_engine("vllm", vllm.url, model="other").open().sample(PROMPT, PARAMS, seed=0)
 
 
@@ -217,6 +221,8 @@ async def test_whose_server_is_taken_over_trains_on_nothing_that_the_other_sampl
         await first.open().sample(PROMPT, PARAMS, seed=0)
     with pytest.raises(OtherTrainer):
         await first.update_weights(language_model, 1)
+    await first.close()
+    assert (await second.open().sample(PROMPT, PARAMS, seed=0)).ids, "who leaves takes nothing from who took over"
 
 
 @pytest.mark.parametrize(
@@ -286,6 +292,15 @@ async def test_a_server_that_dies_costs_its_episodes_and_the_others_go_on(
 
 
 @contextlib.contextmanager
+def impatient(engine: Any) -> Iterator[None]:
+    """Give no answer more than 0.3 seconds. The setting itself is turned in a recipe."""
+    with quick_retries(engine), pytest.MonkeyPatch.context() as patch:
+        for server in engine._servers:
+            patch.setattr(server._web, "_timeout", 0.3)
+        yield
+
+
+@contextlib.contextmanager
 def quick_retries(engine: Any) -> Iterator[None]:
     """Let nobody wait between two attempts."""
     with pytest.MonkeyPatch.context() as patch:
@@ -314,15 +329,15 @@ async def test_a_server_that_is_not_there_at_the_beginning_ends_the_run(dialect:
 
 
 async def test_a_sleeping_server_is_told_from_a_slow_one(vllm: VllmServer, open_engine: Open) -> None:
-    engine = open_engine("vllm", vllm.url, timeout=0.3)
+    engine = open_engine("vllm", vllm.url)
     session = engine.open()
     await session.sample(PROMPT, PARAMS, seed=0)
     vllm.asleep = True
-    with quick_retries(engine), pytest.raises(ServerFailure, match=rf"{vllm.url}.*asleep.*POST /wake_up"):
+    with impatient(engine), pytest.raises(ServerFailure, match=rf"{vllm.url}.*asleep.*POST /wake_up"):
         await session.sample([9], PARAMS, seed=0)
     with pytest.raises(PolicyError, match="asleep"):
         engine.check()
-    with pytest.raises(ServerFailure, match="asleep"):
+    with pytest.raises(UnfitServer, match="asleep"):
         await engine.update_weights(engine.language_model, 1)
     vllm.asleep = False
     with vllm._condition:
@@ -342,13 +357,14 @@ async def test_a_server_that_sleeps_or_is_paused_at_the_beginning_is_refused(
         await open_engine("vllm", vllm.url).open().sample(PROMPT, PARAMS, seed=0)
 
 
-async def test_a_slow_server_is_told_what_to_raise(dialect: str, server: ModelServer, open_engine: Open) -> None:
-    engine = open_engine(dialect, server.url, timeout=0.5)
-    engine._sampler._stop_ids = (0,)
+async def test_a_slow_server_is_told_what_to_raise(
+    dialect: str, server: ModelServer, open_engine: Open, language_model: LanguageModel
+) -> None:
+    engine = open_engine(dialect, server.url, of=endless(language_model))
     session = engine.open()
     await session.sample(PROMPT, PARAMS, seed=0)
     slowly(server, 0.2)
-    with quick_retries(engine), pytest.raises(ServerFailure, match=r"0.5 s.*engine.timeout"):
+    with impatient(engine), pytest.raises(ServerFailure, match=r"0.3 s.*engine.timeout"):
         await session.sample([9], SamplingParams(max_tokens=60), seed=0)
     engine.check()
 
@@ -417,13 +433,13 @@ async def test_the_folder_of_weights_is_a_setting_and_is_left_empty(
     engine = open_engine(dialect, server.url, folder=str(tmp_path))
     for version in (1, 2):
         await engine.update_weights(language_model, version)
-    assert [name.partition(".")[0] for name in os.listdir(engine._folder)] == ["version-2"]
+    assert [path.name.partition(".")[0] for path in engine._folder.iterdir()] == ["version-2"]
     assert engine._folder.parent == tmp_path
     handed = [body for path, body in server.seen if path in ("/update_weights", "/update_weights_from_disk")]
     assert all(str(tmp_path) in str(body) for body in handed)
     assert len(handed) == 2
     await engine.close()
-    assert os.listdir(tmp_path) == []
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240
 
 
 async def test_the_key_is_read_from_the_variable_that_is_named_and_told_to_nobody(
@@ -442,9 +458,10 @@ async def test_the_key_is_read_from_the_variable_that_is_named_and_told_to_nobod
         open_engine("vllm", vllm.url, key_env="SERVERS_KEY")
 
 
-async def test_who_closes_the_engine_ends_what_is_under_way(vllm: VllmServer, open_engine: Open) -> None:
-    engine = open_engine("vllm", vllm.url)
-    engine._sampler._stop_ids = (0,)
+async def test_who_closes_the_engine_ends_what_is_under_way(
+    vllm: VllmServer, open_engine: Open, language_model: LanguageModel
+) -> None:
+    engine = open_engine("vllm", vllm.url, of=endless(language_model))
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     slowly(vllm)
     task = await long_completion(engine)

@@ -70,7 +70,7 @@ class Server:
         try:
             return await self._web.post(body, read, self._generate)
         except Refusal as refusal:
-            raise self._refused("a request for tokens", refusal.status, refusal.text) from None
+            raise self._refused("a request for tokens", refusal.status, refusal.text, fatal=True) from None
 
     async def get(self, path: str, form: type[W]) -> W:
         """Return an answer that takes no computation, as a ``form``; see ``post`` for errors."""
@@ -106,7 +106,7 @@ class Server:
 
     def unfit_as(self, kind: type[U], problem: str, advice: str) -> U:
         """Return an error of one kind that names the server."""
-        return kind(f"{self.address}: {shown(self._web.redacted(problem))}; {advice}")
+        return kind(self.address, shown(self._web.redacted(problem)), advice)
 
     async def close(self) -> None:
         """Close the connections of this event loop. Safe to call twice."""
@@ -121,19 +121,19 @@ class Server:
 
     def _read(self, path: str, answer: Answer) -> Any:
         if not 200 <= answer.status < 300:
-            raise self._refused(path.partition("?")[0], answer.status, answer.text)
+            raise self._refused(path.partition("?")[0], answer.status, answer.text, fatal=False)
         try:
             return json.loads(answer.text)
         except (ValueError, RecursionError):
             return answer.text
 
-    def _refused(self, what: str, status: int, text: str) -> ServerFailure | UnfitServer:
+    def _refused(self, what: str, status: int, text: str, *, fatal: bool) -> ServerFailure | UnfitServer:
         problem = f"{what} is refused: HTTP {status}: {_words(text)}"
         if status == 401:
             return self.unfit(problem, "set the variable that engine.key_env names to a key that it accepts")
         # An unknown path has no words of the server's own; 403 is how vLLM closes one.
         closed = status in (403, 405, 501) or (status == 404 and "error" not in text)
-        return self.unfit(problem) if closed or what.startswith("a request") else self.failed(problem)
+        return self.unfit(problem) if closed or fatal else self.failed(problem)
 
 
 def _words(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from envgym.errors import EnvgymError
+from envgym.web.redact import shown
 from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Ask, Dialect, Reply, Status
@@ -80,7 +81,7 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
     try:
         status = await dialect.status(server)
     except EnvgymError as error:
-        yield Finding(what="state", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("state", error)
     if status is not None:
         server.model = status.models[0]
         for finding in _of_status(dialect, status):
@@ -91,7 +92,7 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
     try:
         ways = await dialect.ways(server)
     except EnvgymError as error:
-        yield Finding(what="configuration", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("configuration", error)
         return
     either = not (ways.disk and ways.lora)
     for what, problem in (("all weights", ways.disk), ("adapters", ways.lora)):
@@ -101,17 +102,23 @@ async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
         yield Finding(what=what, works=True, found=text, needed=False)
 
 
+def _broken(what: str, error: EnvgymError) -> Finding:
+    if isinstance(error, UnfitServer):
+        return Finding(what=what, works=False, found=error.problem, remedy=error.remedy)
+    return Finding(what=what, works=False, found=str(error), remedy="see what it says for itself, in its log")
+
+
 def _of_status(dialect: Dialect, status: Status) -> list[Finding]:
     context = "it does not say" if status.context is None else f"{status.context:,} tokens"
     taken = is_published(status.label) and not is_abandoned(status.label)
     waits = "asleep" if status.asleep else "paused" if status.paused else ""
     return [
-        Finding(what="model", works=True, found=", ".join(status.models[:5])),
+        Finding(what="model", works=True, found=shown(", ".join(status.models[:5]))),
         Finding(what="context", works=True, found=context),
         Finding(
             what="weights",
             works=not taken,
-            found=f"called {status.label!r}" + (", by a trainer that may be alive" if taken else ""),
+            found=shown(f"called {status.label!r}") + (", by a trainer that may be alive" if taken else ""),
             remedy="end that one, or set engine.take_over = true if it is dead" if taken else "",
         ),
         Finding(
@@ -133,7 +140,7 @@ async def _of_tokens(dialect: Dialect, server: Server) -> AsyncIterator[Finding]
                 raw = abs(greedy.logprobs[0] - sharp.logprobs[0]) < abs(greedy.logprobs[0]) / 10
                 break
     except (UnfitServer, ServerFailure) as error:
-        yield Finding(what="tokens", works=False, found=str(error), remedy=dialect.start)
+        yield _broken("tokens", error)
         return
     yield Finding(what="tokens", works=True, found="ids in and out, with log-probs and the version of the weights")
     told = {None: "not told apart by these prompts", True: "before temperature", False: "of what is sampled from"}

@@ -16,7 +16,7 @@ from envgym.errors import EnvgymError, PolicyError, UserError
 from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Dialect
-from envgym_trainers.engine.server.labels import RELEASED, Labels
+from envgym_trainers.engine.server.labels import Labels
 from envgym_trainers.engine.server.publisher import Publisher, default_tolerance
 from envgym_trainers.engine.server.sampler import Sampler
 from envgym_trainers.engine.server.session import ServerSession
@@ -26,6 +26,7 @@ __all__ = ["ServerEngine", "key_in"]
 
 _COMPARED = 512
 """Tokens of a conversation that the next comparison begins with."""
+_RELEASE_SECONDS = 2.0
 
 
 class ServerEngine(Engine):
@@ -35,10 +36,11 @@ class ServerEngine(Engine):
     on what shares a batch, so runs are not equal bit for bit.
 
     Raises:
-        UserError: an address is none, the variable of the key holds none, or there are no adapters to publish.
+        UserError: an address is none, the variable of the key holds none, or nothing can be written to the folder.
     """
 
     dialect: ClassVar[Dialect]
+    runs_model = False
 
     class Config(Engine.Config):
         """How weights get to the servers, and when to give up on one."""
@@ -82,7 +84,7 @@ class ServerEngine(Engine):
             for url in c.urls
         ]
         labels = Labels()
-        self._folder = Path(tempfile.mkdtemp(prefix="envgym-weights-", dir=c.folder or None))
+        self._folder = _new_folder(c.folder)
         self._sampler = Sampler(self.dialect, language_model, labels, exact=c.publish == "lora")
         self._publisher = Publisher(
             self.dialect,
@@ -155,9 +157,9 @@ class ServerEngine(Engine):
             await session.close()
         for server in self._servers:
             with contextlib.suppress(EnvgymError, TimeoutError):
-                if server.label and server.failure is None:
-                    async with asyncio.timeout(2.0):
-                        await self.dialect.rename(server, RELEASED)
+                if server.failure is None:
+                    async with asyncio.timeout(_RELEASE_SECONDS):
+                        await self._publisher.release(server)
             await server.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
@@ -177,6 +179,18 @@ class ServerEngine(Engine):
     def _check_open(self) -> None:
         if self._closed:
             raise PolicyError("the engine was closed")
+
+
+def _new_folder(parent: str) -> Path:
+    """Make a folder of one's own in ``parent``, or in that of temporary files.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="envgym-weights-", dir=parent or None))
+    except OSError as error:
+        raise UserError(f"engine.folder: nothing can be written to {parent!r}: {error.strerror}") from None
 
 
 def key_in(variable: str) -> str:

@@ -22,7 +22,18 @@ __all__ = ["OtherModel", "OtherTrainer", "OtherWeights", "ServerFailure", "Unfit
 
 
 class UnfitServer(UserError):
-    """A server that cannot be trained against as it was started."""
+    """A server that cannot be trained against as it was started.
+
+    Args:
+        server: its address.
+        problem: what it lacks.
+        remedy: what to do.
+    """
+
+    def __init__(self, server: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{server}: {problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
 
 
 class OtherModel(UnfitServer):

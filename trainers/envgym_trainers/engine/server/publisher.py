@@ -14,8 +14,8 @@ from envgym.errors import EnvgymError, UserError
 from envgym_trainers.engine.server.comparison import PROBE, Comparison, compare, probe_ids
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Ask, Dialect, Status
-from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, OtherWeights, ServerFailure, UnfitServer
-from envgym_trainers.engine.server.labels import Labels, is_abandoned, is_published
+from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, OtherWeights, ServerFailure
+from envgym_trainers.engine.server.labels import RELEASED, Labels, is_abandoned, is_published
 from envgym_trainers.engine.server.sampler import Sampler
 from envgym_trainers.engine.server.weights import shapes_of, write_adapter
 from envgym_trainers.models.language_model import LanguageModel
@@ -89,14 +89,20 @@ class Publisher:
             UnfitServer: one does not, or is not there.
         """
         self.check(self._language_model)
-        try:
-            left = [s for s, own in zip(servers, await _all(map(self._examine, servers)), strict=True) if own]
-            kept = [server for server in servers if server not in left]
-            await _all(self._adopt(server, version) for server in kept)
-            if left:
-                await self.publish(left, self._language_model, version)
-        except ServerFailure as failure:
-            raise UnfitServer(f"{failure}; start it with: {self._dialect.start}") from None
+        left = [s for s, own in zip(servers, await _all(map(self._is_left, servers)), strict=True) if own]
+        await _all(self._adopt(server, version) for server in servers if server not in left)
+        if left:
+            await self.publish(left, self._language_model, version)
+
+    async def release(self, server: Server) -> None:
+        """Let whoever comes next publish to a server that has this engine's weights.
+
+        Raises:
+            ServerFailure: it is not there.
+            UnfitServer: it refuses.
+        """
+        if server.label and (await self._dialect.status(server)).label == server.label:
+            await self._dialect.rename(server, RELEASED)
 
     async def publish(self, servers: Sequence[Server], language_model: LanguageModel, version: int) -> None:
         """Hand over weights, and compare.
@@ -119,14 +125,25 @@ class Publisher:
         self._last = weights
         await _all(self._compare(server, language_model, label) for server in servers)
 
-    async def _examine(self, server: Server) -> bool:
+    async def _is_left(self, server: Server) -> bool:
         """Return whether a server needs the first weights, because somebody left others in it."""
+        try:
+            status = await self._examined(server)
+        except ServerFailure as failure:
+            raise server.unfit(f"it is not there: {failure}") from None
+        left = is_published(status.label) or self._adapters
+        if status.paused and not left:
+            raise server.unfit("it is paused, and lets requests wait", self._dialect.resume)
+        return left
+
+    async def _examined(self, server: Server) -> Status:
+        """Return the status of a server that runs a model of this name and context, for no other trainer."""
         status = await self._dialect.status(server)
         context = self._language_model.context
         server.model = self._model or status.models[0]
         if server.model not in status.models:
-            known = ", ".join(status.models[:5])
-            raise server.unfit_as(OtherModel, f"it has no model {server.model!r}", f"it has: {known}")
+            problem = f"it has no model {server.model!r}, but {', '.join(status.models[:5])}"
+            raise server.unfit_as(OtherModel, problem, "name one of them in engine.model")
         if status.context is not None and status.context < context:
             raise server.unfit_as(
                 OtherModel,
@@ -134,15 +151,12 @@ class Publisher:
                 f"start it with a context of {context}, or lower model.context",
             )
         self._check_owner(server, status)
-        left = is_published(status.label) or self._adapters
-        if status.paused and not left:
-            raise server.unfit("it is paused, and lets requests wait", self._dialect.resume)
-        return left
+        return status
 
     def _check_owner(self, server: Server, status: Status) -> None:
         """Refuse a server that is asleep, or that another trainer uses."""
         if status.asleep:
-            raise server.failed("it is asleep, and lets requests wait", "; wake it: POST /wake_up")
+            raise server.unfit("it is asleep, and lets requests wait", "wake it: POST /wake_up")
         own = self._labels.version(status.label) is not None
         if own or not is_published(status.label) or is_abandoned(status.label) or self._take_over:
             return
@@ -160,10 +174,9 @@ class Publisher:
         server.label = label
 
     async def _hand_over(self, server: Server, weights: Path, label: str) -> None:
+        status = await self._examined(server)
         server.updating = True
         try:
-            status = await self._dialect.status(server)
-            self._check_owner(server, status)
             if not self._adapters:
                 await self._dialect.load(server, weights, label)
             else:
@@ -188,12 +201,11 @@ class Publisher:
             OtherWeights: the log-probs differ.
         """
         prompt = self.prompt[: max(1, language_model.context - PROBE.max_tokens)]
-        stop_ids = language_model.stop_ids
         ask = Ask(
             ids=prompt,
             params=PROBE,
             seed=0,
-            stop_ids=stop_ids,
+            stop_ids=(),  # a sequence that ends at once would show little
             model=server.model,
             adapter=server.adapter,
             label=label,
@@ -217,7 +229,7 @@ class Publisher:
             problem = (
                 f"{off} after it took over weights: it samples from stale ones, or in another precision {limit}"
             )
-            advice = f"nothing was trained on them; restart it in {dtype}, see docs/servers.md, and resume the run"
+            advice = f"nothing was trained on them; restart it in {dtype}, see docs/engines.md, and resume the run"
         return server.unfit_as(OtherWeights, problem, advice)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 from envgym.errors import EnvgymError
@@ -42,18 +43,21 @@ class Sampler:
     async def complete(self, server: Server, ids: Sequence[int], params: SamplingParams, seed: int) -> Sampled:
         """Sample after ``ids`` [T]; arguments and errors otherwise as in ``EngineSession.sample``."""
         await self._revive(server)
-        parts: list[Reply] = []
         sampled: list[int] = []
+        logprobs: list[float] = []
+        spans: list[VersionSpan] = []
         for _ in range(_PARTS):
             ask = self._ask(server, [*ids, *sampled], params, seed, done=len(sampled))
             reply = await self.reply(server, ask)
-            self._check_labels(server, reply)
+            versions = self._versions(server, reply)
             if self._exact and any(span.label != ask.label for span in reply.spans):
                 continue
-            parts.append(reply)
             sampled += reply.ids
+            logprobs += reply.logprobs
+            spans += versions
             if reply.end is not End.ABORT:
-                return self._whole(parts, sampled)
+                ended = reply.end is End.STOP
+                return Sampled(ids=sampled, logprobs=logprobs, ended=ended, spans=_merged(spans))
         raise server.failed(f"it aborted a completion {_PARTS} times")
 
     async def reply(self, server: Server, ask: Ask) -> Reply:
@@ -85,22 +89,6 @@ class Sampler:
             label=server.label,
         )
 
-    def _whole(self, parts: Sequence[Reply], ids: list[int]) -> Sampled:
-        spans: list[VersionSpan] = []
-        for span in (span for part in parts for span in part.spans if span.tokens):
-            version = self._labels.version(span.label)
-            assert version is not None, "labels were checked"
-            if spans and spans[-1].version == version:
-                spans[-1] = VersionSpan(version, spans[-1].tokens + span.tokens)
-            else:
-                spans.append(VersionSpan(version, span.tokens))
-        return Sampled(
-            ids=ids,
-            logprobs=[value for part in parts for value in part.logprobs],
-            ended=parts[-1].end is End.STOP,
-            spans=tuple(spans),
-        )
-
     def _check(self, server: Server, ask: Ask, reply: Reply) -> None:
         """Refuse a reply that cannot be one to ``ask``."""
         count, most = len(reply.ids), ask.params.max_tokens
@@ -126,11 +114,17 @@ class Sampler:
         if fault:
             raise Undecided(f"not an answer to the request: {fault}")
 
-    def _check_labels(self, server: Server, reply: Reply) -> None:
-        """Refuse tokens that are not of this engine's weights."""
+    def _versions(self, server: Server, reply: Reply) -> list[VersionSpan]:
+        """Return which of this engine's weights sampled a reply; refuse what others did."""
+        found = []
         for span in reply.spans:
-            if span.tokens and self._labels.version(span.label) is None:
+            version = self._labels.version(span.label)
+            if not span.tokens:
+                continue
+            if version is None:
                 raise self._foreign(server, span)
+            found.append(VersionSpan(version, span.tokens))
+        return found
 
     def _foreign(self, server: Server, span: LabelSpan) -> EnvgymError:
         """Return the error of a server whose weights are not this engine's any more."""
@@ -176,3 +170,9 @@ class Sampler:
             server.failure = server.failed("it is paused, and lets requests wait", f"; {self._dialect.resume}")
             return server.failure
         return ServerFailure(f"{failure}; it answers otherwise: raise engine.timeout if it is only slow")
+
+
+def _merged(spans: Sequence[VersionSpan]) -> tuple[VersionSpan, ...]:
+    """Return the spans with neighbours of one version made one."""
+    runs = itertools.groupby(spans, key=lambda span: span.version)
+    return tuple(VersionSpan(version, sum(span.tokens for span in run)) for version, run in runs)
