@@ -3,9 +3,9 @@
     python benchmarks/cluster.py            # Ray on this machine against one process
     python benchmarks/cluster.py --json
 
-Two environments, both without a model. ``Echo`` does nothing: its turns show the overhead. ``Busy`` computes for
-``--busy`` seconds of processor time a turn, in Python, so that one process can use one core. Places alternate within
-a repeat; medians and extremes over repeats.
+One environment without a model. Idle, its turns show the overhead. Busy, it computes for ``--busy`` seconds of
+processor time a turn, in Python, so that one process can use one core. Places alternate within a repeat; medians
+and extremes over repeats.
 """
 
 from __future__ import annotations

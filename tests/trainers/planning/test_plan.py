@@ -59,7 +59,8 @@ def _found(plan: Callable[..., tuple[int, str, str]], *arguments: str) -> dict[s
         ("optimizer.micro_batch_tokens=2000", "memory", "activations"),
         ("optimizer.gradient_checkpointing=full", "memory", "activations"),
         ("objective.name=ppo", "load", "critic"),
-        ("objective={name=\"grpo\",beta=0.1}", "load", "reference"),
+        ("engine=envgym_trainers.engine.in_process:InProcessEngine", "load", "engine"),
+        ('objective={name="grpo",beta=0.1}', "load", "reference"),
     ],
 )
 def test_a_setting_of_the_recipe_changes_the_plan(plan: Any, setting: str, part: str, key: str) -> None:

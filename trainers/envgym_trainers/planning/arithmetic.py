@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from envgym_trainers.planning.devices import Device
 from envgym_trainers.planning.shapes import ModelShape
@@ -54,15 +55,15 @@ class Load:
     """A value model of the policy's size learns beside it."""
     devices: int = 1
     """Devices that share the trainer's state."""
-    engine_copies: bool = False
-    """The engine has weights of its own on each device; else it runs the trainer's."""
+    engine: Literal["shared", "copied", "elsewhere"] = "shared"
+    """Whose weights the engine samples from: the trainer's, its own on the same devices, or its own on others."""
     passes: int = 1
     """Passes over the step's samples with gradient."""
 
 
 def memory(shape: ModelShape, load: Load) -> dict[str, float]:
     """Return the bytes that each device holds at the height of a step, by what they are for."""
-    n, width = load.devices, load.width
+    n, width, here = load.devices, load.width, load.engine != "elsewhere"
     trained = load.lora_rank * shape.adapted if load.lora_rank else shape.parameters
     models = 1 + load.critic
     # Master copies stand beside weights of 16 bits; those in float32 are their own. Adapters are made in float32.
@@ -80,8 +81,8 @@ def memory(shape: ModelShape, load: Load) -> dict[str, float]:
         "activations": models * _activations(shape, load),
         "logits": min(load.micro_batch, _HEAD_CHUNK) * shape.vocabulary * 4 * 2
         + min(_HEAD_KEPT, load.micro_batch * shape.vocabulary * 4),
-        "engine's weights": width * shape.parameters if load.engine_copies else 0,
-        "keys and values": math.ceil(load.concurrency / n) * shape.cached(load.context) * width,
+        "engine's weights": width * shape.parameters if load.engine == "copied" else 0,
+        "keys and values": here * math.ceil(load.concurrency / n) * shape.cached(load.context) * width,
     }
     return {name: float(size) for name, size in parts.items() if size}
 

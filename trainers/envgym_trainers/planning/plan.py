@@ -100,7 +100,7 @@ def load_of(
         reference="reference" in needs.auxiliary,
         critic="critic" in needs.auxiliary,
         devices=devices,
-        engine_copies=devices > 1,
+        engine="elsewhere" if recipe.engine.name != "in_process" else "copied" if devices > 1 else "shared",
         passes=recipe.epochs,
     )
 
@@ -148,7 +148,7 @@ def _changes(shape: ModelShape, load: Load, usable: float) -> Iterator[tuple[str
     devices = load.devices
     while devices < _MOST_DEVICES:
         devices *= 2
-        changed = replace(load, devices=devices, engine_copies=True)
+        changed = replace(load, devices=devices, engine=load.engine if load.engine == "elsewhere" else "copied")
         if sum(memory(shape, changed).values()) <= usable:
             yield f"{devices} devices", changed
             break
