@@ -1,4 +1,4 @@
-"""A server of ``/retrieve`` in Search-R1's shape that takes its time: ``python _slow_retriever.py PORT SECONDS``."""
+"""A slow server of ``/retrieve`` in Search-R1's shape: ``python _slow_retriever.py PORT SECONDS``."""
 
 from __future__ import annotations
 

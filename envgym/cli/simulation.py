@@ -55,9 +55,9 @@ def simulate_command(
     tokens would be, and whether trainer, engine or environments hold up the others. Nothing is written.
     """
     from envgym.runs.progress import Reporter
-    from envgym.runs.simulation import Load, simulation_table
+    from envgym.runs.simulation import SimulatedLoad, simulation_table
 
-    load = Load(
+    load = SimulatedLoad(
         tokens_per_second=tokens_per_second,
         step_seconds=step_seconds,
         steps=steps,

@@ -16,6 +16,7 @@ from envgym.errors import RecipeError, UserError
 
 if TYPE_CHECKING:
     from envgym.runs.folder import RunFolder
+    from envgym.runs.processes import ProcessPlace
     from envgym.runs.stage import Stage
 
 __all__ = ["add_to", "read_stage"]
@@ -57,11 +58,12 @@ def train_command(
 
     Ctrl-C stops the run after the current step and saves it; a second Ctrl-C stops it at once. In both cases, and
     after a crash, --resume continues from the last checkpoint.
+
+    With --processes N, or under torchrun, N processes share the model and its optimizer, one GPU each if there are
+    any. A run may be resumed with another number of them.
     """
-    from envgym.cli.launcher import launch
     from envgym.cli.run_folders import check_new, claimed, removed_if_unused
     from envgym.runs.folder import RunFolder
-    from envgym.runs.processes import process_place
     from envgym.runs.progress import duration
 
     if (recipe is None) == (resume is None):
@@ -71,12 +73,7 @@ def train_command(
             "--resume uses the run's own recipe: --set, --cluster and --out do not apply. For other settings, "
             f"begin a new run; --set model.path={shlex.quote(str(resume))} makes it go on from this one's weights"
         )
-    place_here = process_place()
-    if processes is not None and place_here.size not in (1, processes):
-        raise UserError(f"--processes {processes}, but {place_here.size} were started already: leave it out")
-    if processes is not None and place_here.size == 1 and processes > 1:
-        sys.exit(launch(processes, [sys.executable, "-m", "envgym", *sys.argv[1:]]))
-    if place_here.rank:
+    if _place(processes).rank:
         path = recipe or RunFolder.existing(resume or Path()).path / "recipe.toml"
         read_stage(path, set_ or [], quiet=True).follow()
         return
@@ -100,6 +97,23 @@ def train_command(
             with claimed(folder):
                 report = _run(stage, folder, names)
     print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
+
+
+def _place(processes: int | None) -> ProcessPlace:
+    """Return the place of this process; where ``processes`` are asked for and not there, be their launcher.
+
+    Raises:
+        UserError: others were started than were asked for.
+    """
+    from envgym.cli.launcher import launch
+    from envgym.runs.processes import process_place
+
+    place = process_place()
+    if processes is None or processes == place.size:
+        return place
+    if place.size > 1:
+        raise UserError(f"--processes {processes}, but {place.size} were started already: leave it out")
+    sys.exit(launch(processes, [sys.executable, "-m", "envgym", *sys.argv[1:]]))
 
 
 def _run(stage: Stage, folder: RunFolder, controls: list[str]) -> Path:

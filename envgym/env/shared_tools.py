@@ -63,7 +63,7 @@ class SharedTools:
         self._permits: _PerLoop[dict[Hashable, asyncio.Semaphore]] = _PerLoop()
 
     async def limited(self, scope: str, name: str, limit: int, run: Callable[[], Awaitable[str]]) -> str:
-        """Return what ``run`` does, when fewer than ``limit`` calls of the tool are under way, in order of arrival.
+        """Return what ``run`` does, when fewer than ``limit`` calls of the tool are under way, in their order.
 
         Args:
             scope: names the environment's class.

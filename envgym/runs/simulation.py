@@ -8,11 +8,11 @@ from typing import Any
 
 from envgym.runs.table import fitted
 
-__all__ = ["Load", "simulation_table"]
+__all__ = ["SimulatedLoad", "simulation_table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class SimulatedLoad:
     """Rates of the model that is simulated; environments, tools and sandboxes are real."""
 
     tokens_per_second: float

@@ -13,7 +13,7 @@ from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
-from envgym.runs.simulation import Load
+from envgym.runs.simulation import SimulatedLoad
 
 __all__ = ["Stage", "stages"]
 
@@ -65,7 +65,7 @@ class Stage(Plugin, abc.ABC):
         """
         raise UserError(f"stage {self.config.stage!r} runs in one process: leave out torchrun and --processes")
 
-    async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
+    async def simulate(self, load: SimulatedLoad, reporter: Reporter) -> dict[str, Any]:
         """Run the recipe's loop with real environments and no model; a stage cannot, by default.
 
         Args:

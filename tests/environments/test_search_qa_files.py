@@ -13,11 +13,15 @@ from typing import Any
 
 import pytest
 
-from envgym.env.answers import call
+from envgym.env.answers import call, script
+from envgym.env.services import Services
+from envgym.env.shared_tools import ToolSettings
 from envgym.errors import DataError
 from envgym.policies.scripted import Script
 from envgym.records import OutcomeKind, Task, Trajectory
+from envgym.rollout.collector import Collector
 from envgym.rollout.episode import rollout
+from envgym.rollout.mix import MixEntry
 from envgym_environments.search_qa import SearchQA
 
 PLACES = ("Aba", "Beb", "Cic", "Dod", "Eke", "Fuf", "Gag", "Heh", "Ici", "Jaj")
@@ -168,3 +172,22 @@ def test_a_retriever_that_is_down_is_missing_data(files: dict[str, str], retriev
     trajectory = play_remote(files, "http://127.0.0.1:9/retrieve", retriever_seconds=0.5)
     assert trajectory.outcome.kind is OutcomeKind.FAILED
     assert trajectory.score is None
+
+
+async def test_every_episode_of_a_run_asks_over_the_same_connection(
+    files: dict[str, str], web_server: Any
+) -> None:
+    hit = {"document": {"contents": '"Aba"\nAba lies in Abaland.'}}
+    web_server.keeps = True
+    web_server.answer = lambda body, n: web_server.reply({"result": [[hit]]})
+    questions = {name: files[name] for name in ("question_file", "held_out_file")}
+    entry = MixEntry(env="search_qa-v1", settings={"retriever_url": web_server.url, **questions})
+    async with Services(tools=ToolSettings(cache_entries=0)) as services:
+        policy = Script(*script([call("search", query=q) for q in ("one", "two")], "x"))
+        collector = Collector([entry], policy, services, concurrency=1)
+        task = collector.tasks("search_qa", "train")[0]
+        for sample in range(3):
+            assert not (await collector.episode("search_qa", task, sample)).failed
+        await collector.close()
+    assert len(web_server.bodies) == 6
+    assert web_server.connections == 1

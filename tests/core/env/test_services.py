@@ -8,6 +8,7 @@ import threading
 import pytest
 from toys import FullDisk
 
+from envgym.env.episode_services import EpisodeServices
 from envgym.env.services import Services
 from envgym.errors import SandboxError, UnknownNameError, UserError
 from envgym.sandbox.interface import Limits
@@ -58,3 +59,23 @@ async def test_an_operating_system_error_is_a_sandbox_error_and_the_backend_is_c
         assert services.backend() is backend
     await services.close()
     assert backend.closes == 1
+
+
+class Line:
+    """A connection."""
+
+    closes = 0
+
+    async def close(self) -> None:
+        self.closes += 1
+
+
+async def test_what_is_kept_is_made_once_for_each_key_and_closed_with_the_run() -> None:
+    async with Services() as services:
+        first, second = services.keep("a", Line), services.keep("b", Line)
+        assert first is not second
+        assert EpisodeServices(services).keep("a", Line) is first
+        assert first.closes == 0
+    assert (first.closes, second.closes) == (1, 1)
+    await services.close()
+    assert first.closes == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -97,3 +98,23 @@ async def test_who_is_cancelled_while_waiting_or_inside_frees_the_place(ordered:
     await asyncio.wait_for(_episode(turnstile, "c", log), 5)
     assert log == ["a", "c"]
     assert await turnstile.settled(patience=1)
+
+
+async def test_a_burst_is_let_in_a_few_in_each_pass_of_the_loop() -> None:
+    """A thousand that begin in one pass would keep everything else waiting meanwhile."""
+    turnstile = Turnstile(1000)
+    inside: list[int] = []
+
+    async def enter(number: int) -> None:
+        await turnstile.enter(("key",))
+        inside.append(number)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(1000):
+            tasks.create_task(enter(number))
+        steps = [0]
+        while len(inside) < 1000:
+            await asyncio.sleep(0)
+            steps.append(len(inside))
+    assert max(after - before for before, after in itertools.pairwise(steps)) <= 16
+    assert inside == list(range(1000)), "first come, first served"

@@ -274,3 +274,44 @@ def test_an_address_that_is_none_is_refused_without_its_password(url: str) -> No
     with pytest.raises(UserError, match="address") as caught:
         WebService(url, says="", failure=EpisodeError, timeout=1, pause=0)
     assert "geheim" not in str(caught.value)
+
+
+async def test_a_path_continues_the_address_and_keeps_its_query(web_server: Any) -> None:
+    service = service_of(web_server, url=f"{web_server.url}/below?api_key=sesame", path="/first")
+    web_server.answer = lambda body, n: web_server.reply(FINE)
+    try:
+        for path in ("", "/second"):
+            await service.post({}, read, path)
+        answer = await service.once("POST", "/third?mode=keep", {"q": 1})
+    finally:
+        await service.close()
+    assert answer.json() == FINE
+    asked = [head.split()[1] for head in web_server.heads]
+    assert asked == [
+        "/below/first?api_key=sesame",
+        "/below/first/second?api_key=sesame",
+        "/below/first/third?api_key=sesame&mode=keep",
+    ]
+
+
+@pytest.mark.parametrize("status", [200, 404, 429, 503])
+async def test_what_is_asked_once_is_answered_whatever_the_status_is(web_server: Any, status: int) -> None:
+    web_server.answer = lambda body, n: web_server.reply(FINE, status)
+    service = service_of(web_server)
+    try:
+        assert (await service.once("POST", "/steer", {})).status == status
+    finally:
+        await service.close()
+    assert len(web_server.bodies) == 1
+
+
+async def test_what_is_asked_once_is_a_failure_without_an_answer(web_server: Any) -> None:
+    """Nothing is tried again: the request may have had its effect."""
+    web_server.answer = lambda body, n: [b""]
+    service = service_of(web_server)
+    try:
+        with pytest.raises(ToolError, match=f"{web_server.url}.*/steer"):
+            await service.once("POST", "/steer", {})
+    finally:
+        await service.close()
+    assert len(web_server.bodies) == 1

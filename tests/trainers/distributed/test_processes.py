@@ -1,4 +1,4 @@
-"""``envgym train`` with two processes: from the recipe to a model that one process can use, through kills and stops."""
+"""``envgym train`` with two processes, from the recipe to a model that one can use, through kills and stops."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def _child(parent: int, rank: int) -> int:
 def test_a_run_goes_on_through_a_stop_and_a_death_at_other_numbers_of_processes(
     tmp_path: Path, start: Any
 ) -> None:
-    """Ctrl-C on two processes saves the step in hand and ends with 130. Resumed by two, one of which is killed, the
-    run ends in seconds with a message and exit code 1, and no process is left. One process then finishes it, and its
-    checkpoints have the layout that everything else reads."""
+    """Ctrl-C on two processes saves the step in hand and ends with 130. Resumed by two, one of which is killed,
+    the run ends in seconds with a message and exit code 1, and no process is left. One process then finishes it,
+    and its checkpoints have the layout that everything else reads."""
     run = tmp_path / "run"
     process = start("train", _recipe(tmp_path, 400), "--out", run, "--processes", 2)
     _wait_for_step(run, 1, process)
@@ -141,3 +141,24 @@ def test_torchrun_runs_a_recipe(tmp_path: Path, start: Any) -> None:
     assert _steps(tmp_path / "run") == [1, 2]
     assert said.count("report:") == 1
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_new_model_imitates_in_two_processes_as_in_one(tmp_path: Path, start: Any) -> None:
+    """Only the first process knows the demonstrations, and so the tokenizer; losses are those of one process."""
+    recipe = tmp_path / "sft.toml"
+    recipe.write_text(
+        'stage = "sft"\nexamples = 12\nbatch_size = 4\nthreads = 1\n[model]\n'
+        "new = { vocabulary = 300, hidden_size = 32, layers = 2, heads = 2 }\n"
+        '[[mix]]\nenv = "refusal_safety-v1"\n[optimizer]\nlearning_rate = 1e-3\n[evaluate]\ntasks = 1\n'
+        "[sampling]\nmax_tokens = 4\n"
+    )
+    losses = []
+    for count in (1, 2):
+        run = tmp_path / f"run-{count}"
+        process = start("train", recipe, "--out", run, "--processes", count)
+        said, _ = process.communicate(timeout=_SECONDS)
+        assert process.returncode == 0, said
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses.append([row["loss"] for row in rows])
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -54,7 +54,7 @@ def test_the_reference_of_adapters_is_the_base_without_them(model_folder: Path, 
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.5)
-    assert reference._model is policy
+    assert reference._scorer.model is policy.model
     base = load_model(recipe.model.model_copy(update={"lora_rank": 0})).model
     for sample in reference.annotate(samples):
         assert sample.reference_logprobs is not None
@@ -110,7 +110,7 @@ def test_a_critics_value_sees_nothing_of_the_token_that_it_judges(
     model_folder: Path, make_sample: MakeSample
 ) -> None:
     critic = Critic(_recipe(model_folder))
-    torch.nn.init.ones_(critic._head.weight)
+    torch.nn.init.ones_(critic._network.head.weight)
     sample = make_sample([0, 0, 1, 1, 1])
     batch = collate([(sample,)], 0)
     changed = collate([(sample,)], 0)

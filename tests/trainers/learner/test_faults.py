@@ -112,7 +112,8 @@ def test_a_column_that_is_not_finite_costs_its_trajectory_alone(
         broken = _Broken(column)
         if not name.startswith("score"):
             monkeypatch.setattr(broken, "rescore", lambda _, scores: list(scores))
-        monkeypatch.setattr(learner, "_auxiliary", AuxiliaryModels({"broken": broken}))
+        for part in (learner, learner.updater):
+            monkeypatch.setattr(part, "_auxiliary", AuxiliaryModels({"broken": broken}))
         seen = watch(learner)
         learner.learn([_group(*members)], 1)
         credit.append(_credit(seen))
@@ -238,7 +239,7 @@ def pair(model_folder: Path, make_language_model: Callable[[], LanguageModel]) -
 
 
 def _all_weights(updater: Updater, critic: Critic) -> list[torch.Tensor]:
-    parameters = [*updater._language_model.model.parameters(), *critic._optimizer.parameters]
+    parameters = [*updater._scorer.model.parameters(), *critic._optimizer.parameters]
     return [p.detach().clone() for p in parameters]
 
 

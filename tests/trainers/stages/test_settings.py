@@ -13,9 +13,10 @@ import pytest
 import torch
 from toys import numbered
 
-from envgym.env.chat_env import ChatEnv
-from envgym.errors import SandboxError
-from envgym.records import Score, Split, Task, Trajectory
+from envgym.env.chat_env import ChatEnv, Reply
+from envgym.env.tools import run_calls, tool
+from envgym.errors import RecipeError, SandboxError
+from envgym.records import Message, Score, Split, Task, ToolCall, Trajectory
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
 from envgym_trainers.engine.in_process import InProcessEngine
@@ -171,3 +172,51 @@ async def test_only_where_runs_are_reproducible_does_sampling_wait_for_everybody
     folder = await train(Relay, reproducible=reproducible)
     assert folder.metrics()[0]["episodes_failed"] == float(reproducible)
     assert torch.are_deterministic_algorithms_enabled() is reproducible
+
+
+class Desk(Echo):
+    """Has its tools run whatever is said: the model is not to be relied on to call them."""
+
+    inside: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    @tool(limit=3)
+    async def counter(self) -> str:
+        """Stand at the counter."""
+        kind = type(self)
+        kind.inside += 1
+        kind.most = max(kind.most, kind.inside)
+        await asyncio.sleep(0.01)
+        kind.inside -= 1
+        return "served"
+
+    @tool(cache=True)
+    async def directory(self, page: int) -> str:
+        """Look a page up."""
+        return f"page {page}"
+
+    async def respond(self, action: Message) -> Reply:
+        calls = [ToolCall(name="counter"), ToolCall(name="directory", arguments={"page": 1})]
+        await run_calls(self.tools, calls)
+        return Reply(done=True)
+
+
+async def test_tools_are_limited_and_kept_as_the_recipe_says(train: Train) -> None:
+    """Eight episodes: the author's limit is 3, and the one look-up that is run was made in measuring before."""
+    rows, most = [], []
+    for tools in ({}, {"limits": {"counter": 1}}, {"cache_entries": 0}, {"cache_bytes": 1}):
+        Desk.most = 0
+        folder = await train(Desk, tools=tools)
+        rows.append({name: n for name, n in folder.metrics()[0].items() if name.startswith("tools/directory/")})
+        most.append(Desk.most)
+    assert most == [3, 1, 3, 3]
+    kept, unkept = {"tools/directory/cached": 8.0}, {"tools/directory/run": 8.0}
+    assert rows[:2] == [kept, kept]
+    assert rows[2:] == [unkept, unkept]
+
+
+async def test_a_limit_on_a_tool_that_nobody_offers_is_refused(train: Train) -> None:
+    with pytest.raises(
+        RecipeError, match=r"tools\.limits\.till: no environment .* they offer: counter, directory"
+    ):
+        await train(Desk, tools={"limits": {"till": 2}})

@@ -20,7 +20,7 @@ from envgym.policies.scripted import Expert, RandomPolicy
 from envgym.records import Message, Task, VersionSpan
 from envgym.rollout.episode import rollout
 from envgym.runs.progress import Reporter
-from envgym.runs.simulation import Load
+from envgym.runs.simulation import SimulatedLoad
 from envgym_trainers.stages.paced import Pace, paced
 from envgym_trainers.stages.rl import ReinforcementStage
 from envgym_trainers.stages.sft import SupervisedStage
@@ -51,7 +51,7 @@ def _recipe(staleness: int, **values: Any) -> dict[str, Any]:
 
 async def _simulate(staleness: int, recipe: dict[str, Any] | None = None, **load: Any) -> dict[str, Any]:
     stage = ReinforcementStage(**_recipe(staleness, **(recipe or {})))
-    chosen = Load(**{"tokens_per_second": 1e6, "step_seconds": 0.2, "steps": 5, **load})
+    chosen = SimulatedLoad(**{"tokens_per_second": 1e6, "step_seconds": 0.2, "steps": 5, **load})
     with Reporter(live=False) as reporter:
         return await stage.simulate(chosen, reporter)
 
@@ -211,7 +211,7 @@ async def test_groups_without_a_signal_are_replaced() -> None:
 async def test_a_stage_that_samples_nothing_cannot_be_simulated() -> None:
     stage = SupervisedStage(mix=[{"env": f"{__name__}:Slow"}])
     with Reporter(live=False) as reporter, pytest.raises(UserError, match="cannot be simulated"):
-        await stage.simulate(Load(tokens_per_second=1.0, step_seconds=0.0, steps=2), reporter)
+        await stage.simulate(SimulatedLoad(tokens_per_second=1.0, step_seconds=0.0, steps=2), reporter)
 
 
 def test_the_command_prints_a_table_or_json(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from envgym_trainers.batch import Sample, Unit
 
-__all__ = ["Message", "decode", "encode"]
+__all__ = ["Order", "decode", "encode"]
 
 _LENGTH = 8
 _COLUMNS = [f.name for f in dataclasses.fields(Sample) if "Tensor" in str(f.type)]
@@ -21,7 +21,7 @@ _VALUES = [f.name for f in dataclasses.fields(Sample) if f.name not in _COLUMNS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Order:
     """What one process says to another."""
 
     name: str
@@ -31,7 +31,7 @@ class Message:
     units: Sequence[Unit] = ()
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Order) -> bytes:
     """Return the bytes of a message."""
     tensors: dict[str, torch.Tensor] = {}
     rows: list[list[dict[str, Any]]] = []
@@ -47,13 +47,13 @@ def encode(message: Message) -> bytes:
     return len(head).to_bytes(_LENGTH, "big") + head + safetensors.torch.save(tensors)
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes) -> Order:
     """Return the message that ``encode`` made bytes of."""
     start = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
     head = json.loads(data[_LENGTH:start])
     tensors = safetensors.torch.load(data[start:])
     units = [tuple(_sample(row, tensors) for row in unit) for unit in head["units"]]
-    return Message(name=head["name"], values=head["values"], units=units)
+    return Order(name=head["name"], values=head["values"], units=units)
 
 
 def _sample(row: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Sample:

@@ -20,7 +20,7 @@ from envgym.errors import EnvgymError
 from envgym.runs.processes import ProcessPlace
 from envgym_trainers.batch import Sample, Unit, as_units
 from envgym_trainers.distributed.balance import deal
-from envgym_trainers.distributed.messages import Message, decode, encode
+from envgym_trainers.distributed.messages import Order, decode, encode
 
 __all__ = ["ALONE", "ProcessLost", "Team"]
 
@@ -77,19 +77,19 @@ class Team:
         shares = deal(units, max_tokens, self.size)
         self.take_device()
         for rank in range(1, self.size):
-            self._send(rank, Message(name=name, values=values, units=[units[i] for i in shares[rank]]))
+            self._send(rank, Order(name=name, values=values, units=[units[i] for i in shares[rank]]))
         return shares
 
     def end(self) -> None:
         """Say to the followers that this was all, until something else begins."""
         self.hand_out(_END)
 
-    def orders(self) -> Iterator[Message]:
+    def orders(self) -> Iterator[Order]:
         """Yield what the leader says until it says that this was all."""
         while (order := self._receive(_LEADER)).name != _END:
             yield order
 
-    def next_run(self) -> Message | None:
+    def next_run(self) -> Order | None:
         """Return how the leader begins to learn, or ``None`` once it has ended."""
         try:
             return self._receive(_LEADER)
@@ -99,7 +99,7 @@ class Team:
     def gather(self, samples: Sequence[Sample]) -> list[Sequence[Sample]]:
         """Return the samples of every process to the leader, by process; nothing to the others."""
         if not self.leads:
-            self._send(_LEADER, Message(name="samples", units=as_units(samples)))
+            self._send(_LEADER, Order(name="samples", units=as_units(samples)))
             return []
         others = (self._receive(rank) for rank in range(1, self.size))
         return [samples, *([sample for (sample,) in message.units] for message in others)]
@@ -107,12 +107,12 @@ class Team:
     def exchange(self, value: T) -> list[T]:
         """Return the JSON values of all processes to each of them, by process."""
         if not self.leads:
-            self._send(_LEADER, Message(name="value", values={"value": value}))
+            self._send(_LEADER, Order(name="value", values={"value": value}))
             found: list[T] = self._receive(_LEADER).values["all"]
             return found
         found = [value, *(self._receive(rank).values["value"] for rank in range(1, self.size))]
         for rank in range(1, self.size):
-            self._send(rank, Message(name="values", values={"all": found}))
+            self._send(rank, Order(name="values", values={"all": found}))
         return found
 
     def all(self, value: bool) -> bool:
@@ -153,12 +153,12 @@ class Team:
         for rank in range(1, self.size) if self.leads else [_LEADER]:
             threading.Thread(target=wait, args=(rank,), daemon=True, name=f"lifeline of {rank}").start()
 
-    def _send(self, rank: int, message: Message) -> None:
+    def _send(self, rank: int, message: Order) -> None:
         data = torch.frombuffer(bytearray(encode(message)), dtype=torch.uint8)
         dist.send(torch.tensor([len(data)]), dst=rank, group=self._talk)
         dist.send(data, dst=rank, group=self._talk)
 
-    def _receive(self, rank: int) -> Message:
+    def _receive(self, rank: int) -> Order:
         length = torch.zeros(1, dtype=torch.int64)
         dist.recv(length, src=rank, group=self._talk)
         data = torch.empty(int(length), dtype=torch.uint8)

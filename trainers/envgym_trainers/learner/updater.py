@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from envgym_trainers.batch import IDLE, Batch, Outputs, Sample, Unit, as_units, collate, micro_batches
-from envgym_trainers.distributed.messages import Message
+from envgym_trainers.distributed.messages import Order
 from envgym_trainers.distributed.sharding import publish, shard_like
 from envgym_trainers.distributed.team import ALONE, Team
 from envgym_trainers.learner.auxiliary import AuxiliaryModels, annotate_tokens
@@ -124,7 +124,7 @@ class Updater:
         )
         return self._take([units[i] for i in shares[self._team.rank]], loss, totals, version, mismatch_limit)
 
-    def follow(self, order: Message, loss: Loss) -> None:
+    def follow(self, order: Order, loss: Loss) -> None:
         """Do this process's part of what the leader does; see ``Team``."""
         values, samples = order.values, [sample for unit in order.units for sample in unit]
         match order.name:

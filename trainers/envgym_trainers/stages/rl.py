@@ -14,7 +14,7 @@ from envgym.rollout.collector import Group
 from envgym.rollout.mix import Mix
 from envgym.runs.folder import RunFolder
 from envgym.runs.progress import Reporter
-from envgym.runs.simulation import Load
+from envgym.runs.simulation import SimulatedLoad
 from envgym.runs.stage import Stage
 from envgym.runs.table import rewards_text
 from envgym_trainers.distributed.team import Team
@@ -39,7 +39,7 @@ from envgym_trainers.stages.step_groups import StepGroups
 from envgym_trainers.stages.steps import Phase, Source, Steps
 from envgym_trainers.stages.stopping import StopRequest
 from envgym_trainers.stages.team_up import follow_leader, teamed_up
-from envgym_trainers.stages.timing import Work, status_of
+from envgym_trainers.stages.timing import StepWork, status_of
 
 __all__ = ["ReinforcementStage", "make_objective"]
 
@@ -92,7 +92,7 @@ class ReinforcementStage(Stage):
 
         follow_leader(self.config, begin)
 
-    async def simulate(self, load: Load, reporter: Reporter) -> dict[str, Any]:
+    async def simulate(self, load: SimulatedLoad, reporter: Reporter) -> dict[str, Any]:
         """Run the recipe's loop without a model; see ``Stage.simulate``."""
         return await simulate(self.config, self._objective, load, reporter)
 
@@ -252,7 +252,7 @@ class _Run:
         self._reporter.begin("step", self._recipe.steps, self._step)
         while not self._finished and not stop.requested:
             stop.doing = f"step {self._step + 1}"
-            work = Work(setup.engine, source)
+            work = StepWork(setup.engine, source)
             tools = setup.environments.services.tools
             called = Counter(tools.counts)
             step = await steps.take()

@@ -16,7 +16,7 @@ from envgym.policies.selection import make_player
 from envgym.rollout.collector import Collector, Group
 from envgym.rollout.mix import Mix
 from envgym.runs.progress import Reporter
-from envgym.runs.simulation import Load
+from envgym.runs.simulation import SimulatedLoad
 from envgym_trainers.objectives import Objective
 from envgym_trainers.recipe import ReinforcementRecipe
 from envgym_trainers.stages.asynchronous import make_source
@@ -67,7 +67,7 @@ class _Looks:
 
 
 async def simulate(
-    recipe: ReinforcementRecipe, objective: Objective, load: Load, reporter: Reporter
+    recipe: ReinforcementRecipe, objective: Objective, load: SimulatedLoad, reporter: Reporter
 ) -> dict[str, Any]:
     """Run the recipe's loop under ``load``; return what ``simulation_table`` prints.
 
@@ -159,7 +159,9 @@ def _work(taken: Sequence[Step], seconds: float, sampling: float, ended: Mapping
     }
 
 
-def _flow(taken: Sequence[Step], seconds: float, tokens: int, looks: _Looks, load: Load) -> dict[str, Any]:
+def _flow(
+    taken: Sequence[Step], seconds: float, tokens: int, looks: _Looks, load: SimulatedLoad
+) -> dict[str, Any]:
     """Return what was in flight, and who waited."""
     return {
         "tokens_per_second": tokens / seconds,

@@ -10,10 +10,10 @@ from envgym_trainers.stages.asynchronous import AsynchronousSource
 from envgym_trainers.stages.setup import TrainingSetup
 from envgym_trainers.stages.steps import Phase, Source, Step
 
-__all__ = ["Work", "status_of"]
+__all__ = ["StepWork", "status_of"]
 
 
-class Work:
+class StepWork:
     """Measures one step, from before it to after it.
 
     In asynchronous training the engine samples for several steps at once, and for evaluations between them: tokens

@@ -27,10 +27,6 @@ class Comparison:
     gap_before_temperature: float
     """From log-probs at temperature 1, which some servers report whatever the temperature."""
 
-    def agrees(self, tolerance: float) -> bool:
-        """Return whether the server reports the log-probs of the trainer's weights."""
-        return self.gap <= tolerance
-
 
 def probe_ids(language_model: LanguageModel, seed: int) -> list[int]:
     """Return a prompt that no model has an opinion on."""

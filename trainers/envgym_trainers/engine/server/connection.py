@@ -75,7 +75,8 @@ class Server:
     async def get(self, path: str, form: type[W]) -> W:
         """Return an answer that takes no computation, as a ``form``; see ``post`` for errors."""
         try:
-            return parsed(form, self._read(path, await self._quickly(path)))
+            answer = self._checked(path, await self._quickly(path))
+            return parsed(form, answer.json())
         except Undecided as undecided:
             raise self.failed(f"{path}: {undecided}") from None
 
@@ -87,14 +88,14 @@ class Server:
         """
         return (await self._quickly(path)).status
 
-    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Make a request that steers the server, once, and return the JSON of the answer, or its text.
+    async def post(self, path: str, body: Mapping[str, Any] | None = None) -> None:
+        """Make a request that steers the server, once.
 
         Raises:
             ServerFailure: no answer, or one that tells of a failure.
             UnfitServer: the server does not offer it, or not to us.
         """
-        return self._read(path, await self._web.once("POST", path, body))
+        self._checked(path, await self._web.once("POST", path, body))
 
     def failed(self, problem: str, advice: str = "") -> ServerFailure:
         """Return an error that names the server, with every secret left out."""
@@ -119,13 +120,10 @@ class Server:
         except TimeoutError:
             raise self.failed(f"{path}: no answer within {_QUICK:g} s") from None
 
-    def _read(self, path: str, answer: Answer) -> Any:
+    def _checked(self, path: str, answer: Answer) -> Answer:
         if not 200 <= answer.status < 300:
             raise self._refused(path.partition("?")[0], answer.status, answer.text, fatal=False)
-        try:
-            return json.loads(answer.text)
-        except (ValueError, RecursionError):
-            return answer.text
+        return answer
 
     def _refused(self, what: str, status: int, text: str, *, fatal: bool) -> ServerFailure | UnfitServer:
         problem = f"{what} is refused: HTTP {status}: {_words(text)}"

@@ -98,8 +98,6 @@ class Dialect(abc.ABC):
     """Path of requests for tokens."""
     start: ClassVar[str]
     """The command that starts one for training."""
-    start_lora: ClassVar[str]
-    """What it needs besides for adapters."""
     resume: ClassVar[str]
     """What ends a pause that somebody else began."""
 

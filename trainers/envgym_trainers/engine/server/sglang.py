@@ -68,7 +68,6 @@ class SGLang(Dialect):
     url = "http://127.0.0.1:30000"
     generate = "/generate"
     start = "python -m sglang.launch_server --model-path MODEL"
-    start_lora = "--enable-lora --max-lora-rank RANK --lora-target-modules all"
     resume = "end the pause: POST /continue_generation"
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -132,7 +131,7 @@ class SGLang(Dialect):
         cache = "off" if info.disable_radix_cache else "on, flushed with new weights"
         return Ways(
             disk="it has no route /update_weights_from_disk: upgrade it" if missing else "",
-            lora="" if info.enable_lora else self.start_lora,
+            lora="" if info.enable_lora else "--enable-lora --max-lora-rank RANK --lora-target-modules all",
             notes={"precision": info.dtype, "prefix cache": cache},
         )
 

@@ -107,7 +107,6 @@ class Vllm(Dialect):
         "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
         + _TRANSFER
     )
-    start_lora = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank RANK"
     resume = "end the pause: POST /resume"
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -178,7 +177,7 @@ class Vllm(Dialect):
         if backend != BACKEND:
             disk = f"its weight transfer is {backend or 'none'!r}: " + _TRANSFER
         if await server.status_of("/v1/load_lora_adapter") != 405 or config.lora_config is None:
-            lora = self.start_lora
+            lora = "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora --max-lora-rank RANK"
         cache = "on, apart for each version of the weights" if config.cache_config.enable_prefix_caching else "off"
         dtype = config.model_config_.dtype.removeprefix("torch.")
         return Ways(disk=disk, lora=lora, notes={"precision": dtype, "prefix cache": cache})
