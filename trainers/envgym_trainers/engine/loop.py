@@ -249,8 +249,8 @@ class SamplingLoop:
 
         Both would wait for each other otherwise. Steps of a small model are so short that environments never have
         answered. How many steps ago a completion was depends on no timing, and so the number of threads, which
-        results depend on. It is partly global to the process: the learner sets its own, so the worker sets it again
-        in every step, and leaves it alone while idle.
+        results depend on. It is partly global to the process: the learner sets its own, so the worker sets it
+        again in every step, and leaves it alone while idle.
         """
         every = self.scheduler.heavy and self._quiet >= _QUIET
         cores = self._cores if every else max(1, self._cores - 1)

@@ -46,8 +46,8 @@ def hub_folder(path: str) -> Path:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"model {path!r} is not in the cache and cannot be fetched: {reason} Check the name and the network, "
-            "unset HF_HUB_OFFLINE if it is set, log in with hf auth login where the model asks for it; or fetch it "
-            f"where there is a network with hf download {name} --local-dir FOLDER, and give the folder"
+            "unset HF_HUB_OFFLINE if it is set, log in with hf auth login where the model asks for it; or fetch "
+            f"it where there is a network with hf download {name} --local-dir FOLDER, and give the folder"
         ) from error
     if not any(folder.glob("*.safetensors")):
         raise UserError(
