@@ -205,7 +205,7 @@ def test_every_command_shown_is_accepted() -> None:
         if words[0] == "make":
             assert set(words[1:]) <= set(targets), line
         elif words[0] == "envgym":
-            command = group.commands[words[1]]  # type: ignore[attr-defined]
+            command = group.get_command(None, words[1])  # type: ignore[attr-defined]
             command.make_context(words[1], words[2:])
             recipes = [w for w in words[2:] if w.endswith(".toml")]
             assert all(r in printed or (ROOT / r).is_file() for r in recipes), line
