@@ -9,8 +9,8 @@ concludes and scores the episode.
 
 steps      Whole episodes, one after another. ``steps_per_s`` divides the steps by the time of *all* of it,
            ``areset`` and scoring included; ``collector_steps_per_s`` is the same through ``Collector``, with its
-           deadlines, retries and cleaning up, 64 at a time. Every episode has a task of its own; no tool result is
-           kept. ``loop_us``, the time of a fixed loop of Python, tells a slow machine from slow code.
+           deadlines, retries and clean-up, 64 at a time. Every episode has a task of its own, and no tool result
+           is kept. ``loop_us``, the time of a fixed loop of Python, tells a slow machine from slow code.
 flight     N episodes begun in one burst, all of them allowed in flight. Each makes ``--calls`` tool calls of 50 to
            500 ms, and in 1% of the episodes one call hangs until the tool's limit of ``--timeout`` seconds. The
            ideal is the longest episode's own sum of sleeps and limits: what an infinitely fast machine takes. The

@@ -88,7 +88,8 @@ async def _waited_for(work: Work, task: asyncio.Task[Any], clock: LoopClock) -> 
     """
     if work.around is not None:
         enlist(task, work)
-    with work.awaited():
+        work.around.inside.add(work)
+    try:
         try:
             over = await _over(task, work.end, clock)
         except asyncio.CancelledError:
@@ -97,6 +98,9 @@ async def _waited_for(work: Work, task: asyncio.Task[Any], clock: LoopClock) -> 
         if not over:
             where = work.where()
             raise Late(where, abandoned=not await _end(work, task, clock))
+    finally:
+        if work.around is not None:
+            work.around.inside.discard(work)
 
 
 async def _over(task: asyncio.Task[Any], end: float, clock: LoopClock) -> bool:

@@ -1,4 +1,4 @@
-"""Call the function of a tool: a coroutine function in the event loop, a plain one in a thread of its own.
+"""Run a plain function of a tool in a thread of its own.
 
 The thread is told to end after a timeout: ``SystemExit`` is raised in it as soon as it runs Python code. A call of
 C runs on, its result discarded; the process ends nonetheless.
@@ -8,29 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from envgym.env.clock import loop_clock
 from envgym.env.culprit import culprit
 from envgym.env.stall import raise_in, stack
 
-__all__ = ["call_function"]
+__all__ = ["in_a_thread"]
 
 
-async def call_function(function: Callable[..., Any], keywords: Mapping[str, Any]) -> Any:
-    """Return the result of ``function``."""
-    if inspect.iscoroutinefunction(function):
-        return await function(**keywords)
-    return await _in_a_thread(functools.partial(function, **keywords), getattr(function, "__name__", ""))
-
-
-async def _in_a_thread(function: Callable[[], Any], name: str) -> Any:
-    """Run a call in a daemon thread, which cannot delay the exit."""
+async def in_a_thread(function: Callable[[], Any], name: str) -> Any:
+    """Return the result of ``function``, run in a daemon thread of that name, which cannot delay the exit."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
@@ -48,7 +39,7 @@ async def _in_a_thread(function: Callable[[], Any], name: str) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop may be gone by the time a slow call ends
             loop.call_soon_threadsafe(deliver, result, raised)
 
-    thread = threading.Thread(target=work, daemon=True, name=f"tool-{name}")
+    thread = threading.Thread(target=work, daemon=True, name=name)
     thread.start()
     try:
         result, error = await future

@@ -30,6 +30,8 @@ class Signature:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        self.asynchronous = inspect.iscoroutinefunction(function)
+        """Whether calls give coroutines."""
         parameters = _parameters(function)
         self._fields = [(f"argument_{i}", parameter.name) for i, parameter in enumerate(parameters)]
         self._arguments = _arguments_model(function.__name__, parameters)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, overload
 from envgym.env.bounded import Late, bounded
 from envgym.env.culprit import is_authors
 from envgym.env.shared_tools import SharedTools
-from envgym.env.tool_calls import call_function
+from envgym.env.tool_calls import in_a_thread
 from envgym.env.tool_signature import ArgumentError, signature_of
 from envgym.errors import EnvgymError, ToolError
 from envgym.records import Message, ToolCall
@@ -150,7 +150,10 @@ class Tool:
     async def _in_time(self, keywords: Mapping[str, Any]) -> str:
         name = self.spec.name
         try:
-            code = call_function(self.function, keywords)
+            if self._signature.asynchronous:
+                code = self.function(**keywords)
+            else:
+                code = in_a_thread(functools.partial(self.function, **keywords), f"tool-{name}")
             result = await bounded(code, self.options.timeout, f"tool {name}")
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (ToolInputError, EnvgymError):

@@ -57,17 +57,6 @@ class Work:
         context.run(_current.set, self)
         return context
 
-    @contextlib.contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Mark the work as what the work around it waits for."""
-        if self.around is not None:
-            self.around.inside.add(self)
-        try:
-            yield
-        finally:
-            if self.around is not None:
-                self.around.inside.discard(self)
-
     def where(self) -> str:
         """Name the author's function that is being waited for, at any depth."""
         for inner in self.inside:

@@ -17,6 +17,7 @@ from envgym.policies.scripted import Player
 from envgym.records import Outcome, Score, Split, Task, Trajectory
 from envgym.rollout.cluster import Cluster
 from envgym.rollout.episode import discard, rollout, typed_errors
+from envgym.rollout.garbage import SmallPortions
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.remote import play_on
 from envgym.rollout.turnstile import Turnstile
@@ -26,6 +27,7 @@ from envgym.seeding import derive_seed
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
+_portions = SmallPortions()
 _LOG = logging.getLogger(__name__)
 
 
@@ -157,11 +159,17 @@ class Collector:
         """
         await self.turnstile.enter((label, f"{round_:09d}", task.id, f"{sample:09d}"))
         try:
+            return await self._tried(label, task, sample, round_, policy or self.policy)
+        finally:
+            self.turnstile.leave()
+
+    async def _tried(self, label: str, task: Task, sample: int, round_: int, policy: Player) -> Trajectory:
+        with _portions:
             for attempt in range(self._retries + 1):
                 seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
                 self._in_flight += 1
                 try:
-                    trajectory = await self._attempt(label, task, seed, policy or self.policy)
+                    trajectory = await self._attempt(label, task, seed, policy)
                 finally:
                     self._in_flight -= 1
                 self._count(trajectory)
@@ -170,8 +178,6 @@ class Collector:
                 if not trajectory.failed or (late and attempt >= 1):
                     break
             return trajectory
-        finally:
-            self.turnstile.leave()
 
     async def _attempt(self, label: str, task: Task, seed: int, policy: Player) -> Trajectory:
         spec = EpisodeSpec(entry=self._entries[label], task=task, seed=seed, deadline=self._deadline)

@@ -75,14 +75,9 @@ class Turnstile:
         """Mark that an episode that waited is at work again."""
         self._work(1)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> _Waiting:
         """Pause, and resume at the end."""
-        self.pause()
-        try:
-            yield
-        finally:
-            self.resume()
+        return _Waiting(self)
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -151,3 +146,16 @@ class Turnstile:
             self._idle.set()
         elif self._working == change:
             self._idle.clear()
+
+
+class _Waiting:
+    __slots__ = ("_turnstile",)
+
+    def __init__(self, turnstile: Turnstile) -> None:
+        self._turnstile = turnstile
+
+    def __enter__(self) -> None:
+        self._turnstile.pause()
+
+    def __exit__(self, *_: object) -> None:
+        self._turnstile.resume()

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["exact_match", "f1_score", "normalise_answer"]
+__all__ = ["exact_match", "f1_score", "match_answer", "normalise_answer"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
@@ -87,8 +87,7 @@ def _plain_character(character: str, before: str) -> str:
 
 def exact_match(prediction: str, golds: str | Sequence[str]) -> bool:
     """Return whether ``prediction`` equals any of ``golds`` after normalisation. Empty answers never match."""
-    answer = normalise_answer(prediction)
-    return bool(answer) and any(answer == normalise_answer(gold) for gold in _as_list(golds))
+    return match_answer(prediction, golds)[0]
 
 
 def f1_score(prediction: str, golds: str | Sequence[str]) -> float:
@@ -96,8 +95,13 @@ def f1_score(prediction: str, golds: str | Sequence[str]) -> float:
 
     It is 0 if either side is empty, or if one side is yes/no and the other is not the same word.
     """
-    answer = normalise_answer(prediction)
-    return max((_token_f1(answer, normalise_answer(gold)) for gold in _as_list(golds)), default=0.0)
+    return match_answer(prediction, golds)[1]
+
+
+def match_answer(prediction: str, golds: str | Sequence[str]) -> tuple[bool, float]:
+    """Return ``exact_match`` and ``f1_score`` of an answer, each side normalised once."""
+    answer, wanted = normalise_answer(prediction), [normalise_answer(gold) for gold in _as_list(golds)]
+    return bool(answer) and answer in wanted, max((_token_f1(answer, gold) for gold in wanted), default=0.0)
 
 
 def _as_list(golds: str | Sequence[str]) -> Sequence[str]:
@@ -107,6 +111,8 @@ def _as_list(golds: str | Sequence[str]) -> Sequence[str]:
 def _token_f1(answer: str, gold: str) -> float:
     if answer != gold and (answer in _CLOSED_ANSWERS or gold in _CLOSED_ANSWERS):
         return 0.0
+    if answer == gold:
+        return float(bool(answer))
     answer_tokens, gold_tokens = answer.split(), gold.split()
     shared = (Counter(answer_tokens) & Counter(gold_tokens)).total()
     return 2 * shared / (len(answer_tokens) + len(gold_tokens)) if shared else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from envgym.verifiers.qa import exact_match, f1_score, normalise_answer
+from envgym.verifiers.qa import match_answer, normalise_answer
 
 __all__ = ["score_answer"]
 
@@ -27,7 +27,8 @@ def score_answer(prediction: str, golds: Sequence[str], *, all_of: bool) -> tupl
         exact match, 0 or 1, and F1 in [0, 1]: over words for one answer, over entities for a set.
     """
     if not all_of:
-        return float(exact_match(prediction, golds)), f1_score(prediction, golds)
+        exact, f1 = match_answer(prediction, golds)
+        return float(exact), f1
     given = {normalise_answer(part) for part in _SEPARATOR.split(prediction)} - {""}
     wanted = {normalise_answer(gold) for gold in golds}
     shared = len(given & wanted)

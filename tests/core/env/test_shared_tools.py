@@ -67,8 +67,8 @@ def _fresh() -> None:
     Shop.order, Shop.asked = [], []
 
 
-async def ask(env: ChatEnv, name: str, **arguments: Any) -> str:
-    (message,), _ = await run_calls(env.tools, [ToolCall(name=name, arguments=arguments)])
+async def ask(env: ChatEnv, tool_name: str, /, **arguments: Any) -> str:
+    (message,), _ = await run_calls(env.tools, [ToolCall(name=tool_name, arguments=arguments)])
     return message.content
 
 
