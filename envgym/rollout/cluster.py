@@ -30,6 +30,7 @@ class Worker(Protocol):
 
         Raises:
             WorkerLost: it died, its machine is gone, or it does not answer.
+            EnvironmentFailure: it raised something that no episode accounts for.
         """
 
 

@@ -9,11 +9,11 @@ from importlib import metadata
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from envgym.env.services import Services
-from envgym.errors import UserError, WorkerLost
+from envgym.errors import EnvironmentFailure, UserError, WorkerLost
 from envgym_clusters.ray.actor import EpisodeActor, clean_sandboxes
 
 __all__ = ["RayWorker"]
@@ -87,6 +87,8 @@ class RayWorker:
         try:
             async with asyncio.timeout(seconds):
                 answer: str = await self._actor.call.remote(method, episode, payload)
+        except RayTaskError as error:
+            raise EnvironmentFailure(f"worker {self.pid} failed: {error.cause!r:.500}") from error
         except RayActorError as error:
             raise self._lost(f"worker {self.pid} died: {str(error).splitlines()[0]:.300}") from error
         except TimeoutError:
@@ -127,7 +129,8 @@ class RayWorker:
         """End the actor, after it freed what it holds."""
         if self._reviving is not None:
             self._reviving.cancel()
-        with contextlib.suppress(RayError, GetTimeoutError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._actor.close.remote()
+        if self.ready:  # one that never started would not answer
+            with contextlib.suppress(RayError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._actor.close.remote()
         ray.kill(self._actor)
