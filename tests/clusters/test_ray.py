@@ -126,6 +126,35 @@ async def test_no_episode_is_lost_or_counted_twice_when_workers_are_killed(opene
     assert len(set(_pids(cluster)) & set(first)) == 2
 
 
+async def test_a_worker_that_was_started_anew_between_two_turns_has_lost_its_episode(
+    opened: Callable[..., Any],
+) -> None:
+    """No call was under way when it died, so that nobody but the new worker knows."""
+    cluster = await opened(workers=1)
+    (worker,) = cluster.workers
+
+    class Patient(Policy):
+        killed = False
+
+        def open(self, tools: Any, seed: int) -> PolicySession:
+            return _Patience()
+
+    class _Patience(PolicySession):
+        async def act(self, observation: Observation) -> Completion:
+            if not Patient.killed:
+                Patient.killed = True
+                os.kill(worker.pid, signal.SIGKILL)
+                worker.ready = False
+                await worker._revive(worker._node)
+            return Completion(message=Message(role="assistant", content="1"))
+
+    collector = _collector("math_problems", Patient(), cluster)
+    trajectory = await collector.episode("e", collector.tasks("e", "train")[0], 0)
+    assert not trajectory.failed
+    assert collector.counts == {"episodes": 2, "failed": 1, "failed/WorkerLost": 1}
+    await collector.close()
+
+
 async def test_a_worker_that_died_too_often_is_missing_data_and_says_so(opened: Callable[..., Any]) -> None:
     cluster = await opened(workers=1, max_restarts=0)
     (pid,) = _pids(cluster)

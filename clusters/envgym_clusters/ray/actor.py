@@ -27,7 +27,11 @@ class EpisodeActor:
 
     def __init__(self, services: str, paths: list[str]) -> None:
         sys.path += [path for path in paths if path not in sys.path]
-        self._worker = EpisodeWorker(Services.from_json(services))
+        made = Services.from_json(services)
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            # The run may not have noticed the death: it came between two calls.
+            clean_sandboxes(made.sandbox_name)
+        self._worker = EpisodeWorker(made)
 
     async def hello(self) -> tuple[str, str, int]:
         """Return the version of envgym, the id of the node, and that of the process."""
