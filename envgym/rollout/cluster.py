@@ -13,10 +13,10 @@ from envgym.env.services import Services
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 
-__all__ = ["Cluster", "ClusterChoice", "Worker", "clusters"]
+__all__ = ["Cluster", "ClusterChoice", "ClusterWorker", "clusters"]
 
 
-class Worker(Protocol):
+class ClusterWorker(Protocol):
     """One worker, as a run sees it."""
 
     async def call(self, method: str, episode: str, payload: str, *, seconds: float) -> str:
@@ -50,7 +50,7 @@ class Cluster(Plugin, abc.ABC):
         """
 
     @abc.abstractmethod
-    def worker(self) -> AbstractAsyncContextManager[Worker]:
+    def worker(self) -> AbstractAsyncContextManager[ClusterWorker]:
         """Hand out the worker that plays the fewest episodes, for one more; wait while every one is restarting.
 
         Raises:

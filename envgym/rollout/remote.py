@@ -16,10 +16,10 @@ from envgym.errors import EpisodeError, PolicyError, UserError, WorkerLost
 from envgym.policies.interface import PolicySession
 from envgym.policies.scripted import Expert, Novice, Player
 from envgym.records import Outcome, Trajectory, from_json, to_json
-from envgym.rollout.cluster import Cluster, Worker
+from envgym.rollout.cluster import Cluster, ClusterWorker
 from envgym.rollout.episode import act, cleaned, typed_errors
 from envgym.rollout.turnstile import Turnstile
-from envgym.rollout.wire import CALLER, Answer, Answers, Ask, EpisodeSpec, PlayerReference, Round
+from envgym.rollout.wire import CALLER, Ask, EpisodeSpec, PlayerAnswer, PlayerAnswers, PlayerReference, Round
 from envgym.web.deadline import bounded_by
 
 __all__ = ["play_on"]
@@ -69,7 +69,7 @@ class _RemoteEpisode:
     """One episode on a worker, and the sessions of the players that act in it."""
 
     def __init__(
-        self, worker: Worker, spec: EpisodeSpec, players: Mapping[str, Player], turnstile: Turnstile
+        self, worker: ClusterWorker, spec: EpisodeSpec, players: Mapping[str, Player], turnstile: Turnstile
     ) -> None:
         self._worker = worker
         self._spec = spec
@@ -106,30 +106,30 @@ class _RemoteEpisode:
             found = await self._call("answer" if answers else "end", text)
         return found.trajectory
 
-    async def _answers(self, asks: tuple[Ask, ...]) -> Answers | None:
+    async def _answers(self, asks: tuple[Ask, ...]) -> PlayerAnswers | None:
         """Let every player that is asked act, all at once; ``None`` if the deadline was quicker."""
         with self._turnstile.waiting():
             try:
                 acting = bounded(self._act_all(asks), max(0.0, self._seconds_left()), "the policy")
-                return Answers(answers=await acting)
+                return PlayerAnswers(answers=await acting)
             except Late:
                 return None
 
-    async def _act_all(self, asks: tuple[Ask, ...]) -> tuple[Answer, ...]:
+    async def _act_all(self, asks: tuple[Ask, ...]) -> tuple[PlayerAnswer, ...]:
         if len(asks) == 1:
             return (await self._act(asks[0]),)
         async with asyncio.TaskGroup() as tasks:
             acting = [tasks.create_task(self._act(ask)) for ask in asks]
         return tuple(task.result() for task in acting)
 
-    async def _act(self, ask: Ask) -> Answer:
+    async def _act(self, ask: Ask) -> PlayerAnswer:
         try:
             completion = await act(self._session(ask), ask.observation)
         except EpisodeError as error:
-            return Answer(session=ask.session, error=str(error))
+            return PlayerAnswer(session=ask.session, error=str(error))
         if completion is None:
-            return Answer(session=ask.session, full=True)
-        return Answer(session=ask.session, message=completion.message, tokens=completion.tokens)
+            return PlayerAnswer(session=ask.session, full=True)
+        return PlayerAnswer(session=ask.session, message=completion.message, tokens=completion.tokens)
 
     def _session(self, ask: Ask) -> PolicySession:
         if ask.session not in self._sessions:

@@ -1,7 +1,7 @@
 """What travels between a run and the workers that play its episodes: records, as JSON text.
 
 A call answers with a ``Round``: the observations that the episode waits for, or its end. The caller lets its
-policies act and calls again with ``Answers``, so that an episode costs one call a turn.
+policies act and calls again with ``PlayerAnswers``, so that an episode costs one call a turn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from envgym.records import Message, Observation, Task, Trajectory, TurnTokens
 from envgym.rollout.mix import MixEntry
 
-__all__ = ["CALLER", "Answer", "Answers", "Ask", "EpisodeSpec", "PlayerReference", "Round"]
+__all__ = ["CALLER", "PlayerAnswer", "PlayerAnswers", "Ask", "EpisodeSpec", "PlayerReference", "Round"]
 
 PlayerReference: TypeAlias = Literal["caller", "gold", "novice"]
 """Who acts: the caller's policy, turn by turn, or a script of the environment's, which plays beside it."""
@@ -49,7 +49,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class PlayerAnswer:
     """A player's answer: a message, no room for one, or a failure."""
 
     session: int
@@ -62,10 +62,10 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class PlayerAnswers:
     """The answers to every ask of a round."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[PlayerAnswer, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from envgym.records import Observation, Outcome, ToolSpec, Trajectory, from_json
 from envgym.rollout.collector import Collector
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.turnstile import Turnstile
-from envgym.rollout.wire import Answer, Answers, Ask, EpisodeSpec, PlayerReference, Round
+from envgym.rollout.wire import Ask, EpisodeSpec, PlayerAnswer, PlayerAnswers, PlayerReference, Round
 
 __all__ = ["EpisodeWorker"]
 
@@ -34,8 +34,8 @@ class EpisodeWorker:
         """Serve one call.
 
         Args:
-            method: ``begin`` with an ``EpisodeSpec``; ``answer`` with the ``Answers`` to the last round; ``end``
-                awaits the end of an episode without an answer; ``cancel`` ends it.
+            method: ``begin`` with an ``EpisodeSpec``; ``answer`` with the ``PlayerAnswers`` to the last round;
+                ``end`` awaits the end of an episode without an answer; ``cancel`` ends it.
             episode: the episode's name, which the caller chose.
             payload: what the method takes.
 
@@ -50,7 +50,7 @@ class EpisodeWorker:
             return to_json(Round(unknown=True))
         match method:
             case "answer":
-                playing.answer(from_json(Answers, payload).answers)
+                playing.answer(from_json(PlayerAnswers, payload).answers)
             case "end":
                 await playing.over()
             case "cancel":
@@ -87,7 +87,7 @@ class _Episode:
         self._turnstile = Turnstile(1)
         self._news = asyncio.Event()
         self._asks: dict[int, Ask] = {}
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._answers: dict[int, asyncio.Future[PlayerAnswer]] = {}
         self._closed: list[int] = []
         self._sessions = 0
         player = self._player("", spec.policy)
@@ -111,9 +111,9 @@ class _Episode:
         self._sessions += 1
         return _RelayedSession(self, role, seed, self._sessions)
 
-    async def ask(self, ask: Ask) -> Answer:
+    async def ask(self, ask: Ask) -> PlayerAnswer:
         self._asks[ask.session] = ask
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[PlayerAnswer] = asyncio.get_running_loop().create_future()
         self._answers[ask.session] = answer
         self._news.set()
         return await answer
@@ -122,7 +122,7 @@ class _Episode:
         self._asks.pop(session, None)
         self._closed.append(session)
 
-    def answer(self, answers: Sequence[Answer]) -> None:
+    def answer(self, answers: Sequence[PlayerAnswer]) -> None:
         for answer in answers:
             self._asks.pop(answer.session, None)
             future = self._answers.pop(answer.session)

@@ -12,7 +12,7 @@ import pydantic
 from envgym.env.services import Services
 from envgym.errors import UserError, WorkerLost
 from envgym.rollout.cluster import Cluster
-from envgym_clusters.ray.session import Session
+from envgym_clusters.ray.session import RaySession
 
 if TYPE_CHECKING:
     from envgym_clusters.ray.worker import RayWorker
@@ -46,7 +46,7 @@ class RayCluster(Cluster):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._session = Session()
+        self._session = RaySession()
         self.workers: list[RayWorker] = []
         self._changed = asyncio.Event()
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from envgym.errors import UserError
 from envgym.optional_packages import require
 
-__all__ = ["Session"]
+__all__ = ["RaySession"]
 
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Least that Ray takes; payloads are short texts and do not go through it."""
@@ -31,7 +31,7 @@ _ALONE = {
 """Settings of a Ray that serves this process alone."""
 
 
-class Session:
+class RaySession:
     """The connection of this process to Ray; there is one at a time."""
 
     def __init__(self) -> None:

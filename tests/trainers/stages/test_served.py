@@ -27,7 +27,7 @@ from envgym_trainers.engine.server.labels import Labels
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.stages.rl import ReinforcementStage
 from envgym_trainers.testing.servers import ModelServer, SGLangServer, VllmServer
-from envgym_trainers.testing.servers.http import Answer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 _KINDS: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
 
@@ -112,7 +112,7 @@ async def test_a_run_whose_server_dies_in_an_update_ends_typed_and_is_resumed(
     with VllmServer(model) as first:
         updates = itertools.count(1)
 
-        def dies(path: str, body: Any) -> Answer | None:
+        def dies(path: str, body: Any) -> HttpReply | None:
             if path == "/update_weights" and next(updates) == 2:
                 raise ConnectionError("killed")
             return None

@@ -21,7 +21,7 @@ from envgym_trainers.engine.cache import Pool
 from envgym_trainers.engine.spans import Span
 from envgym_trainers.models.causal import causal_attention
 
-__all__ = ["ATTENTION", "Decoding", "Extension", "Plan", "current_plan"]
+__all__ = ["ATTENTION", "Decoding", "Extension", "PassPlan", "current_plan"]
 
 _BLOCK = 128
 """Queries of a row that are worked on at once where a mask is needed."""
@@ -93,7 +93,7 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Plan:
+class PassPlan:
     """Which rows the tokens of a pass belong to."""
 
     parts: list[Extension | Decoding]
@@ -205,7 +205,7 @@ def _hiding(span: Span, positions: Tensor, first: int, end: int, like: Tensor) -
     return torch.zeros_like(hidden, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
 
 
-current_plan: ContextVar[Plan] = ContextVar("current_plan")
+current_plan: ContextVar[PassPlan] = ContextVar("current_plan")
 """The plan of the pass that runs; not every model hands its arguments on to its layers."""
 ATTENTION = "envgym_engine"
 """The name under which transformers knows it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from envgym.errors import UserError
-from envgym_trainers.engine.attention import Decoding, Extension, Plan
+from envgym_trainers.engine.attention import Decoding, Extension, PassPlan
 from envgym_trainers.engine.cache import Cache, Pool, Row
 from envgym_trainers.engine.sampling import choose
 from envgym_trainers.engine.sequences import SHARED_TOKENS, common, opening, passes, pioneers, together
@@ -186,7 +186,7 @@ class Scheduler:
     def _forward(
         self, ids: list[int], positions: list[int], wanted: list[int], parts: list[Extension | Decoding]
     ) -> Tensor:
-        plan = Plan(parts=parts, spans=self._spans)
+        plan = PassPlan(parts=parts, spans=self._spans)
         return self._view.logits(self._index(ids), self._index(positions), self._index(wanted), plan)
 
     def _index(self, values: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from envgym_trainers.engine.attention import ATTENTION, Plan, current_plan
+from envgym_trainers.engine.attention import ATTENTION, PassPlan, current_plan
 
 __all__ = ["ModelView"]
 
@@ -40,7 +40,7 @@ class ModelView:
         """Whether the model is so large that packing pays."""
         return bool(self._packed)
 
-    def logits(self, ids: Tensor, positions: Tensor, wanted: Tensor, plan: Plan) -> Tensor:
+    def logits(self, ids: Tensor, positions: Tensor, wanted: Tensor, plan: PassPlan) -> Tensor:
         """Return logits after some of the tokens, [n, V].
 
         Args:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from envgym_trainers.engine.server.comparison import PROBE, compare, probe_ids
-from envgym_trainers.engine.server.dialect import End, Reply
+from envgym_trainers.engine.server.dialect import FinishReason, TokenReply
 from envgym_trainers.models.language_model import LanguageModel
 
 
-def _reply(language_model: LanguageModel, prompt: list[int], temperature: float) -> Reply:
+def _reply(language_model: LanguageModel, prompt: list[int], temperature: float) -> TokenReply:
     """Return a greedy continuation with its log-probs at ``temperature``, token by token."""
     ids: list[int] = []
     values = []
@@ -22,7 +22,7 @@ def _reply(language_model: LanguageModel, prompt: list[int], temperature: float)
             logits = language_model.model(input_ids=torch.tensor([prompt + ids])).logits[0, -1].double()
         ids.append(int(logits.argmax()))
         values.append(float(torch.log_softmax(logits / temperature, dim=-1)[ids[-1]]))
-    return Reply(ids=ids, logprobs=values, end=End.LENGTH, spans=())
+    return TokenReply(ids=ids, logprobs=values, end=FinishReason.LENGTH, spans=())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])

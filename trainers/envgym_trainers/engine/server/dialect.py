@@ -14,10 +14,10 @@ from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.models.language_model import LanguageModel
 
-__all__ = ["Ask", "Dialect", "End", "LabelSpan", "Reply", "Status", "Ways"]
+__all__ = ["TokenRequest", "Dialect", "FinishReason", "LabelSpan", "TokenReply", "ServerStatus", "Ways"]
 
 
-class End(StrEnum):
+class FinishReason(StrEnum):
     """Why a completion ended."""
 
     STOP = "stop"
@@ -27,7 +27,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class TokenRequest:
     """One request for tokens."""
 
     ids: Sequence[int]
@@ -52,20 +52,20 @@ class LabelSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class TokenReply:
     """N sampled tokens."""
 
     ids: list[int]
     """[N], the id that stopped it included."""
     logprobs: list[float]
     """[N], in nats."""
-    end: End
+    end: FinishReason
     spans: tuple[LabelSpan, ...]
     """Numbers of tokens that add up to N."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class ServerStatus:
     """What a server says of itself."""
 
     models: Sequence[str]
@@ -102,14 +102,14 @@ class Dialect(abc.ABC):
     """What ends a pause that somebody else began."""
 
     @abc.abstractmethod
-    def body(self, ask: Ask) -> dict[str, Any]:
+    def body(self, ask: TokenRequest) -> dict[str, Any]:
         """Return the body of a request for tokens.
 
         Nothing but the temperature changes the distribution: what a model's files recommend is overruled.
         """
 
     @abc.abstractmethod
-    def read(self, server: Server, answer: Answer) -> Reply:
+    def read(self, server: Server, answer: Answer) -> TokenReply:
         """Return what was sampled.
 
         Raises:
@@ -118,7 +118,7 @@ class Dialect(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def status(self, server: Server) -> Status:
+    async def status(self, server: Server) -> ServerStatus:
         """Ask the server what it is and does.
 
         Raises:

@@ -9,7 +9,7 @@ from envgym.errors import EnvgymError
 from envgym.web.redact import shown
 from envgym_trainers.engine.interface import SamplingParams
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, Reply, Status
+from envgym_trainers.engine.server.dialect import Dialect, ServerStatus, TokenReply, TokenRequest
 from envgym_trainers.engine.server.engine import ServerEngine, key_in
 from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
 from envgym_trainers.engine.server.labels import is_abandoned, is_published
@@ -77,7 +77,7 @@ async def _stranger(url: str, key_env: str) -> Finding:
 
 
 async def _examined(dialect: Dialect, server: Server) -> AsyncIterator[Finding]:
-    status: Status | None = None
+    status: ServerStatus | None = None
     try:
         status = await dialect.status(server)
     except EnvgymError as error:
@@ -108,7 +108,7 @@ def _broken(what: str, error: EnvgymError) -> Finding:
     return Finding(what=what, works=False, found=str(error), remedy="see what it says for itself, in its log")
 
 
-def _of_status(dialect: Dialect, status: Status) -> list[Finding]:
+def _of_status(dialect: Dialect, status: ServerStatus) -> list[Finding]:
     context = "it does not say" if status.context is None else f"{status.context:,} tokens"
     taken = is_published(status.label) and not is_abandoned(status.label)
     waits = "asleep" if status.asleep else "paused" if status.paused else ""
@@ -148,9 +148,9 @@ async def _of_tokens(dialect: Dialect, server: Server) -> AsyncIterator[Finding]
     yield Finding(what="log-probs", works=not raw, found=told[raw], remedy=remedy)
 
 
-async def _token(dialect: Dialect, server: Server, first: int, temperature: float) -> Reply:
+async def _token(dialect: Dialect, server: Server, first: int, temperature: float) -> TokenReply:
     params = SamplingParams(max_tokens=1, temperature=temperature)
-    ask = Ask(
+    ask = TokenRequest(
         ids=[first, first + 1, first + 2],
         params=params,
         seed=0,

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from envgym.errors import EnvgymError, UserError
-from envgym_trainers.engine.server.comparison import PROBE, Comparison, compare, probe_ids
+from envgym_trainers.engine.server.comparison import PROBE, LogprobComparison, compare, probe_ids
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, Status
+from envgym_trainers.engine.server.dialect import Dialect, ServerStatus, TokenRequest
 from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, OtherWeights, ServerFailure
 from envgym_trainers.engine.server.labels import RELEASED, Labels, is_abandoned, is_published
 from envgym_trainers.engine.server.sampler import Sampler
@@ -136,7 +136,7 @@ class Publisher:
             raise server.unfit("it is paused, and lets requests wait", self._dialect.resume)
         return left
 
-    async def _examined(self, server: Server) -> Status:
+    async def _examined(self, server: Server) -> ServerStatus:
         """Return the status of a server that runs a model of this name and context, for no other trainer."""
         status = await self._dialect.status(server)
         context = self._language_model.context
@@ -153,7 +153,7 @@ class Publisher:
         self._check_owner(server, status)
         return status
 
-    def _check_owner(self, server: Server, status: Status) -> None:
+    def _check_owner(self, server: Server, status: ServerStatus) -> None:
         """Refuse a server that is asleep, or that another trainer uses."""
         if status.asleep:
             raise server.unfit("it is asleep, and lets requests wait", "wake it: POST /wake_up")
@@ -201,7 +201,7 @@ class Publisher:
             OtherWeights: the log-probs differ.
         """
         prompt = self.prompt[: max(1, language_model.context - PROBE.max_tokens)]
-        ask = Ask(
+        ask = TokenRequest(
             ids=prompt,
             params=PROBE,
             seed=0,
@@ -215,7 +215,7 @@ class Publisher:
         if found.gap > self._tolerance:
             raise self._differs(server, found, first=not server.label)
 
-    def _differs(self, server: Server, found: Comparison, *, first: bool) -> OtherWeights:
+    def _differs(self, server: Server, found: LogprobComparison, *, first: bool) -> OtherWeights:
         off = f"its log-probs are {found.gap:.2g} nats off the trainer's on average"
         limit = f"(engine.tolerance = {self._tolerance:g})"
         if found.gap_before_temperature <= self._tolerance:

@@ -11,7 +11,7 @@ from envgym.seeding import derive_seed
 from envgym.web.service import Answer, Undecided
 from envgym_trainers.engine.interface import Sampled, SamplingParams, VersionSpan
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply
+from envgym_trainers.engine.server.dialect import Dialect, FinishReason, LabelSpan, TokenReply, TokenRequest
 from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, ServerFailure
 from envgym_trainers.engine.server.labels import Labels, is_published
 from envgym_trainers.models.language_model import LanguageModel
@@ -55,12 +55,12 @@ class Sampler:
             sampled += reply.ids
             logprobs += reply.logprobs
             spans += versions
-            if reply.end is not End.ABORT:
-                ended = reply.end is End.STOP
+            if reply.end is not FinishReason.ABORT:
+                ended = reply.end is FinishReason.STOP
                 return Sampled(ids=sampled, logprobs=logprobs, ended=ended, spans=_merged(spans))
         raise server.failed(f"it aborted a completion {_PARTS} times")
 
-    async def reply(self, server: Server, ask: Ask) -> Reply:
+    async def reply(self, server: Server, ask: TokenRequest) -> TokenReply:
         """Return the answer to one request, whoever's weights sampled it.
 
         Raises:
@@ -68,7 +68,7 @@ class Sampler:
             UnfitServer: it cannot be trained against.
         """
 
-        def read(answer: Answer) -> Reply:
+        def read(answer: Answer) -> TokenReply:
             reply = self._dialect.read(server, answer)
             self._check(server, ask, reply)
             return reply
@@ -78,8 +78,10 @@ class Sampler:
         except ServerFailure as failure:
             raise await self._diagnosed(server, failure) from None
 
-    def _ask(self, server: Server, ids: list[int], params: SamplingParams, seed: int, *, done: int) -> Ask:
-        return Ask(
+    def _ask(
+        self, server: Server, ids: list[int], params: SamplingParams, seed: int, *, done: int
+    ) -> TokenRequest:
+        return TokenRequest(
             ids=ids,
             params=dataclasses.replace(params, max_tokens=params.max_tokens - done),
             seed=derive_seed("continued", seed, done) if done else seed,
@@ -89,7 +91,7 @@ class Sampler:
             label=server.label,
         )
 
-    def _check(self, server: Server, ask: Ask, reply: Reply) -> None:
+    def _check(self, server: Server, ask: TokenRequest, reply: TokenReply) -> None:
         """Refuse a reply that cannot be one to ``ask``."""
         count, most = len(reply.ids), ask.params.max_tokens
         if unknown := [i for i in reply.ids if i not in self._known]:
@@ -103,18 +105,18 @@ class Sampler:
             fault = "ids, log-probs and weight versions differ in number"
         elif (
             count > most
-            or (count < most and reply.end is End.LENGTH)
-            or (not count and reply.end is not End.ABORT)
+            or (count < most and reply.end is FinishReason.LENGTH)
+            or (not count and reply.end is not FinishReason.ABORT)
         ):
             fault = f"{count} tokens, ended by {reply.end.value!r}, of at most {most}"
-        elif reply.end is End.STOP and reply.ids[-1] not in ask.stop_ids:
+        elif reply.end is FinishReason.STOP and reply.ids[-1] not in ask.stop_ids:
             fault = f"it stopped at id {reply.ids[-1]}, which ends no turn"
         elif any(value > 1e-3 for value in reply.logprobs):
             fault = "a log-prob is positive"
         if fault:
             raise Undecided(f"not an answer to the request: {fault}")
 
-    def _versions(self, server: Server, reply: Reply) -> list[VersionSpan]:
+    def _versions(self, server: Server, reply: TokenReply) -> list[VersionSpan]:
         """Return which of this engine's weights sampled a reply; refuse what others did."""
         found = []
         for span in reply.spans:

@@ -11,7 +11,15 @@ import pydantic
 
 from envgym.web.service import Answer
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status, Ways
+from envgym_trainers.engine.server.dialect import (
+    Dialect,
+    FinishReason,
+    LabelSpan,
+    ServerStatus,
+    TokenReply,
+    TokenRequest,
+    Ways,
+)
 from envgym_trainers.engine.server.engine import ServerEngine
 from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
 from envgym_trainers.engine.server.wire import Wire, parsed
@@ -21,7 +29,7 @@ __all__ = ["SGLang", "SGLangEngine"]
 
 
 class _Finish(Wire):
-    type: End
+    type: FinishReason
 
 
 class _Span(Wire):
@@ -70,7 +78,7 @@ class SGLang(Dialect):
     start = "python -m sglang.launch_server --model-path MODEL"
     resume = "end the pause: POST /continue_generation"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
+    def body(self, ask: TokenRequest) -> dict[str, Any]:
         """Return the body of a request for tokens."""
         sampling = {
             "temperature": ask.params.temperature,
@@ -88,7 +96,7 @@ class SGLang(Dialect):
         body = {"input_ids": list(ask.ids), "sampling_params": sampling, "return_logprob": True}
         return {**body, "lora_path": ask.adapter} if ask.adapter else body
 
-    def read(self, server: Server, answer: Answer) -> Reply:
+    def read(self, server: Server, answer: Answer) -> TokenReply:
         """Return what was sampled."""
         answer.check()
         found = parsed(_Generated, answer.json())
@@ -99,18 +107,18 @@ class SGLang(Dialect):
             raise server.unfit("its completions do not say which weights sampled them", "upgrade it")
         ids = [token for _, token, _ in meta.output_token_logprobs]
         spans = tuple(LabelSpan(span.version, span.end - span.start) for span in meta.weight_versions or ())
-        return Reply(
+        return TokenReply(
             ids=ids,
             logprobs=[logprob for logprob, _, _ in meta.output_token_logprobs],
             end=meta.finish_reason.type,
             spans=spans or (LabelSpan(meta.weight_version, len(ids)),),
         )
 
-    async def status(self, server: Server) -> Status:
+    async def status(self, server: Server) -> ServerStatus:
         """Ask the server what it is. It tells of no sleep: memory that was released is not seen."""
         models = (await server.get("/v1/models", _Models)).data
         label = (await server.get("/model_info", _Info)).weight_version
-        return Status(
+        return ServerStatus(
             models=[model.id for model in models],
             context=models[0].max_model_len,
             label=label,

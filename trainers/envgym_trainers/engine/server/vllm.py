@@ -11,7 +11,15 @@ import pydantic
 
 from envgym.web.service import Answer
 from envgym_trainers.engine.server.connection import Server
-from envgym_trainers.engine.server.dialect import Ask, Dialect, End, LabelSpan, Reply, Status, Ways
+from envgym_trainers.engine.server.dialect import (
+    Dialect,
+    FinishReason,
+    LabelSpan,
+    ServerStatus,
+    TokenReply,
+    TokenRequest,
+    Ways,
+)
 from envgym_trainers.engine.server.engine import ServerEngine
 from envgym_trainers.engine.server.errors import ServerFailure, UnfitServer
 from envgym_trainers.engine.server.vllm_plugin import BACKEND
@@ -38,7 +46,7 @@ class _Span(Wire):
 
 
 class _Choice(Wire):
-    finish_reason: End
+    finish_reason: FinishReason
     token_ids: tuple[pydantic.NonNegativeInt, ...] | None = None
     logprobs: _Logprobs | None = None
     weight_versions: tuple[_Span, ...] | None = None
@@ -109,7 +117,7 @@ class Vllm(Dialect):
     )
     resume = "end the pause: POST /resume"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
+    def body(self, ask: TokenRequest) -> dict[str, Any]:
         """Return the body of a request for tokens."""
         sampling = {
             "temperature": ask.params.temperature,
@@ -129,7 +137,7 @@ class Vllm(Dialect):
         body = {"token_ids": list(ask.ids), "sampling_params": sampling, "cache_salt": ask.label}
         return {**body, "model": ask.adapter or ask.model}
 
-    def read(self, server: Server, answer: Answer) -> Reply:
+    def read(self, server: Server, answer: Answer) -> TokenReply:
         """Return what was sampled."""
         answer.check()
         choice = parsed(_Generated, answer.json()).choices[0]
@@ -138,20 +146,20 @@ class Vllm(Dialect):
             raise server.unfit(f"its completions come without {lacking}")
         if choice.weight_versions is None:
             raise server.unfit("its completions do not say which weights sampled them", "upgrade it to vLLM 0.30")
-        return Reply(
+        return TokenReply(
             ids=list(choice.token_ids),
             logprobs=[one.logprob for one in choice.logprobs.content],
             end=choice.finish_reason,
             spans=tuple(LabelSpan(span.version, span.end - span.start) for span in choice.weight_versions),
         )
 
-    async def status(self, server: Server) -> Status:
+    async def status(self, server: Server) -> ServerStatus:
         """Ask the server what it is and does."""
         models = (await server.get("/v1/models", _Models)).data
         label = (await server.get("/weight_info", _State)).weight_version
         paused = (await server.get("/is_paused", _State)).is_paused
         asleep = (await server.get("/is_sleeping", _State)).is_sleeping
-        return Status(
+        return ServerStatus(
             models=[model.id for model in models],
             context=models[0].max_model_len,
             label=label,

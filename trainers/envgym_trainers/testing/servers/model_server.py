@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 
 from envgym.optional_packages import require
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.testing.servers.http import Answer, HttpServer
+from envgym_trainers.testing.servers.serving import HttpReply, HttpServer
 
-__all__ = ["Completion", "ModelServer"]
+__all__ = ["ModelCompletion", "ModelServer"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Completion:
+class ModelCompletion:
     """What was sampled for one request."""
 
     ids: list[int] = field(default_factory=list)
@@ -57,7 +57,7 @@ class ModelServer(abc.ABC):
         self.paused = self.asleep = False
         self.seen: list[tuple[str, Any]] = []
         """Path, query included, and body of every request."""
-        self.intercept: Callable[[str, Any], Answer | None] = lambda path, body: None
+        self.intercept: Callable[[str, Any], HttpReply | None] = lambda path, body: None
         """Answers in the server's place, for what it returns no ``None``; called with path and body."""
         self._base: Any = copy.deepcopy(language_model.model)
         self._adapters: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class ModelServer(abc.ABC):
 
     @abc.abstractmethod
     def routes(self) -> Mapping[str, Callable[[Mapping[str, str], Any], Any]]:
-        """Return what answers each ``"METHOD /path"``, from query and body: JSON, or an ``Answer``."""
+        """Return what answers each ``"METHOD /path"``, from query and body: JSON, or an ``HttpReply``."""
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Replace the weights; tensors that share memory may be left out."""
@@ -135,7 +135,7 @@ class ModelServer(abc.ABC):
     @torch.no_grad()
     def sample(
         self, ids: list[int], *, name: str, temperature: float, max_tokens: int, seed: int, stop_ids: list[int]
-    ) -> Completion:
+    ) -> ModelCompletion:
         """Sample token by token; pauses and new weights come in between.
 
         Raises:
@@ -143,7 +143,7 @@ class ModelServer(abc.ABC):
         """
         model = self._adapters[name] if name and name != self.name else self._base
         generator = torch.Generator().manual_seed(seed)
-        made, aborts = Completion(), self._aborts
+        made, aborts = ModelCompletion(), self._aborts
         while len(made.ids) < max_tokens:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopped or self._aborts > aborts or not self._waits())
@@ -165,7 +165,7 @@ class ModelServer(abc.ABC):
     def _waits(self) -> bool:
         return self.paused or self.asleep
 
-    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> Answer:
+    def _answer(self, method: str, path: str, query: Mapping[str, str], body: Any) -> HttpReply:
         whole = path + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
         self.seen.append((whole, body))
         instead = self.intercept(path, body)
@@ -175,6 +175,10 @@ class ModelServer(abc.ABC):
         route = routes.get(f"{method} {path}")
         if route is None:
             known = any(name.endswith(f" {path}") for name in routes)
-            return Answer({"detail": "Method Not Allowed"}, 405) if known else Answer({"detail": "Not Found"}, 404)
+            return (
+                HttpReply({"detail": "Method Not Allowed"}, 405)
+                if known
+                else HttpReply({"detail": "Not Found"}, 404)
+            )
         found = route(query, body)
-        return found if isinstance(found, Answer) else Answer(found)
+        return found if isinstance(found, HttpReply) else HttpReply(found)

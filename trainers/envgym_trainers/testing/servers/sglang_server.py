@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from envgym_trainers.testing.servers.http import Answer
 from envgym_trainers.testing.servers.model_server import ModelServer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 __all__ = ["SGLangServer"]
 
@@ -18,7 +18,7 @@ class SGLangServer(ModelServer):
     def routes(self) -> Mapping[str, Callable[[Mapping[str, str], Any], Any]]:
         """Return what answers each request."""
         return {
-            "GET /ready": lambda query, body: Answer(None, 503 if self.paused else 200),
+            "GET /ready": lambda query, body: HttpReply(None, 503 if self.paused else 200),
             "GET /server_info": lambda query, body: {"version": "0.5.23", "dtype": "float32", "enable_lora": True},
             "GET /v1/models": lambda query, body: self._models(),
             "GET /model_info": lambda query, body: {"model_path": self.name, "weight_version": self.label},
@@ -37,11 +37,11 @@ class SGLangServer(ModelServer):
         ]
         return {"object": "list", "data": models}
 
-    def _generate(self, body: Any) -> Answer:
+    def _generate(self, body: Any) -> HttpReply:
         sampling, name = body["sampling_params"], body.get("lora_path") or self.name
         if name not in self.names:
             message = f"Got LoRA adapter that has never been loaded: {name}"
-            return Answer({"error": {"message": message}}, 400)
+            return HttpReply({"error": {"message": message}}, 400)
         made = self.sample(
             body["input_ids"],
             name=name,
@@ -62,7 +62,7 @@ class SGLangServer(ModelServer):
         }
         if made.ids:
             meta["weight_versions"] = made.spans()
-        return Answer({"text": "", "output_ids": made.ids, "meta_info": meta})
+        return HttpReply({"text": "", "output_ids": made.ids, "meta_info": meta})
 
     def _pause(self, query: Mapping[str, str], body: Any) -> Any:
         self.pause(abort=body.get("mode", "abort") == "abort")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.testing.servers.http import Answer
-from envgym_trainers.testing.servers.model_server import Completion, ModelServer
+from envgym_trainers.testing.servers.model_server import ModelCompletion, ModelServer
+from envgym_trainers.testing.servers.serving import HttpReply
 
 __all__ = ["VllmServer"]
 
@@ -53,16 +53,16 @@ class VllmServer(ModelServer):
         ]
         return {"object": "list", "data": models}
 
-    def _generate(self, body: Any) -> Answer:
+    def _generate(self, body: Any) -> HttpReply:
         sampling, name = body["sampling_params"], body.get("model") or self.name
         if name not in self.names:
             message = f"The model `{name}` does not exist."
-            return Answer({"error": {"message": message, "type": "NotFoundError", "code": 404}}, 404)
+            return HttpReply({"error": {"message": message, "type": "NotFoundError", "code": 404}}, 404)
         if len(body["token_ids"]) >= self.context:
             message = (
                 f"The decoder prompt (length {len(body['token_ids'])}) is longer than the maximum model length"
             )
-            return Answer({"error": {"message": message, "type": "BadRequestError", "code": 400}}, 400)
+            return HttpReply({"error": {"message": message, "type": "BadRequestError", "code": 400}}, 400)
         made = self.sample(
             body["token_ids"],
             name=name,
@@ -71,7 +71,7 @@ class VllmServer(ModelServer):
             seed=sampling["seed"],
             stop_ids=sampling["stop_token_ids"],
         )
-        return Answer({"model": name, "output_mode": "tokens", "choices": [_choice(made)]})
+        return HttpReply({"model": name, "output_mode": "tokens", "choices": [_choice(made)]})
 
     def _pause(self, query: Mapping[str, str], body: Any) -> Any:
         self.pause(abort=query.get("mode", "abort") == "abort")
@@ -98,7 +98,7 @@ class VllmServer(ModelServer):
         return f"Success: LoRA adapter '{body['lora_name']}' removed successfully."
 
 
-def _choice(made: Completion) -> dict[str, Any]:
+def _choice(made: ModelCompletion) -> dict[str, Any]:
     pairs = zip(made.ids, made.logprobs, strict=True)
     return {
         "index": 0,

@@ -11,17 +11,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Answer", "HttpServer"]
+__all__ = ["HttpReply", "HttpServer"]
 
 
-class Answer(NamedTuple):
+class HttpReply(NamedTuple):
     """An answer in JSON."""
 
     body: Any
     status: int = 200
 
 
-Handle = Callable[[str, str, Mapping[str, str], Any], Answer]
+Handle = Callable[[str, str, Mapping[str, str], Any], HttpReply]
 """Answers a request, from its method, its path, its query and its body."""
 
 
