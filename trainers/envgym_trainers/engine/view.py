@@ -26,8 +26,8 @@ _ROWS = 32
 class ModelView:
     """Runs a model on flat batches.
 
-    On a CPU, the weights of linear layers are packed in the layout of oneDNN's products, which halves the time of
-    a decoding step and takes their memory once more; ``renew`` packs them again.
+    On a CPU, the weights of linear layers are packed in the layout of oneDNN's products, which makes
+    decoding faster and takes their memory once more; ``renew`` packs them again.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
