@@ -67,7 +67,7 @@ def test_an_added_typer_is_a_group_even_of_one_command(run: Run) -> None:
 def test_the_help_of_envgym_lists_added_commands_last_and_says_which_cannot_be_used(run: Run) -> None:
     lines = [line.split(maxsplit=1) for line in run("--help").out.partition("Commands:\n")[2].splitlines()]
     listed = {line[0]: line[1] for line in lines if line}
-    assert list(listed)[-4:] == ["greenhouse", "grow", "limit", "shed"]
+    assert list(listed)[-5:] == ["greenhouse", "grow", "limit", "plan", "shed"]
     assert listed["grow"] == "Grow one plant."
     assert listed["greenhouse"] == "Look after the greenhouse."
     assert listed["shed"].startswith("Cannot be used")
