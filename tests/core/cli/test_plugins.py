@@ -21,7 +21,10 @@ def test_every_shipped_plugin_can_be_loaded(run: Run, kind: Kind) -> None:
 
 
 def test_every_entry_point_group_of_the_project_is_a_kind_or_that_of_commands() -> None:
-    groups = {p.group for p in metadata.distribution("envgym").entry_points} - {"console_scripts", "vllm.general_plugins"}
+    groups = {p.group for p in metadata.distribution("envgym").entry_points} - {
+        "console_scripts",
+        "vllm.general_plugins",
+    }
     assert groups <= {GROUP, *(f"envgym.{kind}" for kind in Kind)}
 
 
