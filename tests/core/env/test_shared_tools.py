@@ -36,7 +36,7 @@ class Shop(ChatEnv):
     def score(self, trajectory: Trajectory) -> Score:
         return Score(value=1.0, accuracy=1.0)
 
-    @tool(limit=2, timeout=0.2)
+    @tool(limit=2, timeout=1.0)
     async def till(self, name: str, seconds: float = 0.01) -> str:
         """Pay."""
         kind = type(self)
@@ -49,7 +49,7 @@ class Shop(ChatEnv):
             kind.inside -= 1
         return f"{name} paid"
 
-    @tool(cache=True, timeout=0.2)
+    @tool(cache=True, timeout=0.5)
     async def price(self, good: str, seconds: float = 0.01) -> int:
         """Look up."""
         self.asked.append(good)
@@ -73,10 +73,10 @@ async def ask(env: ChatEnv, tool_name: str, /, **arguments: Any) -> str:
 
 
 async def test_no_more_than_the_limit_run_at_once_in_order_of_arrival_and_waiting_is_not_timed() -> None:
-    """Ten calls of 0.1 s, two at a time, of a tool that has 0.2 s: the last one waits for 0.4 s."""
+    """Ten calls of 0.3 s, two at a time, of a tool that has 1 s: the last one waits for 1.2 s."""
     services = Services()
     shops = [Shop(services=services) for _ in range(10)]
-    answers = await asyncio.gather(*(ask(s, "till", name=f"{i}", seconds=0.1) for i, s in enumerate(shops)))
+    answers = await asyncio.gather(*(ask(s, "till", name=f"{i}", seconds=0.3) for i, s in enumerate(shops)))
     assert answers == [f"{i} paid" for i in range(10)]
     assert Shop.most == 2
     assert Shop.order == [f"{i}" for i in range(10)]
@@ -103,7 +103,7 @@ async def test_who_is_cancelled_waiting_or_inside_or_times_out_gives_the_permit_
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert "timed out after 0.2 s" in await ask(shop, "till", name="c", seconds=60)
+    assert "timed out after 1 s" in await ask(shop, "till", name="c", seconds=60)
     assert await ask(shop, "till", name="d") == "d paid"
     assert Shop.order == ["a", "c", "d"]
 
