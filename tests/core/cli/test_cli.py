@@ -190,7 +190,7 @@ EVAL = ("eval", "--env", SUMS, "--limit", "1", "--policy")
         (("train", "no.toml"), "no recipe at no.toml; the shipped ones are in recipes/"),
         (("train", "."), "not a readable TOML file"),
         (("train", "--resume", "nowhere"), "no run in nowhere: it has no recipe.toml"),
-        (("train", "--resume", "nowhere", "--set", "a=1"), "--set and --out do not apply"),
+        (("train", "--resume", "nowhere", "--set", "a=1"), "--set, --cluster and --out do not apply"),
         (("report", "nowhere"), "no run in nowhere: it has no recipe.toml"),
     ],
 )

@@ -111,7 +111,7 @@ def test_a_folder_that_is_no_place_for_a_run_is_refused_and_left_alone(
         ("judge=nonsense", ["http://HOST:PORT/v1"]),
         ("roles.judge.policy=gold", ["no environment of the mix has that role"]),
         ("objective.name=grop", ["unknown objective 'grop'; did you mean 'grpo'"]),
-        ("engine=vllm", ["unknown engine 'vllm'", "allowed: "]),
+        ("engine=parrot", ["unknown engine 'parrot'", "allowed: "]),
         ("steps=many", ["steps: Input should be a valid integer"]),
         ("steps=0", ["steps: Input should be greater than or equal to 1"]),
         ("group_size=1", ["group_size: Input should be greater than or equal to 2"]),

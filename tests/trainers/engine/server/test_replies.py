@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from envgym.errors import EnvgymError
-from envgym.web.service import HttpReply as WebAnswer
+from envgym.web.service import Answer as WebAnswer
 from envgym.web.service import Undecided
 from envgym_trainers.engine.interface import SamplingParams, VersionSpan
 from envgym_trainers.engine.server.connection import Server
