@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,9 +82,8 @@ def eval_command(
 
     checked = check_split(split)
     entries = _entries(env, set_)
-    limits = {"max_tokens": max_tokens, "context": context}
-    given = {name: value for name, value in limits.items() if value is not None}
-    sampling = {"temperature": temperature, "concurrency": concurrency, **given}
+    sampling = {"temperature": temperature, "concurrency": concurrency}
+    sampling |= {name: n for name, n in (("max_tokens", max_tokens), ("context", context)) if n is not None}
     failures = Failures()
 
     async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
@@ -98,11 +98,8 @@ def eval_command(
                 await collector.close()
                 await player.close()
 
-    try:
+    with _told(failures):
         scores, used, taken = run(work())
-    finally:
-        for line in failures.lines():
-            print(line, file=sys.stderr)
     records = {label: {**_record(s), "failures": failures.records(label)} for label, s in scores.items()}
     if as_json:
         about = {"policy": redacted(policy), "split": split, "seed": seed, "temperature": used, "limits": taken}
@@ -111,6 +108,16 @@ def eval_command(
         _print_table(_how(used, taken, samples), records, limit)
     if not all(s.rewards for s in scores.values()):
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _told(failures: Failures) -> Iterator[None]:
+    """Tell why episodes failed, however the work ends."""
+    try:
+        yield
+    finally:
+        for line in failures.lines():
+            print(line, file=sys.stderr)
 
 
 def _print_table(how: str, records: Mapping[str, dict[str, Any]], limit: int) -> None:

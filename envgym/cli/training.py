@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,6 @@ def train_command(
     With --processes N, or under torchrun, N processes share the model and its optimizer, one GPU each if there are
     any. A run may be resumed with another number of them.
     """
-    from envgym.cli.run_folders import check_new, claimed, removed_if_unused
     from envgym.runs.folder import RunFolder
     from envgym.runs.progress import duration
 
@@ -78,25 +78,43 @@ def train_command(
         read_stage(path, set_ or [], quiet=True).follow()
         return
     asked = [name.strip() for name in controls.split(",") if name.strip()]
+
+    def chosen(stage: Stage) -> list[str]:
+        return stage.controls(asked) if asked or with_controls else []
+
     started = time.monotonic()
     if resume is not None:
-        folder = RunFolder.existing(resume)
-        stage = read_stage(folder.path / "recipe.toml", [])
-        names = stage.controls(asked) if asked or with_controls else []
-        with claimed(folder):
-            report = _run(stage, folder, names)
+        report = _resume(resume, chosen)
     else:
-        path = recipe or Path()
-        place = out or Path("runs") / f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-        check_new(place)
-        stage = read_stage(path, [*(set_ or []), *([f"cluster.name={cluster}"] if cluster else [])])
-        names = stage.controls(asked) if asked or with_controls else []
-        stage.check()
-        with removed_if_unused(place):
-            folder = RunFolder.create(place, stage.config, stage.config.seed)
-            with claimed(folder):
-                report = _run(stage, folder, names)
+        overrides = [*(set_ or []), *([f"cluster.name={cluster}"] if cluster else [])]
+        report = _begin(recipe or Path(), overrides, out, chosen)
     print(f"finished in {duration(time.monotonic() - started)}; report: {report}")
+
+
+def _begin(recipe: Path, overrides: list[str], out: Path | None, controls: Callable[[Stage], list[str]]) -> Path:
+    from envgym.cli.run_folders import check_new, claimed, removed_if_unused
+    from envgym.runs.folder import RunFolder
+
+    place = out or Path("runs") / f"{recipe.stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_new(place)
+    stage = read_stage(recipe, overrides)
+    names = controls(stage)
+    stage.check()
+    with removed_if_unused(place):
+        folder = RunFolder.create(place, stage.config, stage.config.seed)
+        with claimed(folder):
+            return _run(stage, folder, names)
+
+
+def _resume(place: Path, controls: Callable[[Stage], list[str]]) -> Path:
+    from envgym.cli.run_folders import claimed
+    from envgym.runs.folder import RunFolder
+
+    folder = RunFolder.existing(place)
+    stage = read_stage(folder.path / "recipe.toml", [])
+    names = controls(stage)
+    with claimed(folder):
+        return _run(stage, folder, names)
 
 
 def _place(processes: int | None) -> ProcessPlace:

@@ -48,7 +48,7 @@ class Work:
 
     @property
     def over(self) -> bool:
-        """Whether its own code is over."""
+        """True once its own code is over."""
         return self.task is not None and self.task.done()
 
     def context(self) -> contextvars.Context:

@@ -83,7 +83,7 @@ class RayWorker:
         self._on_change()
 
     async def call(self, method: str, episode: str, payload: str, *, seconds: float) -> str:
-        """Call the worker; see ``envgym.rollout.cluster.Worker``."""
+        """Call the worker; see ``envgym.rollout.cluster.ClusterWorker``."""
         try:
             async with asyncio.timeout(seconds):
                 answer: str = await self._actor.call.remote(method, episode, payload)

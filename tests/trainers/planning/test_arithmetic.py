@@ -64,13 +64,14 @@ def test_a_float32_model_is_its_own_master_and_adapters_alone_have_moments() -> 
 
 
 def test_devices_share_the_state_and_not_the_engines_weights() -> None:
-    found = memory(SHAPE, dataclasses.replace(LOAD, devices=4, engine="copied"))
+    found = memory(SHAPE, dataclasses.replace(LOAD, devices=4, copies=1))
     assert found["optimizer"] == 2000
     assert found["gathered layers"] == 2 * 100 * 2
-    assert found["engine's weights"] == 2000
-    assert found["keys and values"] == 100 * 2 * 4 * 4 * 2
-    elsewhere = memory(SHAPE, dataclasses.replace(LOAD, devices=4, engine="elsewhere"))
-    assert not {"engine's weights", "keys and values"} & elsewhere.keys()
+    assert found["whole copies"] == 2000
+    assert found["keys and values"] == 4 * 100 * 2 * 4 * 4 * 2  # all in the first process
+    assert memory(SHAPE, dataclasses.replace(LOAD, cache_limit=10.0))["keys and values"] == 10.0
+    elsewhere = memory(SHAPE, dataclasses.replace(LOAD, devices=4, samples_elsewhere=True))
+    assert not {"whole copies", "keys and values"} & elsewhere.keys()
 
 
 def test_times_by_hand() -> None:
@@ -85,6 +86,9 @@ def test_times_by_hand() -> None:
     assert found.learning == pytest.approx(8 * 80 * forward * 4 / (1e6 * GEMM_SHARE))
     assert found.needed_rate == pytest.approx(8 * 40 / found.learning)
     assert found.step == pytest.approx(found.decoding + found.prefill + found.learning)
+    shared = times(SHAPE, dataclasses.replace(LOAD, devices=4), DEVICE)
+    assert (shared.decoding, shared.prefill) == (found.decoding, found.prefill)
+    assert shared.learning == found.learning / 4
 
 
 def test_a_checkpoint_holds_weights_masters_and_moments() -> None:
@@ -102,7 +106,7 @@ def test_a_checkpoint_holds_weights_masters_and_moments() -> None:
 def test_more_devices_need_less_each_and_no_floor_is_beaten(
     name: str, checkpointing: str, devices: int, wide: bool
 ) -> None:
-    load = dataclasses.replace(LOAD, checkpointing=checkpointing, width=4 if wide else 2, engine="copied")
+    load = dataclasses.replace(LOAD, checkpointing=checkpointing, width=4 if wide else 2, copies=1)
     two, many = (sum(memory(SHAPE, dataclasses.replace(load, devices=n)).values()) for n in (2, devices))
     assert many <= two
     found = times(SHAPE, dataclasses.replace(load, devices=devices), DEVICES[name])

@@ -26,10 +26,8 @@ from envgym_trainers.engine.server.errors import (
 from envgym_trainers.engine.server.labels import Labels
 from envgym_trainers.models.load import ModelConfig, load_model
 from envgym_trainers.stages.rl import ReinforcementStage
-from envgym_trainers.testing.servers import ModelServer, SGLangServer, VllmServer
+from envgym_trainers.testing.servers import MODEL_SERVERS, ModelServer, VllmServer
 from envgym_trainers.testing.servers.serving import HttpReply
-
-_KINDS: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
 
 
 class Chatter(ChatEnv):
@@ -79,7 +77,7 @@ def train(model_folder: Path, tmp_path: Path) -> Train:
     return run
 
 
-@pytest.fixture(params=_KINDS)
+@pytest.fixture(params=MODEL_SERVERS)
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -88,7 +86,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def served(kind: str, model_folder: Path) -> Iterator[ModelServer]:
     """The model of the recipe behind a server."""
-    with _KINDS[kind](load_model(ModelConfig(path=str(model_folder), context=48))) as server:
+    with MODEL_SERVERS[kind](load_model(ModelConfig(path=str(model_folder), context=48))) as server:
         yield server
 
 

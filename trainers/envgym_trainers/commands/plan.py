@@ -94,5 +94,5 @@ def _text(plan: Plan, device: Device) -> str:
     if not plan.changes:
         return "\n".join([*lines, "no single change is enough: take a smaller model, or several changes at once"])
     lines += ["each of these is enough:"]
-    lines += [f"  {change:<72}{size / 1e9:>8.1f} GB" for change, size in plan.changes.items()]
+    lines += [f"  {size / 1e9:>8.1f} GB  {change}" for change, size in plan.changes.items()]
     return "\n".join(lines)

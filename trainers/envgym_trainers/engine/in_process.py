@@ -8,8 +8,8 @@ import numpy as np
 import pydantic
 import torch
 
-from envgym.errors import UserError
 from envgym_trainers.engine.cache import Row
+from envgym_trainers.engine.checks import check_room, check_shapes
 from envgym_trainers.engine.interface import (
     Engine,
     EngineSession,
@@ -74,7 +74,7 @@ class InProcessEngine(Engine):
             self._loop.version = version
             return
         new, own = language_model.weights(), self.language_model.model.state_dict()
-        _refuse_others(new, own)
+        check_shapes({n: t.shape for n, t in new.items()}, {n: t.shape for n, t in own.items()})
 
         def copy() -> None:
             with torch.no_grad():
@@ -145,12 +145,7 @@ class _Session(EngineSession):
         row, max_tokens = self._row, params.max_tokens
         if self._busy:
             raise RuntimeError("a session samples once at a time, and not after a call was cancelled or failed")
-        total = len(row.ids) + len(new_ids) + max_tokens
-        if max_tokens < 1 or total == max_tokens or total > self._capacity:
-            raise ValueError(
-                f"{len(row.ids)} + {len(new_ids)} ids and {max_tokens} to sample: at least one of each is needed, "
-                f"and at most {self._capacity} in all"
-            )
+        check_room(len(row.ids), len(new_ids), max_tokens, self._capacity)
         self._busy = True
         row.ids.extend(new_ids)
         row.sampled, row.logprobs, row.ended = [], [], False
@@ -163,13 +158,3 @@ class _Session(EngineSession):
 
     async def close(self) -> None:
         self._loop.forget(self._row)
-
-
-def _refuse_others(new: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
-    """Raise ``UserError`` if names or shapes differ, before a copy could fail half-way."""
-    odd = sorted(new.keys() ^ own.keys()) or [name for name in own if new[name].shape != own[name].shape]
-    if odd:
-        raise UserError(
-            f"the new weights are not those of the engine's model: {len(odd)} tensors differ in name or shape, "
-            f"e.g. {odd[0]!r}; make the engine with a model of the same architecture, without adapters"
-        )

@@ -64,7 +64,7 @@ class Scheduler:
 
     @property
     def heavy(self) -> bool:
-        """Whether a step takes long beside what environments do between their turns."""
+        """True if a step takes long beside what environments do between their turns."""
         return self._view.packs
 
     def renew(self) -> None:

@@ -37,7 +37,7 @@ class ModelView:
 
     @property
     def packs(self) -> bool:
-        """Whether the model is so large that packing pays."""
+        """True if the model is large enough for packing to pay."""
         return bool(self._packed)
 
     def logits(self, ids: Tensor, positions: Tensor, wanted: Tensor, plan: PassPlan) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from envgym_trainers.planning.devices import Device
 from envgym_trainers.planning.shapes import ModelShape
@@ -55,20 +54,30 @@ class Load:
     """A value model of the policy's size learns beside it."""
     devices: int = 1
     """Devices that share the trainer's state."""
-    engine: Literal["shared", "copied", "elsewhere"] = "shared"
-    """Whose weights the engine samples from: the trainer's, its own on the same devices, or its own on others."""
+    copies: int = 0
+    """Whole copies of the weights on the first device, beside the trained ones: to sample from, or to hand out."""
+    samples_elsewhere: bool = False
+    """The engine has devices of its own, as many as the trainer."""
+    cache_limit: float = math.inf
+    """Bytes that keys and values may take; what does not fit is run again."""
     passes: int = 1
     """Passes over the step's samples with gradient."""
 
+    @property
+    def samplers(self) -> int:
+        """Devices that sample: an engine in the first process has that process's alone."""
+        return self.devices if self.samples_elsewhere else 1
+
 
 def memory(shape: ModelShape, load: Load) -> dict[str, float]:
-    """Return the bytes that each device holds at the height of a step, by what they are for."""
-    n, width, here = load.devices, load.width, load.engine != "elsewhere"
+    """Return the bytes that the fullest device holds at the height of a step, by what they are for."""
+    n, width = load.devices, load.width
     trained = load.lora_rank * shape.adapted if load.lora_rank else shape.parameters
     models = 1 + load.critic
     # Master copies stand beside weights of 16 bits; those in float32 are their own. Adapters are made in float32.
     masters = 4 * trained if width < 4 and not load.lora_rank else 0
     whole = shape.largest_layer * width * 2 if n > 1 else 0  # one runs while the next is gathered
+    cached = math.ceil(load.concurrency / load.samplers) * shape.cached(load.context) * width
     # An adapter run has its reference in the frozen weights.
     frozen = width * shape.parameters if load.reference and not load.lora_rank else 0
     parts = {
@@ -81,8 +90,8 @@ def memory(shape: ModelShape, load: Load) -> dict[str, float]:
         "activations": models * _activations(shape, load),
         "logits": min(load.micro_batch, _HEAD_CHUNK) * shape.vocabulary * 4 * 2
         + min(_HEAD_KEPT, load.micro_batch * shape.vocabulary * 4),
-        "engine's weights": width * shape.parameters if load.engine == "copied" else 0,
-        "keys and values": here * math.ceil(load.concurrency / n) * shape.cached(load.context) * width,
+        "whole copies": load.copies * width * shape.parameters,
+        "keys and values": 0 if load.samples_elsewhere else min(cached, load.cache_limit),
     }
     return {name: float(size) for name, size in parts.items() if size}
 
@@ -121,19 +130,19 @@ class Times:
 
 
 def times(shape: ModelShape, load: Load, device: Device) -> Times:
-    """Return the times of a step, spread evenly over the devices."""
-    n = load.devices
+    """Return the times of a step, spread evenly over the devices that do the work."""
+    n, samplers = load.devices, load.samplers
     flops = device.flops_32bit if load.width == 4 else device.flops_16bit
-    rows = min(load.concurrency, load.episodes) / n
+    rows = min(load.concurrency, load.episodes) / samplers
     # A decoding step reads the weights once, and what each conversation has in the cache, half full on average.
     read = load.width * (shape.active + rows * shape.cached(load.tokens // 2))
     decode = max(read / device.bandwidth, 2 * shape.active * rows / flops)
     decode_real = max(read / device.bandwidth / DECODING_SHARE, 2 * shape.active * rows / flops / GEMM_SHARE)
-    steps = load.episodes * load.sampled / (rows * n)
+    steps = load.episodes * load.sampled / (rows * samplers)
     attention = 2 * shape.queries * shape.layers * load.tokens
     forward = 2 * shape.active + attention
     work = load.episodes * load.tokens * forward
-    prefill = load.episodes * (load.tokens - load.sampled) * forward / (n * flops * GEMM_SHARE)
+    prefill = load.episodes * (load.tokens - load.sampled) * forward / (samplers * flops * GEMM_SHARE)
     again = {"off": 0.0, "selective": 0.1, "full": 1.0}[load.checkpointing]
     # Weights that are frozen need no gradient of their own: half of the backward pass.
     backward = 1.0 if load.lora_rank else 2.0

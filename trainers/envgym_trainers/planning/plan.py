@@ -100,7 +100,9 @@ def load_of(
         reference="reference" in needs.auxiliary,
         critic="critic" in needs.auxiliary,
         devices=devices,
-        engine="elsewhere" if recipe.engine.name != "in_process" else "copied" if devices > 1 else "shared",
+        copies=(devices > 1) + (recipe.engine.runs_model and recipe.asynchronous.max_staleness > 0),
+        samples_elsewhere=not recipe.engine.runs_model,
+        cache_limit=(recipe.engine.model_extra or {}).get("memory", device.memory * _CACHE_SHARE / 2**30) * 2**30,
         passes=recipe.epochs,
     )
 
@@ -141,14 +143,18 @@ def _changes(shape: ModelShape, load: Load, usable: float) -> Iterator[tuple[str
             yield f"sampling.concurrency = {concurrency}", changed
             break
     lean = replace(load, width=2, checkpointing="full", micro_batch=load.tokens)
-    yield 'model.dtype = "bfloat16" with optimizer.gradient_checkpointing = "full"', lean
+    together = (
+        f'model.dtype = "bfloat16" with optimizer.gradient_checkpointing = "full" with '
+        f"optimizer.micro_batch_tokens = {load.tokens}"
+    )
+    yield together, lean
     if not load.lora_rank:
         yield "model.lora_rank = 16", replace(load, lora_rank=16)
-        yield 'model.lora_rank = 16 with model.dtype = "bfloat16"', replace(lean, lora_rank=16)
+        yield f"model.lora_rank = 16 with {together}", replace(lean, lora_rank=16)
     devices = load.devices
     while devices < _MOST_DEVICES:
         devices *= 2
-        changed = replace(load, devices=devices, engine=load.engine if load.engine == "elsewhere" else "copied")
+        changed = replace(load, devices=devices, copies=load.copies + (load.devices == 1))
         if sum(memory(shape, changed).values()) <= usable:
             yield f"{devices} devices", changed
             break

@@ -55,12 +55,12 @@ class Window(Generic[GroupT]):
 
     @property
     def places(self) -> tuple[Place[GroupT], ...]:
-        """What was begun and not taken, in launch order."""
+        """Groups begun and not taken, in launch order."""
         return tuple(self._places)
 
     @property
     def finished(self) -> list[Place[GroupT]]:
-        """What has finished and was not taken, in launch order."""
+        """Groups finished and not taken, in launch order."""
         return [place for place in self._places if place.group is not None]
 
     @property

@@ -12,9 +12,7 @@ import torch
 from envgym_trainers.engine.interface import engines
 from envgym_trainers.engine.server.engine import ServerEngine
 from envgym_trainers.models.language_model import LanguageModel
-from envgym_trainers.testing.servers import ModelServer, SGLangServer, VllmServer
-
-_KINDS: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
+from envgym_trainers.testing.servers import MODEL_SERVERS, ModelServer, VllmServer
 
 Open = Callable[..., ServerEngine]
 
@@ -40,7 +38,7 @@ def shake_fixture() -> Callable[..., None]:
     return shake
 
 
-@pytest.fixture(params=_KINDS)
+@pytest.fixture(params=MODEL_SERVERS)
 def dialect(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -49,7 +47,7 @@ def dialect(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(dialect: str, language_model: LanguageModel) -> Iterator[ModelServer]:
     """A server of each dialect."""
-    with _KINDS[dialect](language_model) as running:
+    with MODEL_SERVERS[dialect](language_model) as running:
         yield running
 
 

@@ -45,8 +45,11 @@ class ServerEngine(Engine):
     class Config(Engine.Config):
         """How weights get to the servers, and when to give up on one."""
 
-        urls: tuple[str, ...] = pydantic.Field(
-            min_length=1, description="addresses of the servers, replicas of one model"
+        urls: tuple[str, ...] | None = pydantic.Field(
+            default=None,
+            min_length=1,
+            description="addresses of the servers, replicas of one model; if left out, the one at which such a "
+            "server listens on this machine",
         )
         model: str = pydantic.Field(
             default="", description="name the servers know the model by; theirs if left out"
@@ -81,7 +84,7 @@ class ServerEngine(Engine):
         key = key_in(c.key_env)
         self._servers = [
             Server(url, generate=self.dialect.generate, start=self.dialect.start, timeout=c.timeout, key=key)
-            for url in c.urls
+            for url in c.urls or (self.dialect.url,)
         ]
         labels = Labels()
         self._folder = _new_folder(c.folder)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from envgym.errors import EnvgymError, UserError
+from envgym_trainers.engine.checks import check_shapes
 from envgym_trainers.engine.server.comparison import PROBE, LogprobComparison, compare, probe_ids
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Dialect, ServerStatus, TokenRequest
@@ -71,12 +72,7 @@ class Publisher:
         Raises:
             UserError: names or shapes differ, or there is no adapter to publish.
         """
-        new, own = shapes_of(language_model), self._shapes
-        if odd := sorted(new.keys() ^ own.keys()) or [name for name in own if new[name] != own[name]]:
-            raise UserError(
-                f"the new weights are not those of the engine's model: {len(odd)} tensors differ in name or "
-                f"shape, e.g. {odd[0]!r}; make the engine with a model of the same architecture"
-            )
+        check_shapes(shapes_of(language_model), self._shapes)
         if self._adapters and not hasattr(language_model.model, "peft_config"):
             raise UserError('engine.publish = "lora" needs a model with adapters: set model.lora_rank')
 

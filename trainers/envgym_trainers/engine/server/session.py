@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from envgym.errors import PolicyError
+from envgym_trainers.engine.checks import check_room
 from envgym_trainers.engine.interface import EngineSession, Sampled, SamplingParams
 
 __all__ = ["Complete", "ServerSession"]
@@ -36,21 +37,20 @@ class ServerSession(EngineSession):
 
     @property
     def length(self) -> int:
+        """Number of tokens; see ``EngineSession.length``."""
         return len(self._ids)
 
     def rewrite(self) -> None:
+        """Clear the conversation; see ``EngineSession.rewrite``."""
         self._ids = []
 
     async def sample(self, new_ids: list[int], params: SamplingParams, *, seed: int) -> Sampled:
+        """Sample; see ``EngineSession.sample``."""
         self._check_open()
         if self._busy:
             raise RuntimeError("a session samples once at a time, and not after a call was cancelled or failed")
         ids = [*self._ids, *new_ids]
-        if params.max_tokens < 1 or not ids or len(ids) + params.max_tokens > self._capacity:
-            raise ValueError(
-                f"{len(self._ids)} + {len(new_ids)} ids and {params.max_tokens} to sample: at least one of each "
-                f"is needed, and at most {self._capacity} in all"
-            )
+        check_room(len(self._ids), len(new_ids), params.max_tokens, self._capacity)
         self._busy = True
         self._task = asyncio.ensure_future(self._complete(ids, params, seed))
         try:
@@ -67,6 +67,7 @@ class ServerSession(EngineSession):
             raise PolicyError("the engine, or this conversation, was closed")
 
     async def close(self) -> None:
+        """End the conversation; see ``EngineSession.close``."""
         if self._closed:
             return
         self._closed = True

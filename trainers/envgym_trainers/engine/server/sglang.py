@@ -183,12 +183,3 @@ class SGLangEngine(ServerEngine):
     """Samples from SGLang servers, token ids in and out, and publishes the trainer's weights to them."""
 
     dialect = SGLang()
-
-    class Config(ServerEngine.Config):
-        """The servers, and how weights get there."""
-
-        urls: tuple[str, ...] = pydantic.Field(
-            default=(SGLang.url,), min_length=1, description="addresses of the servers, replicas of one model"
-        )
-
-    config: Config

@@ -235,12 +235,3 @@ class VllmEngine(ServerEngine):
     """Samples from vLLM servers, token ids in and out, and publishes the trainer's weights to them."""
 
     dialect = Vllm()
-
-    class Config(ServerEngine.Config):
-        """The servers, and how weights get there."""
-
-        urls: tuple[str, ...] = pydantic.Field(
-            default=(Vllm.url,), min_length=1, description="addresses of the servers, replicas of one model"
-        )
-
-    config: Config
