@@ -133,6 +133,7 @@ class ClusterContract:
             assert await self._played(player, opened) == await self._played(player, None)
 
     async def test_a_cancelled_episode_ends_and_the_worker_plays_on(self, opened: Cluster) -> None:
+        """Cancel an episode that has just begun, and play the same task again."""
         collector = self._collector(Expert(), opened)
         (task, *_) = collector.tasks("e", "train")
         playing = asyncio.create_task(collector.episode("e", task, 0))
@@ -144,6 +145,7 @@ class ClusterContract:
         await collector.close()
 
     async def test_closing_twice_is_safe_and_opens_again(self, opened: Cluster) -> None:
+        """Play every task after a second opening."""
         await opened.close()
         await opened.close()
         await opened.open(Services())
