@@ -44,7 +44,11 @@ class EpisodeWorker:
         """
         if method == "begin":
             spec = from_json(EpisodeSpec, payload)
-            self._episodes[episode] = _Episode(self._collector(spec.entry), spec)
+            try:
+                collector = self._collector(spec.entry)
+            except UserError as error:
+                return to_json(Round(refused=str(error)))
+            self._episodes[episode] = _Episode(collector, spec)
         playing = self._episodes.get(episode)
         if playing is None:
             return to_json(Round(unknown=True))

@@ -52,8 +52,8 @@ def data(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def boxes(usable_backend: Callable[[str], type[Backend]]) -> AsyncIterator[Boxes]:
     usable_backend("docker")
-    limits = Limits(wall_seconds=60.0, total_seconds=1200.0)
-    async with Services("docker") as services, Boxes(services, limits, 20.0, {}) as opened:
+    limits = Limits(wall_seconds=120.0, total_seconds=1200.0)
+    async with Services("docker") as services, Boxes(services, limits, 60.0, {}) as opened:
         yield opened
 
 

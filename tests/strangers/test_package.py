@@ -172,6 +172,8 @@ def test_a_recipe_trains_with_all_of_them(
     (site / "recipe.toml").write_text(RECIPE)
     monkeypatch.chdir(site)
     monkeypatch.setattr(sys, "argv", ["envgym", "train", "recipe.toml", "--out", "run"])
+    cluster: Any = clusters.load("beside")
+    earlier = cluster.opened
     with pytest.raises(SystemExit, match="0"):
         main()
     assert capsys.readouterr().out.startswith("letters, ")
@@ -181,7 +183,7 @@ def test_a_recipe_trains_with_all_of_them(
     assert {t.env for t in played} == {"letters"}
     tokens = [turn.tokens for t in played for turn in t.turns if turn.tokens]
     assert max(len(t.completion_ids) for t in tokens) == 3
-    assert clusters.load("beside").opened == 1  # type: ignore[attr-defined]
+    assert cluster.opened == earlier + 1
     model = load_model(ModelConfig(path="builtin:tiny", tool_format="brackets"))
     assert type(model.tool_format) is tool_formats.load("brackets")
     with pytest.raises(UserError, match="did you mean 'brackets'"):

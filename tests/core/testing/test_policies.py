@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 from typing import Any
 
@@ -59,16 +60,14 @@ class Counts(Broken):
 
 
 class Peeks(Broken):
-    """Looks into the event loop for the task that is being played."""
+    """Looks among its callers for the task that is being played."""
 
     async def say(self, session: Session) -> Completion:
-        seen = ""
-        for running in asyncio.all_tasks():
-            waits: Any = running.get_coro()
-            while (frame := getattr(waits, "cr_frame", None)) is not None:
-                tasks = [value for value in frame.f_locals.values() if isinstance(value, Task)]
-                seen = str(tasks[0].reference) if tasks else seen
-                waits = waits.cr_await
+        seen, frame = "", inspect.currentframe()
+        while frame is not None:
+            tasks = [value for value in frame.f_locals.values() if isinstance(value, Task)]
+            seen = str(tasks[0].reference) if tasks else seen
+            frame = frame.f_back
         return Completion(message=Message(role="assistant", content=seen))
 
 

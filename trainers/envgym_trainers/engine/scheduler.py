@@ -214,15 +214,17 @@ class Scheduler:
         windows = [span.size for span in self._spans if span.size]
         length = min(self.capacity, max([_PROOF, *(window + _PROOF for window in windows)]))
         ids = [(7 * i) % model.config.get_text_config().vocab_size for i in range(length)]
-        rows = [Row(ids=ids[: length - 4]), Row(ids=ids[:2])]
+        rows = [Row(ids=ids[: max(1, length - 4)]), Row(ids=ids[:2])]
         try:
             expected = model(input_ids=self._index(ids)[None], use_cache=False, logits_to_keep=1).logits[0, -1]
             for row in rows:
                 self.reserve(row, length)
             self._run(rows)
-            for row, upto in zip(rows, (length - 1, length - 1), strict=True):
-                row.cached, row.ids = len(row.ids), ids[:upto]
-            self._run(rows)
+            shorter = [row for row in rows if len(row.ids) < length - 1]
+            for row in shorter:
+                row.cached, row.ids = len(row.ids), ids[: length - 1]
+            if shorter:
+                self._run(shorter)
             for row in rows:
                 row.cached, row.ids = length - 1, ids
             _, found = self._decode(rows)
