@@ -15,8 +15,8 @@ PLUGINS = Path(__file__).parents[1] / "core" / "plugins"
 CORES = 8
 HEAD = f"""
 import asyncio, sys
-from envgym_clusters.ray.session import Session
-session = Session()
+from envgym_clusters.ray.session import RaySession
+session = RaySession()
 asyncio.run(session.open("", cores={CORES}))
 import ray
 print(ray.get_runtime_context().gcs_address, flush=True)

@@ -123,7 +123,9 @@ async def test_no_episode_is_lost_or_counted_twice_when_workers_are_killed(opene
     await alone.close()
 
     await asyncio.gather(*(worker._reviving for worker in cluster.workers if worker._reviving))
-    assert len(set(_pids(cluster)) & set(first)) == 2
+    # Asked for, as the run need not notice the death of a worker that it did not wait for.
+    alive = {(await worker._actor.hello.remote())[2] for worker in cluster.workers}
+    assert len(alive & set(first)) == 2
 
 
 async def test_a_worker_that_was_started_anew_between_two_turns_has_lost_its_episode(
@@ -168,9 +170,7 @@ async def test_a_worker_that_died_too_often_is_missing_data_and_says_so(opened: 
 
 
 async def test_workers_for_which_there_is_no_room_are_a_users_mistake(opened: Callable[..., Any]) -> None:
-    with pytest.raises(
-        UserError, match=r"^cluster: 0 of 2 workers started within 1 s; Ray has 200 cores: ask for"
-    ):
+    with pytest.raises(UserError, match=r"^cluster: 0 of 2 workers started within 1 s; Ray has 8 cores: ask for"):
         await opened(cpus_per_worker=100.0, start_seconds=1.0)
 
 
