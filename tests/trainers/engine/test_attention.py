@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from envgym.errors import UserError
+from envgym_trainers.engine import view
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.spans import FULL, Span, layer_spans
@@ -131,14 +132,19 @@ def make(name: str, settings: dict[str, Any]) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("family", RUN)
 async def test_every_family_says_what_a_plain_forward_pass_says(
     family: str,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
     start: Callable[..., InProcessEngine],
     converse: Any,
     expected_logprobs: Callable[..., list[float]],
 ) -> None:
     """Three conversations of three turns, twice as long as a window or a chunk."""
+    if packed:
+        monkeypatch.setattr(view, "_WORTH_PACKING", 0)
     model = make(*RUN[family])
     engine = start(model)
     draw = random.Random(0)

@@ -409,12 +409,41 @@ async def test_threads_are_set_by_sampling_and_by_nothing_else(
     assert calls == [8, 7], "one core is left to the environments, all along for a small model"
     monkeypatch.setattr(Scheduler, "heavy", True)
     await session.sample([9, 10], SamplingParams(max_tokens=12), seed=1)
-    assert calls == [8, 7, 8], "and for two steps after a completion where steps are long"
+    assert calls == [8, 7, 8], "every core where steps are long and nobody's environment answers"
     calls.append(2)
     await session.close()
     await engine.open().close()
     await engine.close()
     assert calls == [8, 7, 8, 2]
+
+
+async def test_a_core_is_left_for_two_steps_to_an_environment_that_answers(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for none to a conversation that is over."""
+    threads = [8]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(Scheduler, "heavy", True)
+    used: list[int] = []
+    decode = Scheduler.decode
+
+    def record(self: Scheduler, rows: list[Any]) -> None:
+        used.append(threads[-1])
+        decode(self, rows)
+
+    monkeypatch.setattr(Scheduler, "decode", record)
+    engine = start(model)
+    engine._loop.scheduler.ends = never
+    answering, long = engine.open(), engine.open()
+    lasts = asyncio.ensure_future(long.sample([9, 10], SamplingParams(max_tokens=30), seed=0))
+    await answering.sample([9, 11], SamplingParams(max_tokens=5), seed=1)
+    await lasts
+    assert used.count(7) == 2
+    await answering.close()
+    used.clear()
+    await long.sample([9, 10], SamplingParams(max_tokens=12), seed=0)
+    assert set(used) == {8}
 
 
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:

@@ -25,7 +25,7 @@ _ROUND = 8
 """Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
 before sampling waits for them."""
 _QUIET = 2
-"""Decoding steps without a completion after which the environments have answered, and leave their core."""
+"""Decoding steps without a completion after which the environments have answered, or wait for something else."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -224,7 +224,6 @@ class SamplingLoop:
             self.scheduler.renew()
             self._renewed = version
         admitted = self._admitted()
-        self._set_threads()
         self._active.update({request.row: request for request in admitted})
         ready = [request.row for request in admitted]
         # New weights in the middle of a turn void the cached keys and values: these rows are run again as well.
@@ -232,6 +231,7 @@ class SamplingLoop:
         for row in ready:
             if row.version != version:
                 row.cached, row.version = 0, version
+        self._set_threads(extending=bool(ready))
         if ready:
             self._secure(ready)
             ready = [row for row in ready if row in self._active]
@@ -244,15 +244,17 @@ class SamplingLoop:
             self._active[row].note(version)
         self._finish()
 
-    def _set_threads(self) -> None:
+    def _set_threads(self, *, extending: bool) -> None:
         """Take every core, or leave one to the event loop while environments answer what was completed.
 
         Both would wait for each other otherwise. Steps of a small model are so short that environments never have
-        answered. How many steps ago a completion was depends on no timing, and so the number of threads, which
-        results depend on. It is partly global to the process: the learner sets its own, so the worker sets it
-        again in every step, and leaves it alone while idle.
+        answered; a pass over new tokens is so long that they have in a part of it. How many steps ago a completion
+        was, and whose conversation goes on, depends on no timing where the loop follows the episodes, and so the
+        number of threads, which results depend on. It is partly global to the process: the learner sets its own,
+        so the worker sets it again in every step, and leaves it alone while idle.
         """
-        every = self.scheduler.heavy and self._quiet >= _QUIET
+        answering = bool(self._resting) and self._quiet < _QUIET
+        every = self.scheduler.heavy and (extending or not answering)
         cores = self._cores if every else max(1, self._cores - 1)
         if torch.get_num_threads() != cores:
             torch.set_num_threads(cores)

@@ -7,6 +7,8 @@ attention and packing touch no pass of the trainer, which must neither see stale
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ __all__ = ["ModelView"]
 
 _WORTH_PACKING = 4 * 2**20
 """Weights of linear layers from which packing pays; fewer stay in a processor's cache."""
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Names of layers that project the same states, as transformers names them."""
 _ROWS = 32
 """Rows of the products that the packed layout is chosen for; others run on it as well."""
 
@@ -76,30 +80,42 @@ class ModelView:
 
 
 class _Product:
-    """The forward pass of a linear layer whose weight is packed.
+    """The forward pass of linear layers that take the same states, whose weights are packed as one.
 
     A CPU without instructions for bfloat16 takes such products in float32, from a copy of the weight: it would
     convert the weight in every one of them.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        self._linear = linear
-        own = linear.weight.dtype
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        self._linears = linears
+        own = linears[0].weight.dtype
         self._dtype = torch.float32 if own is torch.bfloat16 and not _has_bfloat16() else own
+        self._states: Tensor | None = None
+        self._made: dict[nn.Linear, Tensor] = {}
         self.weight: Tensor | None = None
+        for linear in linears:
+            vars(linear)["forward"] = partial(self._forward, linear)
 
     @torch.no_grad()
     def pack(self) -> None:
         self.weight = None
-        bias = self._linear.bias
-        self._bias = None if bias is None else bias.detach().to(self._dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(self._linear.weight.detach().to(self._dtype), _ROWS)
+        biases = [linear.bias for linear in self._linears if linear.bias is not None]
+        self._bias = torch.cat(biases).detach().to(self._dtype) if biases else None
+        weight = torch.cat([linear.weight.detach() for linear in self._linears]).to(self._dtype)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
 
-    def __call__(self, states: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            states.to(self._dtype), self.weight, self._bias, "none", [], ""
-        )
-        return product.to(states.dtype)
+    def _forward(self, linear: nn.Linear, states: Tensor) -> Tensor:
+        """Return the product of one layer; its siblings' are kept until they are called with these states."""
+        if self._states is not states or linear not in self._made:
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(
+                states.to(self._dtype), self.weight, self._bias, "none", [], ""
+            )
+            parts: Sequence[Tensor] = product.to(states.dtype).split([one.out_features for one in self._linears], dim=-1)
+            self._states, self._made = states, dict(zip(self._linears, parts, strict=True))
+        made = self._made.pop(linear)
+        if not self._made:
+            self._states = None
+        return made
 
 
 def _twin(module: nn.Module, known: dict[object, Any]) -> Any:
@@ -128,10 +144,22 @@ def _packable(model: nn.Module) -> list[_Product]:
     ]
     if sum(layer.weight.numel() for layer in layers) < _WORTH_PACKING or not torch.backends.mkldnn.is_available():
         return []
-    products = [_Product(layer) for layer in layers]
-    for layer, product in zip(layers, products, strict=True):
-        vars(layer)["forward"] = product
-    return products
+    return [_Product(group) for group in _siblings(model, layers)]
+
+
+def _siblings(model: nn.Module, layers: list[nn.Linear]) -> list[list[nn.Linear]]:
+    """Group the layers that project the same states: one product of a few rows takes less time than several."""
+    groups: list[list[nn.Linear]] = []
+    left = dict.fromkeys(layers)
+    for module in model.modules():
+        for names in _TOGETHER:
+            group = [part for name in names if (part := getattr(module, name, None)) in left]
+            alike = len({(part.in_features, part.weight.dtype, part.bias is None) for part in group}) == 1
+            if len(group) == len(names) and alike:
+                groups.append(group)
+                for part in group:
+                    del left[part]
+    return groups + [[layer] for layer in left]
 
 
 def _has_bfloat16() -> bool:
