@@ -99,18 +99,20 @@ class _Product:
     @torch.no_grad()
     def pack(self) -> None:
         self.weight = None
-        biases = [linear.bias for linear in self._linears if linear.bias is not None]
+        biases: list[Tensor] = [linear.bias for linear in self._linears if linear.bias is not None]
         self._bias = torch.cat(biases).detach().to(self._dtype) if biases else None
         weight = torch.cat([linear.weight.detach() for linear in self._linears]).to(self._dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
 
     def _forward(self, linear: nn.Linear, states: Tensor) -> Tensor:
-        """Return the product of one layer; its siblings' are kept until they are called with these states."""
+        """Return a layer's product; those of its siblings are kept until they are called with these states."""
         if self._states is not states or linear not in self._made:
             product: Tensor = torch.ops.mkldnn._linear_pointwise(
                 states.to(self._dtype), self.weight, self._bias, "none", [], ""
             )
-            parts: Sequence[Tensor] = product.to(states.dtype).split([one.out_features for one in self._linears], dim=-1)
+            parts: Sequence[Tensor] = product.to(states.dtype).split(
+                [one.out_features for one in self._linears], dim=-1
+            )
             self._states, self._made = states, dict(zip(self._linears, parts, strict=True))
         made = self._made.pop(linear)
         if not self._made:
