@@ -381,10 +381,11 @@ def turn5_plain(model: str) -> None:
 
 
 def floor_torch(model: str) -> None:
-    """Measure what the memory and the cores can do."""
+    """Measure what the memory and the cores can do, and count the model's weights."""
     import torch
 
-    torch.set_num_threads(THREADS)
+    loaded = peer(model)
+    weights, head = loaded.num_parameters(), loaded.get_output_embeddings().weight.numel()
     numbers, square = torch.randn(2**26), torch.randn(2048, 2048)
 
     def seconds(work: Callable[[], Any]) -> float:
@@ -399,6 +400,8 @@ def floor_torch(model: str) -> None:
         "read_gb_per_s": numbers.numel() * 4 / seconds(numbers.sum) / 1e9,
         "float32_gflop_per_s": 2 * 2048**3 / seconds(lambda: square @ square) / 1e9,
         "bfloat16_gflop_per_s": 2 * 2048**3 / seconds(lambda: square.bfloat16() @ square.bfloat16()) / 1e9,
+        "weights": weights,
+        "head_weights": head,
     }
     report([measured])
 
@@ -444,6 +447,17 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
 
 
+def floor(found: Callable[[str], float]) -> float:
+    """Return seconds for the ragged section in which prompts are multiplied at full speed, heads left out, and a
+    step of all rows takes its products or the reading of all weights in float32, whichever takes longer."""
+    weights, speed = found("weights"), 1e9 * found("float32_gflop_per_s")
+    reading = 4 * weights / (1e9 * found("read_gb_per_s"))
+    prompts = sum(len(prompt) for prompt, _ in ragged())
+    rows = [sum(count > step for _, count in ragged()) for step in range(max(count for _, count in ragged()))]
+    steps = sum(max(2 * count * weights / speed, reading) for count in rows)
+    return 2 * prompts * (weights - found("head_weights")) / speed + steps
+
+
 def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
     """Return medians of every arm, and the ratios."""
     table: dict[str, dict[str, dict[str, float]]] = {}
@@ -469,6 +483,8 @@ def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
         "step_rss_ratio_trl": ratio("step envgym", best, "rss_mb"),
         "step_trl_best": best,
         "turn5_over_plain_cached": ratio("turn5 envgym", "turn5 plain", "turn5"),
+        "ragged_share_of_floor": floor(lambda key: median("floor torch", key))
+        / median("ragged envgym", "seconds"),
         "turn5_over_anew": median("turn5 envgym", "turn5") / median("turn5 envgym", "anew"),
         "arms": table,
         "threads": THREADS,
