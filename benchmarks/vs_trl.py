@@ -18,7 +18,7 @@ Sections:
         one micro-batch.
     turn5: five turns of 760 new and 40 sampled tokens. The same tokens by a plain cached forward pass are beside
         it, and the whole conversation run anew.
-    floor: bandwidth of memory and speed of matrix products here, and our share of both.
+    floor: bandwidth of memory and speed of matrix products here, and the share of them that ragged reaches.
 """
 
 from __future__ import annotations
@@ -447,15 +447,17 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
 
 
-def floor(found: Callable[[str], float]) -> float:
-    """Return seconds for the ragged section in which prompts are multiplied at full speed, heads left out, and a
-    step of all rows takes its products or the reading of all weights in float32, whichever takes longer."""
-    weights, speed = found("weights"), 1e9 * found("float32_gflop_per_s")
+def ragged_floor(found: Callable[[str], float]) -> float:
+    """Return the least seconds that the ragged section could take at this machine's measured speeds.
+
+    Prompts are multiplied at full speed, without the head. A step of all rows takes as long as its products or as
+    the reading of all weights in float32, whichever is longer.
+    """
+    plan, weights, speed = ragged(), found("weights"), 1e9 * found("float32_gflop_per_s")
     reading = 4 * weights / (1e9 * found("read_gb_per_s"))
-    prompts = sum(len(prompt) for prompt, _ in ragged())
-    rows = [sum(count > step for _, count in ragged()) for step in range(max(count for _, count in ragged()))]
-    steps = sum(max(2 * count * weights / speed, reading) for count in rows)
-    return 2 * prompts * (weights - found("head_weights")) / speed + steps
+    prompts = 2 * sum(len(prompt) for prompt, _ in plan) * (weights - found("head_weights")) / speed
+    rows = [sum(count > step for _, count in plan) for step in range(max(count for _, count in plan))]
+    return prompts + sum(max(2 * count * weights / speed, reading) for count in rows)
 
 
 def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
@@ -475,6 +477,7 @@ def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
         return median(one, key) / median(other, key)
 
     best = min(("step trl-float32", "step trl-bfloat16"), key=lambda name: median(name, "seconds"))
+    lowest = ragged_floor(lambda key: median("floor torch", key))
     return {
         "tokens_per_s_ratio_generate": ratio("ragged envgym", "ragged generate", "tokens_per_s"),
         "tokens_per_s_ratio_generate_batch": ratio("ragged envgym", "ragged generate_batch", "tokens_per_s"),
@@ -483,8 +486,7 @@ def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
         "step_rss_ratio_trl": ratio("step envgym", best, "rss_mb"),
         "step_trl_best": best,
         "turn5_over_plain_cached": ratio("turn5 envgym", "turn5 plain", "turn5"),
-        "ragged_share_of_floor": floor(lambda key: median("floor torch", key))
-        / median("ragged envgym", "seconds"),
+        "ragged_share_of_floor": lowest / median("ragged envgym", "seconds"),
         "turn5_over_anew": median("turn5 envgym", "turn5") / median("turn5 envgym", "anew"),
         "arms": table,
         "threads": THREADS,

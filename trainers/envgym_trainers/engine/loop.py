@@ -8,13 +8,13 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 
 import torch
 
 from envgym.errors import PolicyError
 from envgym_trainers.engine.cache import Row
-from envgym_trainers.engine.interface import Sampled, Settled, VersionSpan
+from envgym_trainers.engine.interface import Sampled, Settled
+from envgym_trainers.engine.messages import Errand, Request
 from envgym_trainers.engine.scheduler import Scheduler
 
 __all__ = ["SamplingLoop"]
@@ -25,36 +25,10 @@ _ROUND = 8
 """Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
 before sampling waits for them."""
 _QUIET = 2
-"""Decoding steps without a completion after which the environments have answered, or wait for something else."""
+"""Decoding steps after a completion in which an environment is taken to be at work on it."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Request:
-    row: Row
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Sampled]
-    waited: int = 0
-    spans: list[VersionSpan] = field(default_factory=list)
-    """Which weights sampled for it, newest last."""
-
-    def note(self, version: int) -> None:
-        """Count one more token, of weights ``version``."""
-        last = self.spans[-1] if self.spans else None
-        if last and last.version == version:
-            self.spans[-1] = VersionSpan(version, last.tokens + 1)
-        else:
-            self.spans.append(VersionSpan(version, 1))
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Errand:
-    """A callback to run between forward passes."""
-
-    do: Callable[[], None]
-    done: Future[None] = field(default_factory=Future)
-
-
-_Item = _Request | _Errand | Row | None
+_Item = Request | Errand | Row | None
 
 
 class SamplingLoop:
@@ -83,14 +57,14 @@ class SamplingLoop:
         self._closing = False
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         """Queue of requests, errands, rows to free, and ``None`` to stop."""
-        self._waiting: list[_Request] = []
-        self._active: dict[Row, _Request] = {}
+        self._waiting: list[Request] = []
+        self._active: dict[Row, Request] = {}
         self._resting: dict[Row, None] = {}
         """Idle rows that still hold keys and values, least recently used first: the order of eviction."""
         self._renewed: int | None = 0
         """Version of the weights that the scheduler has taken; none while it rests."""
         self._quiet = _QUIET
-        """Number of steps since the last completion."""
+        """Number of steps since the last completion that an environment may be at work on."""
         self._stopped: PolicyError | None = None
         self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
@@ -103,7 +77,7 @@ class SamplingLoop:
             PolicyError: the loop stopped.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(row=row, loop=loop, future=loop.create_future())
+        request = Request(row=row, loop=loop, future=loop.create_future())
         self._inbox.put(request)
         # Checked after the put: a request is either drained by the stopping worker or refused here, never lost.
         self.check()
@@ -115,7 +89,7 @@ class SamplingLoop:
         Raises:
             PolicyError: the loop stopped.
         """
-        errand = _Errand(do=do)
+        errand = Errand(do=do)
         self._inbox.put(errand)
         self.check()
         await asyncio.wrap_future(errand.done)
@@ -157,12 +131,12 @@ class SamplingLoop:
         self._stopped = PolicyError(f"the engine stopped: {reason}")
         while not self._inbox.empty():
             item = self._inbox.get()
-            if isinstance(item, _Request):
+            if isinstance(item, Request):
                 self._waiting.append(item)
-            elif isinstance(item, _Errand) and item.done.set_running_or_notify_cancel():
-                item.done.set_exception(PolicyError(str(self._stopped)))
+            elif isinstance(item, Errand):
+                item.refuse(PolicyError(str(self._stopped)))
         for request in (*self._waiting, *self._active.values()):
-            _deliver(request, PolicyError(str(self._stopped)))
+            request.deliver(PolicyError(str(self._stopped)))
 
     def _receive(self) -> bool:
         """Drain the queue, blocking only if there is nothing to run; return false to stop."""
@@ -185,11 +159,11 @@ class SamplingLoop:
         """Deal with one message; return false to stop."""
         if item is None:
             return False
-        if isinstance(item, _Request):
+        if isinstance(item, Request):
             self._resting.pop(item.row, None)
             self._waiting.append(item)
-        elif isinstance(item, _Errand):
-            _run_errand(item)
+        elif isinstance(item, Errand):
+            item.run()
         else:
             self._drop(item)
         return True
@@ -208,11 +182,12 @@ class SamplingLoop:
         with contextlib.suppress(RuntimeError, CancelledError):  # the loop is closed or about to be
             request.loop.call_soon_threadsafe(begin)
             self.broken_rounds += not waiting.result()
+        self._quiet = _QUIET
 
     def _drop(self, row: Row) -> None:
         requests = [self._active.pop(row, None), *(r for r in self._waiting if r.row is row)]
         for request in filter(None, requests):
-            _deliver(request, PolicyError("the conversation was closed while it was sampling"))
+            request.deliver(PolicyError("the conversation was closed while it was sampling"))
         self._waiting = [request for request in self._waiting if request.row is not row]
         self._resting.pop(row, None)
         self.scheduler.release(row)
@@ -248,19 +223,19 @@ class SamplingLoop:
         """Take every core, or leave one to the event loop while environments answer what was completed.
 
         Both would wait for each other otherwise. Steps of a small model are so short that environments never have
-        answered; a pass over new tokens is so long that they have in a part of it. How many steps ago a completion
-        was, and whose conversation goes on, depends on no timing where the loop follows the episodes, and so the
-        number of threads, which results depend on. It is partly global to the process: the learner sets its own,
-        so the worker sets it again in every step, and leaves it alone while idle.
+        answered; a pass over new tokens is so long that they soon have. Results depend on the number of threads:
+        so it depends on no timing where the loop follows the episodes, and an idle conversation may be over there.
+        The number is partly global to the process: the learner sets its own, so the worker sets it again in every
+        step, and leaves it alone while idle.
         """
-        answering = bool(self._resting) and self._quiet < _QUIET
+        answering = self._quiet < _QUIET and (self.settled is not None or bool(self._resting))
         every = self.scheduler.heavy and (extending or not answering)
         cores = self._cores if every else max(1, self._cores - 1)
         if torch.get_num_threads() != cores:
             torch.set_num_threads(cores)
         self._quiet += 1
 
-    def _admitted(self) -> list[_Request]:
+    def _admitted(self) -> list[Request]:
         """Dequeue the requests to run now.
 
         Extending a row (prefill) interrupts all decoding for a pass that costs about as much for one row as for
@@ -275,7 +250,7 @@ class SamplingLoop:
         patient = self.settled is None and all(request.waited < _WAIT_STEPS for request in self._waiting)
         if not self._waiting or (patient and len(self._waiting) * 4 < len(self._active)):
             return []
-        ready: list[_Request] = []
+        ready: list[Request] = []
         while self._waiting and len(self._active) + len(ready) < self._concurrency:
             row = self._waiting[0].row
             if self._room(row):
@@ -318,9 +293,9 @@ class SamplingLoop:
                 result = Sampled(
                     ids=row.sampled, logprobs=row.logprobs, ended=row.ended, spans=tuple(request.spans)
                 )
-                _deliver(request, result)
+                request.deliver(result)
 
-    def _cancelled(self, request: _Request) -> bool:
+    def _cancelled(self, request: Request) -> bool:
         """Return true if the request was cancelled; its row then stays idle until it is closed or evicted."""
         cancelled = request.future.cancelled()
         if cancelled and request.row.pool is not None:
@@ -334,28 +309,3 @@ async def _ask(settled: Settled, answer: Future[bool]) -> None:
     except BaseException:
         answer.cancel()
         raise
-
-
-def _run_errand(errand: _Errand) -> None:
-    if not errand.done.set_running_or_notify_cancel():
-        return
-    try:
-        errand.do()
-    except BaseException as error:
-        errand.done.set_exception(PolicyError(f"the engine stopped: {type(error).__name__}: {error}"))
-        raise
-    errand.done.set_result(None)
-
-
-def _deliver(request: _Request, result: Sampled | PolicyError) -> None:
-    def settle() -> None:
-        if request.future.done():
-            return
-        if isinstance(result, PolicyError):
-            request.future.set_exception(result)
-        else:
-            request.future.set_result(result)
-
-    # The loop may be closed already; drop the result.
-    with contextlib.suppress(RuntimeError):
-        request.loop.call_soon_threadsafe(settle)

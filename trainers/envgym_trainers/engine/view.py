@@ -100,8 +100,8 @@ class _Product:
     def pack(self) -> None:
         self.weight = None
         biases: list[Tensor] = [linear.bias for linear in self._linears if linear.bias is not None]
-        self._bias = torch.cat(biases).detach().to(self._dtype) if biases else None
-        weight = torch.cat([linear.weight.detach() for linear in self._linears]).to(self._dtype)
+        self._bias = _stack(biases).to(self._dtype) if biases else None
+        weight = _stack([linear.weight for linear in self._linears]).to(self._dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
 
     def _forward(self, linear: nn.Linear, states: Tensor) -> Tensor:
@@ -118,6 +118,11 @@ class _Product:
         if not self._made:
             self._states = None
         return made
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """Return the parts as one, [ΣN, …]; a single one is not copied, as it may be the whole output embedding."""
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).detach()
 
 
 def _twin(module: nn.Module, known: dict[object, Any]) -> Any:
