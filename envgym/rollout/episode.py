@@ -258,6 +258,7 @@ class _Episode:
             session = self._session = self._open()
         ended = False
         while not ended:
+            await self._cast.turnstile.turn()
             with self._cast.turnstile.waiting():
                 completion = await act(session, observation)
             with typed_errors(EnvironmentFailure):

@@ -14,6 +14,8 @@ import itertools
 import math
 from collections.abc import Iterator
 
+from envgym.rollout.pace import Pace
+
 __all__ = ["Turnstile"]
 
 _QUIET_PASSES = 32
@@ -22,7 +24,7 @@ episode, such as the next group, takes fewer."""
 
 
 _SLICE = 16
-"""Episodes let in during one pass of the event loop: thousands would keep it from everything else."""
+"""Episodes let in, and those that begin a turn, during one pass of the event loop."""
 
 
 class Turnstile:
@@ -44,6 +46,7 @@ class Turnstile:
         self._idle = asyncio.Event()
         self._idle.set()
         self._steward: asyncio.Task[bool] | None = None
+        self._pace = Pace(_SLICE)
 
     async def enter(self, key: tuple[str, ...]) -> None:
         """Wait for a slot. The episode is at work from then on, except in ``waiting``.
@@ -66,6 +69,10 @@ class Turnstile:
         self._free += 1
         self._work(-1)
         self._let_in()
+
+    async def turn(self) -> None:
+        """Wait until an episode inside may begin a turn in this pass of the event loop."""
+        await self._pace.turn()
 
     def pause(self) -> None:
         """Mark that an episode inside begins to wait, for the policy or for episodes nested in it."""

@@ -16,6 +16,7 @@ from envgym.policies.interface import ContextFull, Policy
 from envgym.policies.scripted import EmptyPolicy, Expert, RandomPolicy
 from envgym.records import Message, OutcomeKind, Trajectory
 from envgym.rollout.episode import rollout
+from envgym.rollout.turnstile import Turnstile
 
 Make = Callable[..., Adder]
 Say = Callable[..., Message]
@@ -208,3 +209,34 @@ async def test_cancellation_cleans_up_once_and_is_not_swallowed(
         await playing
     assert env.starts == env.finishes == 1
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_episodes_that_wake_at_once_take_their_turns_in_several_passes_of_the_loop(
+    adder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one pass would keep everything else waiting; 64 whose boot ends at the same moment."""
+    booted = asyncio.Event()
+    monkeypatch.setattr(Adder, "start", lambda self, task: booted.wait())
+    turns: list[int] = []
+    respond, passed = Adder.respond, 0
+
+    async def record(self: Adder, action: Message) -> Any:
+        turns.append(passed)
+        return await respond(self, action)
+
+    monkeypatch.setattr(Adder, "respond", record)
+    turnstile = Turnstile(64)
+    envs = [adder() for _ in range(64)]
+    playing = [
+        asyncio.ensure_future(
+            rollout(env, Expert(), env.task_list("train")[0], name="sums", seed=0, turnstile=turnstile)
+        )
+        for env in envs
+    ]
+    await asyncio.sleep(0.1)
+    booted.set()
+    while not all(task.done() for task in playing):
+        await asyncio.sleep(0)
+        passed += 1
+    assert [task.result().reward for task in playing] == [1.0] * 64
+    assert max(turns.count(number) for number in turns) == 16
