@@ -395,87 +395,26 @@ async def test_an_exception_in_the_model_reaches_every_waiter_at_once(
     assert time.monotonic() - began < 20
 
 
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of threads that were set, the one in force last; nothing is set in torch."""
+async def test_threads_are_set_by_sampling_and_by_nothing_else(
+    model: PreTrainedModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conversations are closed while a learner runs, which has set the threads that it wants."""
     calls = [8]
     monkeypatch.setattr(torch, "get_num_threads", lambda: calls[-1])
     monkeypatch.setattr(torch, "set_num_threads", calls.append)
-    return calls
-
-
-@pytest.fixture
-def heavy(monkeypatch: pytest.MonkeyPatch, threads: list[int]) -> list[int]:
-    """The threads of each decoding step, of a model that takes long for one."""
-    used: list[int] = []
-    decode = Scheduler.decode
-
-    def record(self: Scheduler, rows: list[Row]) -> None:
-        used.append(threads[-1])
-        decode(self, rows)
-
-    monkeypatch.setattr(Scheduler, "heavy", True)
-    monkeypatch.setattr(Scheduler, "decode", record)
-    return used
-
-
-async def test_threads_are_set_by_sampling_and_by_nothing_else(
-    model: PreTrainedModel, start: Start, threads: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Conversations are closed while a learner runs, which has set the threads that it wants."""
     engine = start(model)
     engine._loop.scheduler.ends = never
     session = engine.open()
     await session.sample([9, 10], SamplingParams(max_tokens=12), seed=0)
-    assert threads == [8, 7], "one core is left to the environments, all along for a small model"
+    assert calls == [8, 7], "one core is left to the environments by a small model"
     monkeypatch.setattr(Scheduler, "heavy", True)
     await session.sample([9, 10], SamplingParams(max_tokens=12), seed=1)
-    assert threads == [8, 7, 8], "every core where steps are long and nobody's environment answers"
-    threads.append(2)
+    assert calls == [8, 7, 8], "and none by one whose steps take long"
+    calls.append(2)
     await session.close()
     await engine.open().close()
     await engine.close()
-    assert threads == [8, 7, 8, 2]
-
-
-async def test_a_core_is_left_for_two_steps_to_an_environment_that_answers(
-    model: PreTrainedModel, start: Start, heavy: list[int]
-) -> None:
-    engine = start(model)
-    engine._loop.scheduler.ends = never
-    answering, long = engine.open(), engine.open()
-    lasts = asyncio.ensure_future(long.sample([9, 10], SamplingParams(max_tokens=30), seed=0))
-    await answering.sample([9, 11], SamplingParams(max_tokens=5), seed=1)
-    await lasts
-    assert heavy.count(7) == 2
-    await answering.close()
-    heavy.clear()
-    await long.sample([9, 10], SamplingParams(max_tokens=12), seed=0)
-    assert set(heavy) == {8}, "and for none where no conversation is between its turns"
-
-
-@pytest.mark.parametrize("when", ["at once", "later"])
-async def test_where_episodes_are_followed_the_threads_depend_on_no_closing(
-    model: PreTrainedModel, start: Start, heavy: list[int], when: str
-) -> None:
-    """A conversation is closed some time after it is over; threads decide the last bits of log-probs.
-
-    The short one is over a step before all episodes have asked again, so none is at work in the step after that.
-    """
-    engine = start(model)
-    engine._loop.scheduler.ends = never
-
-    async def settled() -> bool:
-        return True
-
-    engine.follow(settled)
-    short, long = engine.open(), engine.open()
-    lasts = asyncio.ensure_future(long.sample([9, 10], SamplingParams(max_tokens=20), seed=0))
-    await short.sample([9, 11], SamplingParams(max_tokens=7), seed=1)
-    if when == "at once":
-        await short.close()
-    await lasts
-    assert heavy == [*[8] * 6, 7, *[8] * 12]
+    assert calls == [8, 7, 8, 2]
 
 
 async def test_closing_the_engine_tells_whoever_waits(model: PreTrainedModel, start: Start) -> None:

@@ -24,8 +24,6 @@ _WAIT_STEPS = 6
 _ROUND = 8
 """Decoding steps between two admissions where the loop follows the episodes: tools may take as long as these steps
 before sampling waits for them."""
-_QUIET = 2
-"""Decoding steps after a completion in which an environment is taken to be at work on it."""
 
 
 _Item = Request | Errand | Row | None
@@ -63,8 +61,6 @@ class SamplingLoop:
         """Idle rows that still hold keys and values, least recently used first: the order of eviction."""
         self._renewed: int | None = 0
         """Version of the weights that the scheduler has taken; none while it rests."""
-        self._quiet = _QUIET
-        """Number of steps since the last completion that an environment may be at work on."""
         self._stopped: PolicyError | None = None
         self._cores = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, daemon=True, name="engine")
@@ -182,7 +178,6 @@ class SamplingLoop:
         with contextlib.suppress(RuntimeError, CancelledError):  # the loop is closed or about to be
             request.loop.call_soon_threadsafe(begin)
             self.broken_rounds += not waiting.result()
-        self._quiet = _QUIET
 
     def _drop(self, row: Row) -> None:
         requests = [self._active.pop(row, None), *(r for r in self._waiting if r.row is row)]
@@ -206,7 +201,7 @@ class SamplingLoop:
         for row in ready:
             if row.version != version:
                 row.cached, row.version = 0, version
-        self._set_threads(extending=bool(ready))
+        self._set_threads()
         if ready:
             self._secure(ready)
             ready = [row for row in ready if row in self._active]
@@ -219,21 +214,17 @@ class SamplingLoop:
             self._active[row].note(version)
         self._finish()
 
-    def _set_threads(self, *, extending: bool) -> None:
-        """Take every core, or leave one to the event loop while environments answer what was completed.
+    def _set_threads(self) -> None:
+        """Take every core for a model whose steps take long, and leave one to the event loop for a small one.
 
-        Both would wait for each other otherwise. Steps of a small model are so short that environments never have
-        answered; a pass over new tokens is so long that they soon have. Results depend on the number of threads:
-        so it depends on no timing where the loop follows the episodes, and an idle conversation may be over there.
-        The number is partly global to the process: the learner sets its own, so the worker sets it again in every
-        step, and leaves it alone while idle.
+        In a long step the event loop finds the moments that environments need; where steps are short, the threads
+        of a product would mostly wait for the one that it keeps from its core. Results depend on the number, so
+        the number depends on no timing. It is partly global to the process: the learner sets its own, so the
+        worker sets it again in every step, and leaves it alone while idle.
         """
-        answering = self._quiet < _QUIET and (self.settled is not None or bool(self._resting))
-        every = self.scheduler.heavy and (extending or not answering)
-        cores = self._cores if every else max(1, self._cores - 1)
+        cores = self._cores if self.scheduler.heavy else max(1, self._cores - 1)
         if torch.get_num_threads() != cores:
             torch.set_num_threads(cores)
-        self._quiet += 1
 
     def _admitted(self) -> list[Request]:
         """Dequeue the requests to run now.
@@ -285,7 +276,6 @@ class SamplingLoop:
             if self._cancelled(request):
                 del self._active[row]
             elif row.ended or len(row.sampled) >= row.params.max_tokens:
-                self._quiet = 0
                 del self._active[row]
                 self._resting[row] = None
                 self.tokens += len(row.sampled)
