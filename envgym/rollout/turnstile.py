@@ -14,7 +14,7 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from envgym.rollout.pace import Pace
+from envgym.rollout.throttle import Throttle
 
 __all__ = ["Turnstile"]
 
@@ -46,7 +46,7 @@ class Turnstile:
         self._idle = asyncio.Event()
         self._idle.set()
         self._steward: asyncio.Task[bool] | None = None
-        self._pace = Pace(_SLICE)
+        self._throttle = Throttle(_SLICE)
 
     async def enter(self, key: tuple[str, ...]) -> None:
         """Wait for a slot. The episode is at work from then on, except in ``waiting``.
@@ -72,7 +72,7 @@ class Turnstile:
 
     async def turn(self) -> None:
         """Wait until an episode inside may begin a turn in this pass of the event loop."""
-        await self._pace.turn()
+        await self._throttle.turn()
 
     def pause(self) -> None:
         """Mark that an episode inside begins to wait, for the policy or for episodes nested in it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Pace"]
+__all__ = ["Throttle"]
 
 
-class Pace:
+class Throttle:
     """Lets a few coroutines go on in each pass of the event loop, in order of arrival.
 
     Where many wake in one pass, everything else waits until the last of them has done its work, and timers that

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from envgym.rollout.pace import Pace
+from envgym.rollout.throttle import Throttle
 
 
-async def passes_of(pace: Pace, count: int) -> list[int]:
+async def passes_of(throttle: Throttle, count: int) -> list[int]:
     """Let ``count`` coroutines ask at once; return the pass of the event loop in which each went on."""
     passed = [0]
     running = True
@@ -18,7 +18,7 @@ async def passes_of(pace: Pace, count: int) -> list[int]:
             await asyncio.sleep(0)
 
     async def ask() -> int:
-        await pace.turn()
+        await throttle.turn()
         return passed[0]
 
     ticking = asyncio.create_task(tick())
@@ -29,27 +29,27 @@ async def passes_of(pace: Pace, count: int) -> list[int]:
 
 
 async def test_no_pass_lets_more_go_on_than_it_may() -> None:
-    found = await asyncio.wait_for(passes_of(Pace(4), 20), 5)
+    found = await asyncio.wait_for(passes_of(Throttle(4), 20), 5)
     assert found == sorted(found), "in order of arrival"
     assert max(found.count(n) for n in found) == 4
     assert len(set(found)) == 5
 
 
 async def test_few_do_not_wait() -> None:
-    pace = Pace(4)
+    throttle = Throttle(4)
     for _ in range(3):
         for _ in range(4):
-            turn = asyncio.ensure_future(pace.turn())
+            turn = asyncio.ensure_future(throttle.turn())
             await asyncio.sleep(0)
             assert turn.done()
 
 
 async def test_those_who_give_up_take_no_turn() -> None:
-    pace = Pace(2)
-    asking = [asyncio.ensure_future(pace.turn()) for _ in range(7)]
+    throttle = Throttle(2)
+    asking = [asyncio.ensure_future(throttle.turn()) for _ in range(7)]
     await asyncio.sleep(0)
     for task in asking[2:6]:
         task.cancel()
     await asyncio.wait_for(asking[6], 5)
     assert [task.cancelled() for task in asking] == [False, False, True, True, True, True, False]
-    assert await asyncio.wait_for(passes_of(pace, 4), 5)
+    assert await asyncio.wait_for(passes_of(throttle, 4), 5)
