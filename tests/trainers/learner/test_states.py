@@ -129,7 +129,34 @@ def test_families_share_prefixes(family: Any, settings: Any) -> None:
 
 
 def test_16_bit_models_share_prefixes() -> None:
-    """Their attention is torch's own, which takes rows that start in the middle as well."""
+    """Large states, as trained models have at their first token, must not hide that nothing is wrong."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SMALL)).bfloat16()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:3] *= 300
     assert shares_prefixes(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_works_on_shared_starts_once(dtype: torch.dtype, batch_of: BatchOf) -> None:
+    """Two groups with long prompts and a sample that shares nothing: values and gradients are those of rows."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval().to(dtype)
+    rows = [[g, *[3, 9, 4, 2, 7] * 40, i, (3 * i) % 16] + [5] * i for g in (1, 2) for i in range(4)] + [
+        [6, 2, 3, 4]
+    ]
+    packed = pack(batch_of(rows))
+    assert packed is not None
+    assert [part.ahead for part in packed.rows.parts] == [0, 201, 201]
+    together, _ = token_logprobs(model, batch_of(rows))
+    together.sum().backward()
+    found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    limits = {"atol": 1e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    for b, row in enumerate(rows):
+        alone, _ = token_logprobs(model, batch_of([row]))
+        alone.sum().backward()
+        torch.testing.assert_close(together[b, : len(row)], alone[0], **limits)
+    if dtype == torch.float32:  # sums of 16-bit gradients depend on their order
+        separate = [p.grad for p in model.parameters() if p.grad is not None]
+        torch.testing.assert_close(found, separate, atol=1e-4, rtol=1e-3)

@@ -1,17 +1,19 @@
 """The samples of a micro-batch as one tree of tokens, without padding.
 
-Every distinct prefix has one place: the layers run once over the places, and attention alone sees the samples side
-by side again, where plain causal attention needs no mask. So the hidden states are those of separate rows, at a
-fraction of the work::
+Every distinct prefix has one place, and the layers run once over the places. Attention alone sees rows again, as
+plain causal attention needs no mask: what many samples start with is one row, and how each goes on is another,
+whose front is only looked at. So the hidden states are those of separate rows, at a fraction of the work::
 
-    7 8 3 4        ids        7 8 3 4 5 6
-    7 8 5 6   →    positions  0 1 2 3 2 3
-                   where      0 1 2 3
+    7 8 3 4        ids        7 8 3 4 5 6      rows   0 1
+    7 8 5 6   →    positions  0 1 2 3 2 3            (0 1) 2 3
+                   where      0 1 2 3                (0 1) 4 5
                               0 1 4 5
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +21,14 @@ import torch
 from torch import Tensor
 
 from envgym_trainers.batch import Batch
+from envgym_trainers.models.attention import Part, Rows
 
 __all__ = ["Packed", "common_prefix", "pack"]
 
 _WORTH = 0.9
 """Sharing must leave at most this share of the positions, as laying the samples out for attention costs time."""
+_WORTH_A_ROW = 2**14
+"""Pairs of tokens that attention must save where a shared start is a row of its own: more rows are more calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,8 +41,18 @@ class Packed:
     """[1, N] int64: those in the samples."""
     where: Tensor
     """[B, T] int64: place of token t of sample b; 0 on padding."""
-    sources: Tensor
-    """[N] int64: index among the B·T tokens of one that has this place."""
+    rows: Rows
+    """The places as attention sees them; every place has a query in exactly one row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """Neighbours in lexicographic order, from ``first`` to before ``stop``."""
+
+    first: int
+    stop: int
+    shared: int
+    """Length of the start that attention works on once for all of them; 0 if there is none."""
 
 
 def pack(batch: Batch, start: int = 0) -> Packed | None:
@@ -47,27 +62,27 @@ def pack(batch: Batch, start: int = 0) -> Packed | None:
         batch: right-padded.
         start: tokens at the front of every sample that are left out.
     """
-    ids, lengths = batch.ids[:, start:].cpu().numpy(), batch.attention[:, start:].sum(1).tolist()
-    where = np.zeros(ids.shape, np.int64)
-    sources: list[np.ndarray] = []
-    count = 0
-    last = path = np.empty(0, np.int64)
+    table, lengths = batch.ids[:, start:].cpu().numpy(), batch.attention[:, start:].sum(1).tolist()
     # In lexicographic order a sample's longest shared prefix is with the one before.
-    for b in sorted(range(len(ids)), key=lambda b: ids[b, : lengths[b]].tolist()):
-        sample = ids[b, : lengths[b]]
-        shared = common_prefix(sample, last)
-        fresh = np.arange(shared, len(sample))
-        path = np.concatenate([path[:shared], count + fresh - shared])
-        where[b, : len(sample)] = path
-        sources.append(b * ids.shape[1] + fresh)
-        count += len(fresh)
-        last = sample
-    if count > _WORTH * ids.size:
+    order = sorted(range(len(table)), key=lambda b: table[b, : lengths[b]].tolist())
+    samples = [table[b, : lengths[b]] for b in order]
+    shared = [common_prefix(*pair) for pair in itertools.pairwise(samples)]
+    count = sum(map(len, samples)) - sum(shared)
+    if count > _WORTH * table.size:
         return None
-    source = np.concatenate(sources)
-    arrays = (ids.reshape(-1)[source][None], start + source[None] % ids.shape[1], where, source)
-    tensors = [torch.from_numpy(array).to(batch.ids.device) for array in arrays]
-    return Packed(ids=tensors[0], positions=tensors[1], where=tensors[2], sources=tensors[3])
+    paths = _paths(samples, shared)
+    ids, positions = np.empty((2, 1, count), np.int64)
+    where = np.zeros(table.shape, np.int64)
+    for b, sample, path in zip(order, samples, paths, strict=True):
+        ids[0, path], positions[0, path] = sample, np.arange(start, start + len(path))
+        where[b, : len(path)] = path
+    device = batch.ids.device
+    return Packed(
+        ids=torch.from_numpy(ids).to(device),
+        positions=torch.from_numpy(positions).to(device),
+        where=torch.from_numpy(where).to(device),
+        rows=_rows(paths, _runs(shared), count, device),
+    )
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
@@ -75,3 +90,57 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     length = min(len(a), len(b))
     differs = np.flatnonzero(a[:length] != b[:length])
     return int(differs[0]) if len(differs) else length
+
+
+def _paths(samples: Sequence[np.ndarray], shared: Sequence[int]) -> list[np.ndarray]:
+    """Return the places of every sample's tokens, places being numbered as they come up."""
+    paths: list[np.ndarray] = []
+    path, count = np.empty(0, np.int64), 0
+    for sample, length in zip(samples, [0, *shared], strict=True):
+        fresh = len(sample) - length
+        path = np.concatenate([path[:length], np.arange(count, count + fresh)])
+        count += fresh
+        paths.append(path)
+    return paths
+
+
+def _runs(shared: Sequence[int]) -> list[_Run]:
+    """Divide samples into runs whose shared start is run apart, where that saves attention, or is 0.
+
+    Neighbours that share most are joined first, so a run's shared start is what it shares at the border that joins
+    it last.
+
+    Args:
+        shared: lengths of the prefixes that each sample shares with the next, in lexicographic order.
+    """
+    spans = [(0, [_Run(first=i, stop=i + 1, shared=0)]) for i in range(len(shared) + 1)]
+    starting = dict(enumerate(spans))
+    ending = {i + 1: span for i, span in starting.items()}
+    for border in sorted(range(len(shared)), key=shared.__getitem__, reverse=True):
+        left, right = ending.pop(border + 1), starting.pop(border + 1)
+        whole = _Run(first=left[1][0].first, stop=right[1][-1].stop, shared=shared[border])
+        saved = (whole.stop - whole.first - 1) * whole.shared**2
+        span = left[0] + right[0], left[1] + right[1]
+        if saved >= _WORTH_A_ROW and saved > span[0]:
+            span = saved, [whole]
+        starting[whole.first] = ending[whole.stop] = span
+    return starting[0][1] if starting else []
+
+
+def _rows(paths: Sequence[np.ndarray], runs: Sequence[_Run], count: int, device: torch.device) -> Rows:
+    """Return the rows: whole samples and shared starts first, then how the samples of each run go on."""
+    whole = [paths[run.first][: run.shared] if run.shared else paths[run.first] for run in runs]
+    batches = [(0, whole)]
+    for run in runs:
+        longer = [path for path in paths[run.first : run.stop] if len(path) > run.shared > 0]
+        batches += [(run.shared, longer)] if longer else []
+    parts, sources, offset = [], np.empty(count, np.int64), 0
+    for ahead, rows in batches:
+        where = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        queries = where.shape[1] - ahead
+        for row, path in enumerate(rows):
+            where[row, : len(path)] = path
+            sources[path[ahead:]] = offset + row * queries + np.arange(len(path) - ahead)
+        offset += len(rows) * queries
+        parts.append(Part(where=torch.from_numpy(where).to(device), ahead=ahead))
+    return Rows(parts=parts, sources=torch.from_numpy(sources).to(device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 import torch
@@ -37,7 +38,7 @@ def hidden_states(backbone: nn.Module, batch: Batch, wanted: Tensor, prefix: Pre
     wanted = wanted[:, start:]
     packed = pack(batch, start)
     if packed is not None:
-        rows = Rows(where=packed.where, sources=packed.sources, before=prefix.layers)
+        rows = dataclasses.replace(packed.rows, before=prefix.layers)
         return run_as_rows(backbone, packed.ids, packed.positions, rows)[0][packed.where[wanted]]
     ids = batch.ids[:, start:]
     positions = torch.arange(start, batch.ids.shape[1], device=ids.device).expand_as(ids)
@@ -77,7 +78,9 @@ def _compare(model: PreTrainedModel) -> bool:
     try:
         for module, _ in modes:
             module.training = False
-        expected = backbone(input_ids=ids, use_cache=False)[0][wanted]
+        # In 16 bits two kernels of attention differ by more than a limit that finds faults: both passes take one.
+        kernel = {} if torch.finfo(model.dtype).bits >= 32 else {"rows": Rows()}
+        expected = backbone(input_ids=ids, use_cache=False, **kernel)[0][wanted]
         prefixes = (NO_PREFIX, run_prefix(backbone, ids[0, :2]))
         found = [hidden_states(backbone, batch, wanted, prefix) for prefix in prefixes]
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError):

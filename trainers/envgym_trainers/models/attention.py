@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from envgym_trainers.models.causal import causal_attention
 
 __all__ = [
     "KeysValues",
+    "Part",
     "Rows",
     "layers_without_attention",
     "partial_attention",
@@ -64,13 +65,23 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """Rows that attention works on at once, [B, T] places with any of N tokens, right-padded."""
+
+    where: Tensor
+    """[B, T] int64: which token stands there, any on padding."""
+    ahead: int = 0
+    """Places at the front of every row that are only looked at: their tokens have queries in another part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rows:
     """The rows that attention is to see, where they are not those that the other layers work on."""
 
-    where: Tensor | None = None
-    """[B, T] int64: which of N tokens stands there, any on padding; None if the rows are laid out already."""
+    parts: Sequence[Part] = ()
+    """Where the N tokens stand; none if the rows are laid out already."""
     sources: Tensor | None = None
-    """[N] int64: index among the B·T of one place where the token stands; None as ``where``."""
+    """[N] int64: index of each token's query among those of all parts, one after another; None as ``parts``."""
     before: Mapping[int, KeysValues] = field(default_factory=dict)
     """Keys and values, by layer, of tokens that every row starts with; B is 1."""
     seen: dict[int, KeysValues] | None = None
@@ -109,28 +120,43 @@ def _attend(
     """Attend as ``sdpa_attention_forward`` does, in rows where they are given. Queries: [B, heads, T, D]."""
     if rows is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if rows.where is not None:
-        query, key, value = (_lay_out(tensor, rows.where) for tensor in (query, key, value))
+    dtype = query.dtype
+    if query.device.type == "cpu":  # whose 16-bit kernels of attention are slow, backwards above all
+        query, key, value = (
+            tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in (query, key, value)
+        )
     layer: Any = getattr(module, "layer_idx", None)
     if rows.seen is not None:
         rows.seen[layer] = key, value
-    if rows.before:
+    before = rows.before.get(layer)
+    if rows.sources is None:
+        return _attend_after(before, query, key, value, options).to(dtype), None
+    flat = [_flat(tensor) for tensor in (query, key, value)]
+    attended = []
+    for part in rows.parts:
+        own = _lay_out(flat[0], part.where[:, part.ahead :], query)
+        looked_at = (_lay_out(flat[1], part.where, key), _lay_out(flat[2], part.where, value))
+        attended.append(_attend_after(before, own, *looked_at, options).flatten(2).flatten(0, 1))
+    states = nn.functional.embedding(rows.sources, torch.cat(attended))
+    return states.view(1, len(states), query.shape[1], -1).to(dtype), None
+
+
+def _attend_after(
+    before: KeysValues | None, query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]
+) -> Tensor:
+    """Return [B, Q, heads, D] for the last Q tokens of rows with K keys, or with more ``before`` them."""
+    if before is not None:
         key, value = (
             torch.cat([first.expand(len(own), -1, -1, -1), own], 2)
-            for first, own in zip(rows.before[layer], (key, value), strict=True)
+            for first, own in zip(before, (key, value), strict=True)
         )
-    attended = _attend_causally(query, key, value, options)
-    if rows.sources is None:
-        return attended, None
-    places = nn.functional.embedding(rows.sources, attended.flatten(0, 1).flatten(1))
-    return places.view(1, -1, *attended.shape[2:]), None
+    return _attend_causally(query, key, value, options)
 
 
 def _attend_causally(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]) -> Tensor:
     """Return [B, Q, heads, D] for the last Q tokens of rows with K keys."""
     scale = options.get("scaling") or query.shape[-1] ** -0.5
-    wide = torch.finfo(query.dtype).bits >= 32
-    if query.device.type == "cpu" and wide and not options.get("dropout"):
+    if query.device.type == "cpu" and not options.get("dropout"):
         attended: Tensor = causal_attention(query, key, value, scale)[0]
         return attended
     # The fast kernels of other devices want as many queries as keys, and as many heads of each.
@@ -147,12 +173,16 @@ def _attend_causally(query: Tensor, key: Tensor, value: Tensor, options: Mapping
     return attended[:, :, ahead:].transpose(1, 2)
 
 
-def _lay_out(tokens: Tensor, where: Tensor) -> Tensor:
-    """Return [B, heads, T, D] from [1, heads, N, D]."""
-    heads, count, width = tokens.shape[1:]
-    flat = tokens[0].transpose(0, 1).reshape(count, heads * width)
+def _flat(tokens: Tensor) -> Tensor:
+    """Return [N, heads·D] from [1, heads, N, D]."""
+    return tokens[0].transpose(0, 1).flatten(1)
+
+
+def _lay_out(flat: Tensor, where: Tensor, like: Tensor) -> Tensor:
+    """Return [B, heads, T, D] from [N, heads·D], with the heads and the D of ``like`` [1, heads, N, D]."""
     # On a CPU the gradient of an embedding is many times as fast as that of an index.
-    return nn.functional.embedding(where, flat).view(*where.shape, heads, width).transpose(1, 2)
+    rows: Tensor = nn.functional.embedding(where, flat).unflatten(2, (-1, like.shape[-1]))
+    return rows.transpose(1, 2)
 
 
 _ROWS = "envgym_rows"
