@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -76,3 +78,18 @@ def test_gradients_of_micro_batches_add_up_in_float32() -> None:
     for share in (1.0, *[1 / 512] * 255):
         (parameter * share).sum().backward()
     assert optimizer.step(0.0) == pytest.approx(1 + 255 / 512)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [0, 31, 63])
+def test_one_gradient_that_is_not_finite_is_seen(dtype: torch.dtype, value: float, at: int) -> None:
+    """Wherever it stands, and beside a parameter of another precision and one without elements."""
+    parameters = [_parameter(dtype), _parameter(torch.float32), torch.nn.Parameter(torch.empty(0))]
+    optimizer = MasterAdamW(parameters, CONFIG)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    assert optimizer.sound()
+    assert parameters[0].grad is not None
+    parameters[0].grad[at] = value
+    assert not optimizer.sound()
