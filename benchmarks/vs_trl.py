@@ -14,8 +14,8 @@ Sections:
     episodes: 4 groups of 8 episodes: a prompt of 256 tokens, then four turns of 12–48 sampled tokens with 16–64 of
         a tool's between them. TRL's trainer generates each turn from the whole conversation.
     step: 4 prompts of about 128 tokens, 8 completions of 32 tokens each, and one optimizer step with DAPO's loss;
-        ours without gradient checkpointing, TRL at its defaults in float32 and in bfloat16, all completions in
-        one micro-batch.
+        ours without gradient checkpointing, TRL at its defaults with all completions in one micro-batch, both in
+        float32 and in bfloat16. The ratios are those of the faster of each.
     turn5: five turns of 760 new and 40 sampled tokens. The same tokens by a plain cached forward pass are beside
         it, and the whole conversation run anew.
     floor: bandwidth of memory and speed of matrix products here, and the share of them that ragged reaches.
@@ -45,7 +45,7 @@ VOCABULARY = range(1000, 40000)
 ARMS = {
     "ragged": ("envgym", "generate", "generate_batch"),
     "episodes": ("envgym", "trl"),
-    "step": ("envgym", "trl-float32", "trl-bfloat16"),
+    "step": ("envgym-float32", "envgym-bfloat16", "trl-float32", "trl-bfloat16"),
     "turn5": ("envgym", "plain"),
     "floor": ("torch",),
 }
@@ -121,14 +121,16 @@ def report(measurements: list[dict[str, float]]) -> None:
 class Ours:
     """The engine, with nothing that ends a completion."""
 
-    def __init__(self, model: str, concurrency: int = GROUPS * MEMBERS, context: int = 4096) -> None:
+    def __init__(
+        self, model: str, concurrency: int = GROUPS * MEMBERS, context: int = 4096, dtype: Any = "float32"
+    ) -> None:
         import torch
 
         from envgym_trainers.engine.in_process import InProcessEngine
         from envgym_trainers.models.load import ModelConfig, load_model
 
         torch.set_num_threads(THREADS)
-        self.language_model = load_model(ModelConfig(path=model, context=context))
+        self.language_model = load_model(ModelConfig(path=model, context=context, dtype=dtype))
         vars(self.language_model)["stop_ids"] = ()
         self.engine = InProcessEngine(language_model=self.language_model, concurrency=concurrency)
         self.loop = asyncio.new_event_loop()
@@ -293,7 +295,7 @@ def step_trl(model: str, dtype: str) -> None:
     report(measured[1:])
 
 
-def step_envgym(model: str) -> None:
+def step_envgym(model: str, dtype: str) -> None:
     """Take whole steps: sample, make the update, hand the weights over."""
     import torch
 
@@ -302,7 +304,7 @@ def step_envgym(model: str) -> None:
     from envgym_trainers.objectives.dapo import DAPO
     from envgym_trainers.recipe import OptimizerConfig
 
-    ours, version = Ours(model, context=1024), 0
+    ours, version = Ours(model, context=1024, dtype=dtype), 0
     optimizer = OptimizerConfig(gradient_checkpointing="off", micro_batch_tokens=2048)
     updater = Updater(ours.language_model, optimizer, temperature=1.0, total_updates=1 + MEASURED)
     objective = DAPO()
@@ -412,7 +414,8 @@ RUN: dict[tuple[str, str], Callable[[str], None]] = {
     ("ragged", "generate_batch"): ragged_generate_batch,
     ("episodes", "envgym"): episodes_envgym,
     ("episodes", "trl"): episodes_trl,
-    ("step", "envgym"): step_envgym,
+    ("step", "envgym-float32"): lambda model: step_envgym(model, "float32"),
+    ("step", "envgym-bfloat16"): lambda model: step_envgym(model, "bfloat16"),
     ("step", "trl-float32"): lambda model: step_trl(model, "float32"),
     ("step", "trl-bfloat16"): lambda model: step_trl(model, "bfloat16"),
     ("turn5", "envgym"): turn5_envgym,
@@ -476,15 +479,20 @@ def summary(state: dict[str, list[Any]]) -> dict[str, Any]:
     def ratio(one: str, other: str, key: str) -> float:
         return median(one, key) / median(other, key)
 
-    best = min(("step trl-float32", "step trl-bfloat16"), key=lambda name: median(name, "seconds"))
+    def best(who: str) -> str:
+        """Return the faster arm of those that were measured."""
+        arms = [name for name in table if name.startswith(f"step {who}-")]
+        return min(arms, key=lambda name: median(name, "seconds"), default="")
+
+    ours, peers = best("envgym"), best("trl")
     lowest = ragged_floor(lambda key: median("floor torch", key))
     return {
         "tokens_per_s_ratio_generate": ratio("ragged envgym", "ragged generate", "tokens_per_s"),
         "tokens_per_s_ratio_generate_batch": ratio("ragged envgym", "ragged generate_batch", "tokens_per_s"),
         "tokens_per_s_ratio_trl": ratio("episodes envgym", "episodes trl", "tokens_per_s"),
-        "step_time_ratio_trl": ratio(best, "step envgym", "seconds"),
-        "step_rss_ratio_trl": ratio("step envgym", best, "rss_mb"),
-        "step_trl_best": best,
+        "step_time_ratio_trl": ratio(peers, ours, "seconds"),
+        "step_rss_ratio_trl": ratio(ours, peers, "rss_mb"),
+        "step_arms": f"{ours} beside {peers}",
         "turn5_over_plain_cached": ratio("turn5 envgym", "turn5 plain", "turn5"),
         "ragged_share_of_floor": lowest / median("ragged envgym", "seconds"),
         "turn5_over_anew": median("turn5 envgym", "turn5") / median("turn5 envgym", "anew"),
@@ -519,7 +527,7 @@ def main() -> None:
             if time.monotonic() - began > 60 * arguments.minutes:
                 print("out of time; run again to go on", file=sys.stderr)
                 break
-            python = sys.executable if arm == "envgym" or section == "floor" else arguments.trl_python
+            python = sys.executable if arm.startswith("envgym") or section == "floor" else arguments.trl_python
             found = measure(section, arm, arguments.model or folder, python)
             state.setdefault(f"{section} {arm}", []).append(found)
             state_file.write_text(json.dumps(state))
