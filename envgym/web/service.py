@@ -18,6 +18,7 @@ import httpx
 
 from envgym.errors import EpisodeError, UserError
 from envgym.web.body import CutBody, LargeBody, read_body
+from envgym.web.clients import Clients
 from envgym.web.deadline import seconds_left
 from envgym.web.redact import redacted, secrets_of, shown
 from envgym.web.retry_after import retry_after
@@ -150,7 +151,7 @@ class WebService:
         self._headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Clients]
         self._clients = weakref.WeakKeyDictionary()
         self._closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None, None]]
         self._closers = weakref.WeakKeyDictionary()
@@ -240,33 +241,32 @@ class WebService:
             raise self.failed(f"{error}") from None
 
     async def _send(self, method: str, url: httpx.URL, content: bytes) -> Answer:
-        client = await self._client()
+        clients = await self._of_this_loop()
         headers = {"Content-Type": "application/json"} if content else {}
-        async with client.stream(method, url, content=content, headers=headers) as response:
-            self._reached = True
-            text = await read_body(response)
-            if response.is_redirect:
-                text = f"moved to {response.headers.get('location', '')}; {text}"
-            return Answer(status=response.status_code, text=text, wait=retry_after(response.headers))
+        with clients.one() as client:
+            async with client.stream(method, url, content=content, headers=headers) as response:
+                self._reached = True
+                text = await read_body(response)
+                if response.is_redirect:
+                    text = f"moved to {response.headers.get('location', '')}; {text}"
+                return Answer(status=response.status_code, text=text, wait=retry_after(response.headers))
 
-    async def _client(self) -> httpx.AsyncClient:
-        """Return this event loop's client. The caller limits requests: none waits in line for another."""
+    async def _of_this_loop(self) -> Clients:
+        """Return this event loop's clients."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-            client = httpx.AsyncClient(headers=self._headers, timeout=None, limits=limits)
-            self._clients[loop] = client
-            self._closers[loop] = closer = _closer(client)
+            self._clients[loop] = clients = Clients(self._headers)
+            self._closers[loop] = closer = _closer(clients)
             await anext(closer)
         return self._clients[loop]
 
 
-async def _closer(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
-    """Close ``client`` when its event loop ends, which closes the generators that were begun in it."""
+async def _closer(clients: Clients) -> AsyncGenerator[None, None]:
+    """Close ``clients`` when their event loop ends, which closes the generators that were begun in it."""
     try:
         yield
     finally:
-        await client.aclose()
+        await clients.aclose()
 
 
 def _address(url: str, path: str) -> httpx.URL:
