@@ -36,11 +36,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 THREADS = 2
 MEASURED = 2
 """Measurements of a process, after it has warmed up."""
+Dtype = Literal["float32", "bfloat16"]
 VOCABULARY = range(1000, 40000)
 ARMS = {
     "ragged": ("envgym", "generate", "generate_batch"),
@@ -122,7 +123,7 @@ class Ours:
     """The engine, with nothing that ends a completion."""
 
     def __init__(
-        self, model: str, concurrency: int = GROUPS * MEMBERS, context: int = 4096, dtype: Any = "float32"
+        self, model: str, concurrency: int = GROUPS * MEMBERS, context: int = 4096, dtype: Dtype = "float32"
     ) -> None:
         import torch
 
@@ -222,7 +223,7 @@ def ragged_generate_batch(model: str) -> None:
     repeat(run, ragged())
 
 
-def trainer(model: str, folder: str, dtype: str = "float32", **settings: Any) -> Any:
+def trainer(model: str, folder: str, dtype: Dtype = "float32", **settings: Any) -> Any:
     """Return TRL's trainer at its defaults."""
     import torch
     from datasets import Dataset
@@ -272,7 +273,7 @@ def episodes_trl(model: str) -> None:
         repeat(run, episodes())
 
 
-def step_trl(model: str, dtype: str) -> None:
+def step_trl(model: str, dtype: Dtype) -> None:
     """Take whole steps with TRL."""
     from transformers import TrainerCallback
 
@@ -295,7 +296,7 @@ def step_trl(model: str, dtype: str) -> None:
     report(measured[1:])
 
 
-def step_envgym(model: str, dtype: str) -> None:
+def step_envgym(model: str, dtype: Dtype) -> None:
     """Take whole steps: sample, make the update, hand the weights over."""
     import torch
 

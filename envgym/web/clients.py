@@ -11,13 +11,13 @@ import httpx
 __all__ = ["Clients"]
 
 _REQUESTS = 16
-"""Requests that one client has under way."""
+"""Requests that one client may have under way."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class _Seat:
+class _Busy:
     client: httpx.AsyncClient
-    taken: int = 0
+    requests: int = 0
 
 
 class Clients:
@@ -31,28 +31,28 @@ class Clients:
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._headers = dict(headers)
+        self._headers = headers
         self._certificates = httpx.create_ssl_context()  # takes 20 ms, so one serves all
-        self._seats: list[_Seat] = []
+        self._clients: list[_Busy] = []
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[httpx.AsyncClient]:
-        """Give a client with room for a request, the first such, so that its connections are used again."""
-        seat = next((seat for seat in self._seats if seat.taken < _REQUESTS), None)
-        if seat is None:
+    def with_room(self) -> Iterator[httpx.AsyncClient]:
+        """Give a client that has room for a request: the first such, so that its connections are used again."""
+        busy = next((busy for busy in self._clients if busy.requests < _REQUESTS), None)
+        if busy is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
             client = httpx.AsyncClient(
                 headers=self._headers, timeout=None, limits=limits, verify=self._certificates
             )
-            seat = _Seat(client=client)
-            self._seats.append(seat)
-        seat.taken += 1
+            busy = _Busy(client=client)
+            self._clients.append(busy)
+        busy.requests += 1
         try:
-            yield seat.client
+            yield busy.client
         finally:
-            seat.taken -= 1
+            busy.requests -= 1
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for seat in self._seats:
-            await seat.client.aclose()
+        for busy in self._clients:
+            await busy.client.aclose()

@@ -243,7 +243,7 @@ class WebService:
     async def _send(self, method: str, url: httpx.URL, content: bytes) -> Answer:
         clients = await self._of_this_loop()
         headers = {"Content-Type": "application/json"} if content else {}
-        with clients.one() as client:
+        with clients.with_room() as client:
             async with client.stream(method, url, content=content, headers=headers) as response:
                 self._reached = True
                 text = await read_body(response)

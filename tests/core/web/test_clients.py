@@ -13,13 +13,13 @@ from envgym.web.clients import Clients
 async def test_no_client_has_many_requests_and_a_free_one_is_used_again() -> None:
     clients = Clients({"X-From": "here"})
     with contextlib.ExitStack() as under_way:
-        taken = [under_way.enter_context(clients.one()) for _ in range(100)]
+        taken = [under_way.enter_context(clients.with_room()) for _ in range(100)]
         assert max(map(taken.count, taken)) == 16
         assert len(set(map(id, taken))) == 7
     with pytest.raises(ZeroDivisionError):
         fail_in(clients)
     with contextlib.ExitStack() as under_way:
-        again = [under_way.enter_context(clients.one()) for _ in range(100)]
+        again = [under_way.enter_context(clients.with_room()) for _ in range(100)]
     assert again == taken, "a request that fails leaves its place, and the first with room comes first"
     assert taken[0].headers["X-From"] == "here"
     await clients.aclose()
@@ -27,5 +27,5 @@ async def test_no_client_has_many_requests_and_a_free_one_is_used_again() -> Non
 
 
 def fail_in(clients: Clients) -> None:
-    with clients.one():
+    with clients.with_room():
         raise ZeroDivisionError

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from envgym.errors import EpisodeError, ToolError, UserError
@@ -183,8 +184,18 @@ async def test_no_secret_is_told(web_server: Any, place: str, pad: int) -> None:
     assert place != "query" or "/v1/chat?api_key=geheim" in web_server.heads[0]
 
 
-async def test_there_are_as_many_requests_under_way_as_are_made(web_server: Any) -> None:
-    """None waits for a connection of the pool, at the cost of its own time."""
+async def test_there_are_as_many_requests_under_way_as_are_made(
+    web_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for a connection of the pool, at the cost of its own time, and no client has many of them."""
+    made: list[httpx.AsyncClient] = []
+    stream = httpx.AsyncClient.stream
+
+    def count(self: httpx.AsyncClient, *args: Any, **options: Any) -> Any:
+        made.append(self)
+        return stream(self, *args, **options)
+
+    monkeypatch.setattr(httpx.AsyncClient, "stream", count)
     everyone = asyncio.Event()
     under_way = 0
 
@@ -203,6 +214,7 @@ async def test_there_are_as_many_requests_under_way_as_are_made(web_server: Any)
         service = service_of(web_server, url=f"http://127.0.0.1:{port}", timeout=60.0)
         assert await asyncio.gather(*(service.post({}, read) for _ in range(200))) == [FINE] * 200
         await service.close()
+    assert max(map(made.count, made)) == 16
 
 
 def test_one_service_in_one_event_loop_after_the_other(web_server: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from envgym_trainers.batch import Batch, Outputs, Sample, Unit, as_units
+from envgym_trainers.batch import Batch, Outputs, Sample, Unit, as_units, collate
+from envgym_trainers.learner.packing import pack
 from envgym_trainers.learner.prefix import by_group, shared_ids
 from envgym_trainers.learner.updater import Updater
 from envgym_trainers.models.language_model import LanguageModel
@@ -74,6 +75,23 @@ def test_gradients_are_those_of_one_micro_batch(make_language_model: MakeModel, 
     parts, found, lengths = run(make_language_model(), units, 120, how)
     assert lengths[0] == len(PROMPT) - 1, "the prompt ran first, but for its last token"
     assert parts == pytest.approx(whole, rel=1e-9)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("how", ["off", "selective"])
+def test_what_branches_share_after_the_prompt_is_seen_behind_it(make_language_model: MakeModel, how: str) -> None:
+    """Three levels: the group's start runs first, a branch's start is a row of its own, and its samples go on."""
+    start = PROMPT * 3
+    branches = [[*start, *[first, 51, 52, 53] * 40] for first in (50, 54)]
+    tails = [[60, i, 7] for i in range(4)]
+    units = as_units([sample(tail, prompt=branch) for branch in branches for tail in tails])
+    _, expected, _ = run(make_language_model(), units, 10_000)
+    _, found, lengths = run(make_language_model(), units, 1200, how)
+    assert lengths[0] == len(start)
+    assert len(lengths) == 3, "the start, and two micro-batches"
+    rows = pack(collate(units[:4], 0), len(start))
+    assert rows is not None
+    assert [part.ahead for part in rows.rows.parts] == [0, 161], "the first token after it is alike, too"
     torch.testing.assert_close(found, expected)
 
 

@@ -138,6 +138,23 @@ def test_16_bit_models_share_prefixes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_with_a_mask_of_its_own_is_found_out(dtype: torch.dtype) -> None:
+    """Rows are causal; a model that looks ahead by itself may not be run as rows, in any precision."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SMALL)).to(dtype)
+    backbone: Any = model.get_decoder()
+    causal = backbone.forward
+
+    def look_ahead(*args: Any, attention_mask: Any = None, **options: Any) -> Any:
+        width = options["input_ids"].shape[1]
+        mask = torch.ones(1, 1, width, width, dtype=torch.bool) if attention_mask is None else attention_mask
+        return causal(*args, attention_mask=mask, **options)
+
+    backbone.forward = look_ahead
+    assert not shares_prefixes(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_works_on_shared_starts_once(dtype: torch.dtype, batch_of: BatchOf) -> None:
     """Two groups with long prompts and a sample that shares nothing: values and gradients are those of rows."""
     torch.manual_seed(0)

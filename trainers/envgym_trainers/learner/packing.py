@@ -28,7 +28,7 @@ __all__ = ["Packed", "common_prefix", "pack"]
 _WORTH = 0.9
 """Sharing must leave at most this share of the positions, as laying the samples out for attention costs time."""
 _WORTH_A_ROW = 2**14
-"""Pairs of tokens that attention must save where a shared start is a row of its own: more rows are more calls."""
+"""What a shared start must save (``_Run.saved``) to be a row of its own: more batches of rows are more calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,8 +51,13 @@ class _Run:
 
     first: int
     stop: int
-    shared: int
+    shared: int = 0
     """Length of the start that attention works on once for all of them; 0 if there is none."""
+
+    @property
+    def saved(self) -> int:
+        """Twice the pairs of tokens that attention is spared."""
+        return (self.stop - self.first - 1) * self.shared**2
 
 
 def pack(batch: Batch, start: int = 0) -> Packed | None:
@@ -113,24 +118,20 @@ def _runs(shared: Sequence[int]) -> list[_Run]:
     Args:
         shared: lengths of the prefixes that each sample shares with the next, in lexicographic order.
     """
-    spans = [(0, [_Run(first=i, stop=i + 1, shared=0)]) for i in range(len(shared) + 1)]
-    starting = dict(enumerate(spans))
+    runs = [[_Run(first=i, stop=i + 1)] for i in range(len(shared) + 1)]
+    starting = dict(enumerate(runs))
     ending = {i + 1: span for i, span in starting.items()}
     for border in sorted(range(len(shared)), key=shared.__getitem__, reverse=True):
-        left, right = ending.pop(border + 1), starting.pop(border + 1)
-        whole = _Run(first=left[1][0].first, stop=right[1][-1].stop, shared=shared[border])
-        saved = (whole.stop - whole.first - 1) * whole.shared**2
-        span = left[0] + right[0], left[1] + right[1]
-        if saved >= _WORTH_A_ROW and saved > span[0]:
-            span = saved, [whole]
-        starting[whole.first] = ending[whole.stop] = span
-    return starting[0][1] if starting else []
+        apart = ending.pop(border + 1) + starting.pop(border + 1)
+        whole = _Run(first=apart[0].first, stop=apart[-1].stop, shared=shared[border])
+        better = whole.saved >= _WORTH_A_ROW and whole.saved > sum(run.saved for run in apart)
+        starting[whole.first] = ending[whole.stop] = [whole] if better else apart
+    return starting[0]
 
 
 def _rows(paths: Sequence[np.ndarray], runs: Sequence[_Run], count: int, device: torch.device) -> Rows:
     """Return the rows: whole samples and shared starts first, then how the samples of each run go on."""
-    whole = [paths[run.first][: run.shared] if run.shared else paths[run.first] for run in runs]
-    batches = [(0, whole)]
+    batches = [(0, [paths[run.first][: run.shared or None] for run in runs])]
     for run in runs:
         longer = [path for path in paths[run.first : run.stop] if len(path) > run.shared > 0]
         batches += [(run.shared, longer)] if longer else []

@@ -84,6 +84,8 @@ class Rows:
     """[N] int64: index of each token's query among those of all parts, one after another; None as ``parts``."""
     before: Mapping[int, KeysValues] = field(default_factory=dict)
     """Keys and values, by layer, of tokens that every row starts with; B is 1."""
+    masked: bool = False
+    """Attend under the model's own mask instead, to tell what differs without rows."""
     seen: dict[int, KeysValues] | None = None
     """Filled with the rows' keys and values, by layer, where it is given."""
 
@@ -125,10 +127,12 @@ def _attend(
         query, key, value = (
             tensor.to(torch.promote_types(dtype, torch.float32)) for tensor in (query, key, value)
         )
+    if rows.masked:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0].to(dtype), None
     layer: Any = getattr(module, "layer_idx", None)
     if rows.seen is not None:
         rows.seen[layer] = key, value
-    before = rows.before.get(layer)
+    before = rows.before[layer] if rows.before else None
     if rows.sources is None:
         return _attend_after(before, query, key, value, options).to(dtype), None
     flat = [_flat(tensor) for tensor in (query, key, value)]
