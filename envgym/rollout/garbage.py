@@ -2,7 +2,8 @@
 
 Python's collector goes through all objects whenever a quarter more have come up. With the records of thousands of
 episodes in memory that takes tenths of a second, in which nothing else goes on. Most garbage is young, and still
-found; what is found late is old garbage that refers to itself.
+found; what is found late is old garbage that refers to itself. The middle generation is looked at in one go, too:
+with 20,000 episodes in flight, 55,000 objects in it take 100 ms, and 11,000 take 30.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import gc
 
 __all__ = ["SmallPortions"]
 
-_THRESHOLDS = (5_000, 5, 100)
+_THRESHOLDS = (1_000, 10, 500)
 """As in ``gc.set_threshold``: objects, then collections of the generation before."""
 
 

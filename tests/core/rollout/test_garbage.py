@@ -31,7 +31,7 @@ def test_they_are_raised_once_for_all_and_put_back_by_the_last() -> None:
         with portions:
             assert gc.get_threshold() == raised
         assert gc.get_threshold() == raised
-    assert raised == (5_000, 10, 100)
+    assert raised == (1_000, 10, 500)
     assert gc.get_threshold() == (700, 10, 10)
 
 
@@ -59,5 +59,5 @@ async def test_a_collector_raises_them_for_its_episodes() -> None:
     collector = Collector([MixEntry(env="toys:Adder", name="sums")], _Looking(), Services())
     await collector.episode("sums", collector.tasks("sums", "train")[0], 0)
     await collector.close()
-    assert _Looking.seen == (5_000, 10, 100)
+    assert _Looking.seen == (1_000, 10, 500)
     assert gc.get_threshold() == (700, 10, 10)
