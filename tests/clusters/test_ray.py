@@ -128,6 +128,18 @@ async def test_no_episode_is_lost_or_counted_twice_when_workers_are_killed(opene
     assert len(alive & set(first)) == 2
 
 
+async def test_workers_that_died_with_a_lost_one_get_no_episode(opened: Callable[..., Any]) -> None:
+    """Once one worker is lost, another whose death nobody has noticed is not lent before it lives again."""
+    cluster = await opened(workers=2)
+    dead, lost = cluster.workers
+    os.kill(dead.pid, signal.SIGKILL)
+    lost._lost("its machine is gone")
+    async with cluster.worker() as worker:
+        assert '"unknown":true' in await worker.call("end", "none", "", seconds=60)
+    assert dead.cause.startswith("worker ")
+    assert [worker.busy for worker in cluster.workers] == [0, 0]
+
+
 async def test_a_worker_that_was_started_anew_between_two_turns_has_lost_its_episode(
     opened: Callable[..., Any],
 ) -> None:

@@ -81,13 +81,21 @@ class RayCluster(Cluster):
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[RayWorker]:
-        """Hand out the least busy worker; see ``Cluster.worker``."""
-        chosen = await self._least_busy()
-        chosen.busy += 1
-        try:
-            yield chosen
-        finally:
-            chosen.busy -= 1
+        """Hand out the least busy worker; see ``Cluster.worker``.
+
+        Workers of one machine die together. Once one is lost, each is asked whether it lives before it gets another
+        episode: the second attempt of a lost one must not end on a worker that had died with the first.
+        """
+        lent = False
+        while not lent:
+            chosen = await self._least_busy()
+            chosen.busy += 1
+            try:
+                if await chosen.lives(since=max(worker.lost_at for worker in self.workers)):
+                    lent = True
+                    yield chosen
+            finally:
+                chosen.busy -= 1
 
     async def _least_busy(self) -> RayWorker:
         while not (ready := [worker for worker in self.workers if worker.ready]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -20,6 +22,7 @@ __all__ = ["RayWorker"]
 
 _CLOSE_SECONDS = 30.0
 _LOOK_SECONDS = 0.25
+_HELLO_SECONDS = 10.0
 _EPISODES = 100_000
 """Calls at once, of which each episode has one: the run bounds its episodes, and the actor must not."""
 
@@ -55,6 +58,9 @@ class RayWorker:
         """What is known about its last death."""
         self.pid = 0
         """Its process, on its machine."""
+        self.lost_at = -math.inf
+        """When its last death was noticed, on the monotonic clock."""
+        self._heard_at = -math.inf
         self._on_change = on_change
         self._start_seconds = start_seconds
         self._sandbox = services.sandbox_name
@@ -84,21 +90,46 @@ class RayWorker:
 
     async def call(self, method: str, episode: str, payload: str, *, seconds: float) -> str:
         """Call the worker; see ``envgym.rollout.cluster.ClusterWorker``."""
+        sent = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
                 answer: str = await self._actor.call.remote(method, episode, payload)
         except RayTaskError as error:
             raise EnvironmentFailure(f"worker {self.pid} failed: {error.cause!r:.500}") from error
         except RayActorError as error:
-            raise self._lost(f"worker {self.pid} died: {str(error).splitlines()[0]:.300}") from error
+            raise self._died(error) from error
         except TimeoutError:
             ray.kill(self._actor, no_restart=False)
             raise self._lost(f"worker {self.pid} did not answer within {seconds:.0f} s, and was ended") from None
+        self._heard_at = max(self._heard_at, sent)
         return answer
+
+    async def lives(self, since: float) -> bool:
+        """Return false if it was dead at a time, which nobody may have noticed: Ray tells it to those who call.
+
+        Args:
+            since: on the monotonic clock.
+        """
+        if self._heard_at >= since:
+            return True
+        sent = time.monotonic()
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS):
+                await self._actor.hello.remote()
+        except TimeoutError:
+            return True  # as far as is known: a call has a limit of its own
+        except RayActorError as error:
+            self._died(error)
+            return False
+        self._heard_at = max(self._heard_at, sent)
+        return True
+
+    def _died(self, error: RayActorError) -> WorkerLost:
+        return self._lost(f"worker {self.pid} died: {str(error).splitlines()[0]:.300}")
 
     def _lost(self, cause: str) -> WorkerLost:
         if self.ready:
-            self.ready, self.cause = False, cause
+            self.ready, self.cause, self.lost_at = False, cause, time.monotonic()
             self._reviving = asyncio.create_task(self._revive(self._node))
         return WorkerLost(cause)
 
