@@ -271,6 +271,7 @@ class Collector:
 
         One that cannot be closed is counted as ``not_closed`` and logged: what was played keeps its worth.
         """
+        self.turnstile.close()
         idle, self._idle = self._idle, {label: [] for label in self._entries}
         for env in (*self._prototypes.values(), *(e for envs in idle.values() for e in envs)):
             await self._discard(env)

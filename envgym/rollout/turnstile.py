@@ -115,6 +115,11 @@ class Turnstile:
             return False
         return True
 
+    def close(self) -> None:
+        """Let nobody in any more who has waited until it is quiet."""
+        if self._steward is not None:
+            self._steward.cancel()
+
     def _let_in(self) -> None:
         """Let in who waits: a few in each pass, or in order once it is quiet, as nobody may be left to ask."""
         if not self._free or not self._entrants:
@@ -124,7 +129,7 @@ class Turnstile:
                 self._admitting = asyncio.get_running_loop().call_soon(self._admit_some)
         elif self._steward is None or self._steward.done():
             self._steward = asyncio.create_task(self.settled())
-            self._steward.add_done_callback(lambda _: self._let_in())
+            self._steward.add_done_callback(lambda steward: steward.cancelled() or self._let_in())
 
     def _admit_some(self) -> None:
         self._admitting = None

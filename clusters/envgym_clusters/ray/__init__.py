@@ -83,8 +83,8 @@ class RayCluster(Cluster):
     async def worker(self) -> AsyncIterator[RayWorker]:
         """Hand out the least busy worker; see ``Cluster.worker``.
 
-        Workers of one machine die together. Once one is lost, each is asked whether it lives before it gets another
-        episode: the second attempt of a lost one must not end on a worker that had died with the first.
+        Workers of one machine die together. Once one is lost, each is asked whether it lives before it gets
+        another episode: the second attempt of a lost one must not end on a worker that had died with the first.
         """
         lent = False
         while not lent:

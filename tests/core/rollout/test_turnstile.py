@@ -118,3 +118,20 @@ async def test_a_burst_is_let_in_a_few_in_each_pass_of_the_loop() -> None:
             steps.append(len(inside))
     assert max(after - before for before, after in itertools.pairwise(steps)) <= 16
     assert inside == list(range(1000)), "first come, first served"
+
+
+async def test_a_closed_turnstile_leaves_no_task_and_lets_nobody_in() -> None:
+    """Somebody works and somebody waits; closed, it is not waiting for the quiet any more."""
+    turnstile = Turnstile(2)
+    turnstile.ordered = True
+    with turnstile.working():
+        waiting = asyncio.create_task(turnstile.enter(("a",)))
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 3
+        turnstile.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task(), waiting}
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    waiting.cancel()
