@@ -129,7 +129,7 @@ class Turnstile:
                 self._admitting = asyncio.get_running_loop().call_soon(self._admit_some)
         elif self._steward is None or self._steward.done():
             self._steward = asyncio.create_task(self.settled())
-            self._steward.add_done_callback(lambda steward: steward.cancelled() or self._let_in())
+            self._steward.add_done_callback(lambda steward: None if steward.cancelled() else self._let_in())
 
     def _admit_some(self) -> None:
         self._admitting = None
