@@ -67,6 +67,8 @@ async def bounded(code: Coroutine[Any, Any, T], seconds: float, name: str) -> T:
             else:
                 await _waited_for(work, task, clock)
         finally:
+            if task.done():
+                work.close()
             if work.tasks:
                 leave_behind(work)
     result: T

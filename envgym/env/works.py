@@ -39,17 +39,30 @@ class Work:
         self.name = name
         self.end = end
         self.around = _current.get()
-        self.outermost: Work = self.around.outermost if self.around is not None else self
+        self._outermost: Work | None = self.around.outermost if self.around is not None else None
         self.inside: set[Work] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         """Tasks under way that it and the works inside it started; of an outermost work alone."""
         self.task: asyncio.Task[Any] | None = None
-        """Its own task; ``None`` until it has been begun."""
+        """Its own task; ``None`` until it has been begun, and once it is known to be over."""
+        self._closed = False
+
+    @property
+    def outermost(self) -> Work:
+        """The work around all others."""
+        return self._outermost or self
 
     @property
     def over(self) -> bool:
         """True once its own code is over."""
-        return self.task is not None and self.task.done()
+        return self._closed or (self.task is not None and self.task.done())
+
+    def close(self) -> None:
+        """Let go of its task, which is over.
+
+        The task's context refers to the work: without this, only a search for cycles would free them.
+        """
+        self.task, self._closed = None, True
 
     def context(self) -> contextvars.Context:
         """Return a copy of the caller's context that belongs to this work."""

@@ -17,7 +17,7 @@ from envgym.policies.scripted import Player
 from envgym.records import Outcome, Score, Split, Task, Trajectory
 from envgym.rollout.cluster import Cluster
 from envgym.rollout.episode import discard, rollout, typed_errors
-from envgym.rollout.garbage import SmallPortions
+from envgym.rollout.garbage import PatientCollector
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.remote import play_on
 from envgym.rollout.turnstile import Turnstile
@@ -27,7 +27,7 @@ from envgym.seeding import derive_seed
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
-_portions = SmallPortions()
+_patience = PatientCollector()
 _LOG = logging.getLogger(__name__)
 
 
@@ -164,7 +164,7 @@ class Collector:
             self.turnstile.leave()
 
     async def _tried(self, label: str, task: Task, sample: int, round_: int, policy: Player) -> Trajectory:
-        with _portions:
+        with _patience:
             for attempt in range(self._retries + 1):
                 seed = derive_seed("episode", self.seed, label, task.id, round_, sample, attempt) % 2**32
                 self._in_flight += 1

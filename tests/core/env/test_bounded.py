@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import subprocess
 import sys
@@ -216,3 +217,27 @@ async def test_a_stuck_call_in_a_thread_takes_nobody_elses_turn(monkeypatch: pyt
         assert await bounded(quick(), 10, "quick") == 4
     finally:
         stop.set()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001], ids=["at once", "after a wait"])
+async def test_what_is_over_is_freed_without_a_search_for_cycles(seconds: float) -> None:
+    """A call inside another, that waits or does not: nothing of either is left for the garbage collector."""
+
+    async def inner() -> None:
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    async def outer() -> None:
+        await bounded(inner(), 5.0, "inner")
+
+    await bounded(outer(), 5.0, "outer")
+    await asyncio.sleep(0)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await bounded(outer(), 5.0, "outer")
+        await asyncio.sleep(0)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
