@@ -60,7 +60,8 @@ class Rubric:
         components: dict[str, float] = {}
         for reward in self.rewards:
             result = reward.function(trajectory)
-            value = await result if inspect.isawaitable(result) else result
+            # Looked at first, as isawaitable takes longer than most rewards.
+            value = result if isinstance(result, float) or not inspect.isawaitable(result) else await result
             if not isinstance(value, float | SupportsFloat) or not math.isfinite(value):
                 raise VerifierError(f"reward {reward.name!r} returned {value!r:.200}")
             components[reward.name] = float(value)

@@ -34,7 +34,7 @@ class ScoredEnv(AuthorHooks):
         """
         with contained(EnvironmentFailure):
             given = self.score(trajectory)
-            score = await given if inspect.isawaitable(given) else given
+            score = given if isinstance(given, Score) or not inspect.isawaitable(given) else await given
         return checked_score(score, trajectory, self.reward_range)
 
     async def rescore_group(self, trajectories: Sequence[Trajectory]) -> list[Score]:
@@ -94,8 +94,9 @@ def checked_score(given: Any, trajectory: Trajectory, span: Span, source: str = 
     """
     if not isinstance(given, Score):
         raise EnvironmentFailure(f"{source} must return a Score, got {type(given).__name__}")
-    for score in (given, given.as_it_stands or given):
-        if not math.isfinite(score.value + score.accuracy + sum(turn.reward for turn in trajectory.turns)):
+    rewards = sum(turn.reward for turn in trajectory.turns)
+    for score in (given,) if given.as_it_stands is None else (given, given.as_it_stands):
+        if not math.isfinite(score.value + score.accuracy + rewards):
             raise VerifierError(f"a reward that is not a number: {score.value}, accuracy {score.accuracy}")
         _check_span(score.value, span, f"the value of {source}")
     return given

@@ -87,11 +87,8 @@ class SharedTools:
             run: the call.
         """
         text = await self.results.found(key)
-        if text is not None:
-            self.counts[f"{name}/cached"] += 1
-            return text
-        self.counts[f"{name}/run"] += 1
-        return await self.results.of(key, run)
+        self.counts[f"{name}/{'run' if text is None else 'cached'}"] += 1
+        return await self.results.of(key, run) if text is None else text
 
 
 class ResultCache:
@@ -115,6 +112,8 @@ class ResultCache:
 
     async def found(self, key: Hashable) -> str | None:
         """Return the text of ``key``, awaiting a call that makes it; ``None`` if there is none, or it raised."""
+        if not self._most:
+            return None
         with self._lock:
             if key in self._texts:
                 self._texts.move_to_end(key)

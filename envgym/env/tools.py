@@ -28,6 +28,7 @@ __all__ = ["Tool", "ToolInputError", "collect_tools", "run_calls", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__envgym_tool__"
+_sorted_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
 _CUT = "\n[... {} characters cut ...]\n"
 
 
@@ -137,8 +138,7 @@ class Tool:
             raise ToolInputError(str(error)) from None
         if self._shared is None or not self.options.cache:
             return await self._run(keywords)
-        arguments = json.dumps(call.arguments, sort_keys=True, ensure_ascii=False)
-        key = (*self._scope, self.spec.name, arguments)
+        key = (*self._scope, self.spec.name, _sorted_json(call.arguments))
         return await self._shared.kept(self.spec.name, key, functools.partial(self._run, keywords))
 
     async def _run(self, keywords: Mapping[str, Any]) -> str:
@@ -200,7 +200,7 @@ async def run_calls(
     """
     counts = {"tool_calls": float(len(calls)), "tool_errors": 0.0, "tool_malformed": 0.0}
     texts: list[str] = []
-    for batch in _batches(tools, calls):
+    for batch in [calls] if len(calls) == 1 else _batches(tools, calls):
         texts += (
             await _at_once(tools, batch, counts) if len(batch) > 1 else [await _answer(tools, batch[0], counts)]
         )

@@ -3,7 +3,7 @@
 Python's collector goes through the youngest objects whenever 700 more have come up than were freed. With thousands
 of episodes in flight the young ones are the episodes themselves: nothing is found, and each look takes longer than
 the last, for old objects that are freed count against new ones. With 20,000 in flight it took a quarter of the
-processor's time, and up to 90 ms at once. Here as many may come up as the episodes in flight hold themselves, so that
+processor's time, and up to 90 ms at once. Here as many may come up as the episodes in flight hold themselves:
 garbage at most doubles the memory that they take.
 """
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import ClassVar
 
-from envgym.env.answers import call, fenced_answer, has_format, reference_of, script
+from envgym.env.answers import call, fenced_answer, reference_of, script
 from envgym.env.chat_env import ChatEnv
 from envgym.env.rubric import Reward, Rubric
 from envgym.env.tools import Tool, ToolInputError, collect_tools, tool
@@ -86,13 +86,14 @@ class SearchQA(ChatEnv):
         """
         s = self.config
         golds, all_of = _golds(trajectory.task)
-        answer = fenced_answer(trajectory) or ""
-        exact, f1 = score_answer(answer, golds, all_of=all_of)
-        right = exact if exact or s.grader == "exact_match" else await self._judged(trajectory.task, answer)
+        answer = fenced_answer(trajectory)
+        exact, f1 = score_answer(answer or "", golds, all_of=all_of)
+        is_exact = exact or s.grader == "exact_match"
+        right = exact if is_exact else await self._judged(trajectory.task, answer or "")
         rubric = Rubric(
             Reward(name=s.grader, function=lambda _: right, weight=1 - s.f1_weight - s.format_weight),
             Reward(name="f1", function=lambda _: f1, weight=s.f1_weight),
-            Reward(name="format", function=has_format, weight=s.format_weight),
+            Reward(name="format", function=lambda _: float(answer is not None), weight=s.format_weight),
         )
         return await rubric.score(trajectory)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy
-
 from envgym_environments.search_qa.embeddings import BUILTIN_MODEL, EmbeddingRanking
 from envgym_environments.search_qa.ranking import Ranking, WordRanking
 from envgym_environments.search_qa.world import Document
@@ -46,8 +44,8 @@ class Index:
     def search(self, query: str, top_k: int) -> list[Document]:
         """Return the best ``top_k`` documents that match ``query``, best first; ties in corpus order."""
         scores = self._ranking.scores(query)
-        hits = numpy.flatnonzero(scores > 0)
-        best = hits[numpy.argsort(-scores[hits], kind="stable")[:top_k]]
+        hits = (scores > 0).nonzero()[0]
+        best = hits[(-scores[hits]).argsort(kind="stable")[:top_k]].tolist()
         return [self.documents[i] for i in best]
 
     def by_title(self, title: str) -> list[Document]:
