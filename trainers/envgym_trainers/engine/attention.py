@@ -19,11 +19,10 @@ from transformers.masking_utils import sdpa_mask
 
 from envgym_trainers.engine.cache import Pool
 from envgym_trainers.engine.spans import Span
-from envgym_trainers.models.causal import causal_attention
 
 __all__ = ["ATTENTION", "Decoding", "Extension", "PassPlan", "current_plan"]
 
-_BLOCK = 128
+_BLOCK = 512
 """Queries of a row that are worked on at once where a mask is needed."""
 
 
@@ -45,7 +44,8 @@ class Extension:
         keys[:, self.start : end] = states.key[0, :, self.tokens]
         values[:, self.start : end] = states.value[0, :, self.tokens]
         query = states.query[:, :, self.tokens]
-        if states.plain and states.span.first(end - 1) == 0 and keys.shape[2] == values.shape[2]:
+        whole = states.plain and states.span.first(end - 1) == 0 and keys.shape[2] == values.shape[2]
+        if whole and (not self.start or query.device.type != "cpu"):
             return _causal(query, keys[None, :, :end], values[None, :, :end], states)[0]
         parts = []
         for low in range(self.start, end, _BLOCK):
@@ -148,9 +148,6 @@ def _attend(
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, states: _States) -> Tensor:
     """Return [1, Q, heads, D] for the last Q tokens of a row that sees all of its past."""
-    if query.device.type == "cpu" and torch.finfo(query.dtype).bits >= 32:
-        attended: Tensor = causal_attention(query, key, value, states.scale)[0]
-        return attended
     ahead = key.shape[2] - query.shape[2]
     bias: Any = causal_lower_right(query.shape[2], key.shape[2]) if ahead else None
     attended = nn.functional.scaled_dot_product_attention(
