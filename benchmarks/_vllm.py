@@ -35,9 +35,12 @@ class VllmProcess:
         model: folder of the model.
         flags: further ones.
         port: where it listens; 0 is a free one.
+        threads: of its products.
     """
 
-    def __init__(self, python: str, model: str = TINY, flags: Sequence[str] = (), port: int = 0) -> None:
+    def __init__(
+        self, python: str, model: str = TINY, flags: Sequence[str] = (), port: int = 0, threads: int = 1
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = port or free.getsockname()[1]
@@ -58,6 +61,7 @@ class VllmProcess:
             ),
             *("--weight-transfer-config", f'{{"backend": "{BACKEND}"}}', *flags),
         ]
+        self._threads = threads
         self._stack = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path()
@@ -74,7 +78,12 @@ class VllmProcess:
         log = self._stack.enter_context(self._log.open("wb"))
         self._stack.callback(self.kill)
         self._process = subprocess.Popen(
-            self._command, stdout=log, stderr=log, env=_variables(folder), cwd=folder, start_new_session=True
+            self._command,
+            stdout=log,
+            stderr=log,
+            env=_variables(folder, self._threads),
+            cwd=folder,
+            start_new_session=True,
         )
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() - began > _START_SECONDS:
@@ -109,7 +118,7 @@ class VllmProcess:
         return False
 
 
-def _variables(folder: Path) -> dict[str, str]:
+def _variables(folder: Path, threads: int) -> dict[str, str]:
     """Return the environment, with what ``pip install --no-deps envgym`` would have made."""
     metadata = folder / "envgym-0.dist-info"
     metadata.mkdir()
@@ -119,7 +128,8 @@ def _variables(folder: Path) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": f"{folder}{os.pathsep}{Path(envgym_trainers.__path__[0]).parent}",
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -13,7 +13,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from envgym.errors import UserError
-from envgym_trainers.engine import view
+from envgym_trainers.engine import attention, view
 from envgym_trainers.engine.in_process import InProcessEngine
 from envgym_trainers.engine.scheduler import Scheduler
 from envgym_trainers.engine.spans import FULL, Span, layer_spans
@@ -142,7 +142,8 @@ async def test_every_family_says_what_a_plain_forward_pass_says(
     converse: Any,
     expected_logprobs: Callable[..., list[float]],
 ) -> None:
-    """Three conversations of three turns, twice as long as a window or a chunk."""
+    """Three conversations of three turns, twice as long as a window or a chunk; turns of several blocks."""
+    monkeypatch.setattr(attention, "_BLOCK", 2)
     if packed:
         monkeypatch.setattr(view, "_WORTH_PACKING", 0)
     model = make(*RUN[family])
