@@ -12,6 +12,8 @@ import typer
 
 from envgym.cli.interruption import run
 from envgym.cli.options import (
+    ClusterName,
+    ClusterSettings,
     JsonFlag,
     JudgeAddress,
     JudgeSettings,
@@ -20,6 +22,7 @@ from envgym.cli.options import (
     Sandbox,
     Settings,
     SplitName,
+    cluster_of,
     entry_of,
     services_of,
 )
@@ -67,6 +70,8 @@ def eval_command(
         typer.Option(help="tokens of a whole conversation; the model's own by default, if memory allows", min=16),
     ] = None,
     concurrency: Annotated[int, typer.Option(help="episodes in flight", min=1)] = 64,
+    cluster: ClusterName = "",
+    cluster_set: ClusterSettings = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a policy on the first tasks of a split, with 95% intervals over tasks.
@@ -81,15 +86,15 @@ def eval_command(
     from envgym.tasks.procedural import check_split
 
     checked = check_split(split)
-    entries = _entries(env, set_)
+    entries, placed = _entries(env, set_), cluster_of(cluster, cluster_set)
     sampling = {"temperature": temperature, "concurrency": concurrency}
     sampling |= {name: n for name, n in (("max_tokens", max_tokens), ("context", context)) if n is not None}
     failures = Failures()
 
     async def work() -> tuple[dict[str, EnvScores], float | None, dict[str, int]]:
-        async with services_of(sandbox, judge, judge_set) as services:
+        async with services_of(sandbox, judge, judge_set) as services, placed.opened(services) as workers:
             player = make_player(policy, parse_settings(policy_set or []), sampling)
-            collector = Collector(entries, player, services, seed=seed, concurrency=concurrency)
+            collector = Collector(entries, player, services, seed=seed, concurrency=concurrency, cluster=workers)
             try:
                 labels = [entry.label for entry in entries]
                 scores = await _watched(collector, labels, failures, split=checked, limit=limit, samples=samples)

@@ -8,9 +8,12 @@ import typer
 
 if TYPE_CHECKING:
     from envgym.env.services import Services
+    from envgym.rollout.cluster import ClusterChoice
     from envgym.rollout.mix import MixEntry
 
 __all__ = [
+    "ClusterName",
+    "ClusterSettings",
     "EnvironmentId",
     "JsonFlag",
     "JudgeAddress",
@@ -20,10 +23,18 @@ __all__ = [
     "Sandbox",
     "Settings",
     "SplitName",
+    "cluster_of",
     "entry_of",
     "services_of",
 ]
 
+ClusterName = Annotated[str, typer.Option(metavar="NAME", help="play the episodes on a cluster, e.g. ray")]
+ClusterSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cluster-set", metavar="KEY=VALUE", help="a setting of the cluster, e.g. workers=8; may be repeated"
+    ),
+]
 EnvironmentId = Annotated[str, typer.Argument(help="environment id, e.g. math_problems; see: envgym list")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 JudgeAddress = Annotated[
@@ -57,6 +68,18 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting; may be repeated")
 ]
 SplitName = Annotated[str, typer.Option(help="train or held_out")]
+
+
+def cluster_of(name: str, settings: list[str] | None) -> ClusterChoice:
+    """Return the cluster that ``--cluster`` and ``--cluster-set`` describe, which may be none.
+
+    Raises:
+        UserError: no such cluster or setting, or settings without a cluster.
+    """
+    from envgym.config import parse_settings, validate_settings
+    from envgym.rollout.cluster import ClusterChoice
+
+    return validate_settings(ClusterChoice, {"name": name, **parse_settings(settings or [])}, "--cluster")
 
 
 def entry_of(env: str, settings: list[str] | None) -> MixEntry:

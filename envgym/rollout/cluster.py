@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, Self
 
 import pydantic
 
-from envgym.config import NamedSection
+from envgym.config import NamedSection, Section
 from envgym.env.services import Services
+from envgym.errors import UserError
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 
-__all__ = ["Cluster", "ClusterChoice", "ClusterWorker", "clusters"]
+__all__ = ["Cluster", "ClusterChoice", "ClusterWorker", "ServerProgram", "clusters"]
 
 
 class ClusterWorker(Protocol):
@@ -32,6 +35,32 @@ class ClusterWorker(Protocol):
             WorkerLost: it died, its machine is gone, or it does not answer.
             EnvironmentFailure: it raised something that no episode accounts for.
         """
+
+
+class ServerProgram(Section):
+    """A program that serves over HTTP, to be started on machines of a cluster."""
+
+    command: tuple[str, ...] = pydantic.Field(
+        min_length=1,
+        description="what starts one, a word each; {host} and {port} stand for where it is to listen",
+        examples=[["vllm", "serve", "MODEL", "--host", "{host}", "--port", "{port}"]],
+    )
+    count: int = pydantic.Field(default=1, ge=1, description="how many")
+    gpus: float = pydantic.Field(default=1.0, ge=0, description="GPUs that are set aside for each")
+    environment: dict[str, str] = pydantic.Field(
+        default_factory=dict, description="variables beside those of its machine"
+    )
+    start_seconds: float = pydantic.Field(default=900.0, gt=0, description="time to start, at first and anew")
+
+    @pydantic.model_validator(mode="after")
+    def _listens_where_it_is_told(self) -> Self:
+        if not any("{port}" in word for word in self.command):
+            raise ValueError("the command names no {port}, and would not listen where it is looked for")
+        return self
+
+    def words(self, host: str, port: int) -> list[str]:
+        """Return the command of one that listens at ``host`` and ``port``."""
+        return [word.replace("{host}", host).replace("{port}", str(port)) for word in self.command]
 
 
 class Cluster(Plugin, abc.ABC):
@@ -57,9 +86,20 @@ class Cluster(Plugin, abc.ABC):
             WorkerLost: none is left.
         """
 
+    async def serve(self, program: ServerProgram) -> list[str]:
+        """Start servers, and start those anew, at the same address, that end; needs an open cluster.
+
+        Returns:
+            their addresses; every one answers.
+
+        Raises:
+            UserError: this cluster starts no servers, has no room for them, or one does not answer in time.
+        """
+        raise UserError(f"cluster: {type(self).__name__} starts no servers: start them, and name their addresses")
+
     @abc.abstractmethod
     async def close(self) -> None:
-        """End the workers and what they hold, sandboxes included. Safe to call twice."""
+        """End workers and servers, and what they hold, sandboxes included. Safe to call twice."""
 
 
 clusters: Registry[Cluster] = Registry("cluster", "envgym.clusters", "envgym.rollout.cluster:Cluster")
@@ -85,6 +125,19 @@ class ClusterChoice(NamedSection):
             raise ValueError(f"{', '.join(settings)}: settings need the cluster's name; allowed: {known}")
         return self
 
-    def make(self) -> Cluster | None:
-        """Make the cluster, if one is named; the caller opens and closes it."""
-        return clusters.make(self.name, self.model_extra or {}) if self.name else None
+    @contextlib.asynccontextmanager
+    async def opened(self, services: Services) -> AsyncIterator[Cluster | None]:
+        """Open the cluster, if one is named, and close it at the end.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        if not self.name:
+            yield None
+            return
+        cluster = clusters.make(self.name, self.model_extra or {})
+        try:
+            await cluster.open(services)
+            yield cluster
+        finally:
+            await cluster.close()

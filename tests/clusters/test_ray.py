@@ -319,6 +319,27 @@ def test_a_recipe_trains_on_a_ray_of_its_own_as_in_one_process(tmp_path: Path) -
     assert (tmp_path / "ray" / weights).read_bytes() == (tmp_path / "here" / weights).read_bytes()
 
 
+def test_an_evaluation_on_a_ray_of_its_own_is_that_of_one_process() -> None:
+    """Every score and count is the same, and so is the policy's draw."""
+    command = [
+        sys.executable,
+        "-c",
+        "from envgym.cli import main; main()",
+        "eval",
+        "--env",
+        "math_problems,search_qa",
+    ]
+    command += ["--policy", "random", "--limit", "8", "--json"]
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    there = [*command, "--cluster", "ray", "--cluster-set", "workers=2"]
+    found = [subprocess.run(c, env=paths, capture_output=True, text=True) for c in (command, there)]
+    assert [run.returncode for run in found] == [0, 0], found[1].stderr
+    assert found[0].stdout == found[1].stdout
+    refused = subprocess.run([*command, "--cluster-set", "workers=2"], env=paths, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "settings need the cluster's name; allowed: ray" in refused.stderr
+
+
 def _text(path: Path) -> bytes:
     try:
         return path.read_bytes()

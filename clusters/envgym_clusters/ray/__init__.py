@@ -11,13 +11,17 @@ import pydantic
 
 from envgym.env.services import Services
 from envgym.errors import UserError, WorkerLost
-from envgym.rollout.cluster import Cluster
+from envgym.rollout.cluster import Cluster, ServerProgram
 from envgym_clusters.ray.session import RaySession
 
 if TYPE_CHECKING:
+    from envgym_clusters.ray.server import RayServer
     from envgym_clusters.ray.worker import RayWorker
 
 __all__ = ["RayCluster"]
+
+_PLACING_SECONDS = 30.0
+"""Time for Ray to find a machine for a server."""
 
 
 class RayCluster(Cluster):
@@ -48,6 +52,7 @@ class RayCluster(Cluster):
         super().__init__(**settings)
         self._session = RaySession()
         self.workers: list[RayWorker] = []
+        self.servers: list[RayServer] = []
         self._changed = asyncio.Event()
 
     async def open(self, services: Services) -> None:
@@ -75,7 +80,7 @@ class RayCluster(Cluster):
             ready = sum(worker.ready for worker in self.workers)
             raise UserError(
                 f"cluster: {ready} of {config.workers} workers started within {config.start_seconds:g} s; "
-                f"Ray has {self._session.cores():g} cores: ask for fewer (cluster.workers, "
+                f"Ray has {self._session.have('CPU'):g} cores: ask for fewer (cluster.workers, "
                 "cluster.cpus_per_worker), allow more time (cluster.start_seconds), or add machines"
             ) from None
 
@@ -109,8 +114,32 @@ class RayCluster(Cluster):
             await self._changed.wait()
         return min(ready, key=lambda worker: worker.busy)
 
+    async def serve(self, program: ServerProgram) -> list[str]:
+        """Start servers, each where Ray has the GPUs for it; see ``Cluster.serve``."""
+        from envgym_clusters.ray.server import RayServer
+
+        config = self.config
+        started = [
+            RayServer(
+                program, local=not config.address, max_restarts=config.max_restarts, paths=self._session.paths
+            )
+            for _ in range(program.count)
+        ]
+        self.servers += started
+        try:
+            async with asyncio.timeout(program.start_seconds + _PLACING_SECONDS):
+                await asyncio.gather(*(server.start() for server in started))
+        except TimeoutError:
+            up = sum(bool(server.address) for server in started)
+            raise UserError(
+                f"cluster: {up} of {program.count} servers started within {program.start_seconds:g} s; Ray has "
+                f"{self._session.have('GPU'):g} GPUs, and each wants {program.gpus:g}: lower the servers' count "
+                "or gpus, or add machines; a Ray that a run starts for itself (cluster.address left out) has none"
+            ) from None
+        return [server.address for server in started]
+
     async def close(self) -> None:
-        """End the workers, and the Ray that was started for them; see ``Cluster.close``."""
-        workers, self.workers = self.workers, []
-        await asyncio.gather(*(worker.close() for worker in workers))
+        """End workers and servers, and the Ray that was started for them; see ``Cluster.close``."""
+        workers, servers, self.workers, self.servers = self.workers, self.servers, [], []
+        await asyncio.gather(*(worker.close() for worker in workers), *(server.close() for server in servers))
         await self._session.close()

@@ -86,12 +86,12 @@ class RaySession:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         self._opened = True
 
-    def cores(self) -> float:
-        """Return the cores that Ray has, over all machines."""
+    def have(self, resource: str) -> float:
+        """Return how much Ray has of ``CPU`` or ``GPU``, over all machines."""
         import ray
 
         have: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return have.get("CPU", 0.0)
+        return have.get(resource, 0.0)
 
     async def close(self) -> None:
         """Disconnect, and end the Ray that was started here. Safe to call twice."""

@@ -7,7 +7,7 @@ weights are sent with their version, and a conversation is a session whose cache
 from __future__ import annotations
 
 import abc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ from envgym.config import NamedSection
 from envgym.plugins.base import Plugin
 from envgym.plugins.registry import Registry
 from envgym.records import VersionSpan
+from envgym.rollout.cluster import Cluster
 from envgym_trainers.models.language_model import LanguageModel
 
 __all__ = [
@@ -188,6 +189,19 @@ class Engine(Plugin, abc.ABC):
             PolicyError: the engine stopped.
         """
 
+    @classmethod
+    async def place(cls, settings: Mapping[str, Any], cluster: Cluster | None) -> Mapping[str, Any]:
+        """Start on a cluster what the engine needs, and return the settings to make it with.
+
+        Args:
+            settings: as the recipe has them.
+            cluster: the recipe's, opened; it ends what was started.
+
+        Raises:
+            UserError: there is no cluster, or it cannot start it.
+        """
+        return settings
+
     def follow(self, settled: Settled) -> None:
         """Begin completions only after ``settled`` returned, in an order that the arguments of ``sample`` decide.
 
@@ -238,3 +252,8 @@ class EngineChoice(NamedSection):
         return engines.make(
             self.name, self.model_extra or {}, language_model=language_model, concurrency=concurrency
         )
+
+    async def placed(self, cluster: Cluster | None) -> Self:
+        """Have the cluster start what the engine needs; see ``Engine.place``."""
+        settings: dict[str, Any] = self.model_extra or {}
+        return type(self)(name=self.name, **await engines.load(self.name).place(settings, cluster))

@@ -150,7 +150,9 @@ async def open_environments(recipe: StageRecipe, reporter: Reporter) -> AsyncIte
         entries, left_out = _usable(recipe, services)
         for label, reason in left_out.items():
             reporter.say(f"left out: {label}: {reason}")
-        async with _open_roles(recipe, entries) as roles, _open_cluster(recipe, services, reporter) as cluster:
+        if recipe.cluster.name:
+            reporter.say(f"starting the workers of cluster {recipe.cluster.name!r}")
+        async with _open_roles(recipe, entries) as roles, recipe.cluster.opened(services) as cluster:
             yield EnvironmentSet(
                 services=services, entries=entries, roles=roles, cluster=cluster, left_out=left_out
             )
@@ -177,7 +179,8 @@ async def open_setup(
     """
     sampling = recipe.sampling
     own = asynchronous and recipe.engine.runs_model
-    engine = recipe.engine.make(
+    placed = await recipe.engine.placed(environments.cluster)
+    engine = placed.make(
         language_model=language_model.copy() if own else language_model, concurrency=sampling.concurrency
     )
     try:
@@ -273,27 +276,6 @@ async def _open_roles(recipe: StageRecipe, entries: Sequence[MixEntry]) -> Async
             made[role] = make_player(chosen.policy, chosen.settings)
             stack.push_async_callback(made[role].close)
         yield made
-
-
-@contextlib.asynccontextmanager
-async def _open_cluster(
-    recipe: StageRecipe, services: Services, reporter: Reporter
-) -> AsyncIterator[Cluster | None]:
-    """Open the recipe's cluster, if it names one, and close it at the end.
-
-    Raises:
-        UserError: it cannot be opened.
-    """
-    cluster = recipe.cluster.make()
-    if cluster is None:
-        yield None
-        return
-    reporter.say(f"starting the workers of cluster {recipe.cluster.name!r}")
-    try:
-        await cluster.open(services)
-        yield cluster
-    finally:
-        await cluster.close()
 
 
 def _check_limits(recipe: StageRecipe, offered: Collection[str]) -> None:

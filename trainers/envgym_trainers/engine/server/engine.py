@@ -7,12 +7,14 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
 
 from envgym.errors import EnvgymError, PolicyError, UserError
+from envgym.rollout.cluster import Cluster, ServerProgram
 from envgym_trainers.engine.interface import Engine, EngineSession, EngineStatistics, Sampled, SamplingParams
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Dialect
@@ -51,6 +53,9 @@ class ServerEngine(Engine):
             description="addresses of the servers, replicas of one model; if left out, the one at which such a "
             "server listens on this machine",
         )
+        servers: ServerProgram | None = pydantic.Field(
+            default=None, description="servers that the recipe's cluster starts and keeps, in place of urls"
+        )
         model: str = pydantic.Field(
             default="", description="name the servers know the model by; theirs if left out"
         )
@@ -76,7 +81,24 @@ class ServerEngine(Engine):
             default=False, description="publish to servers that a trainer on another machine left; it must be dead"
         )
 
+        @pydantic.model_validator(mode="after")
+        def _one_way_to_a_server(self) -> Self:
+            if self.urls and self.servers:
+                raise ValueError("urls and servers exclude each other: name the one or have the others started")
+            return self
+
     config: Config
+
+    @classmethod
+    async def place(cls, settings: Mapping[str, Any], cluster: Cluster | None) -> Mapping[str, Any]:
+        """Have the cluster start the servers, if it is to; see ``Engine.place``."""
+        config = cls.Config(**settings)
+        if config.servers is None:
+            return settings
+        if cluster is None:
+            raise UserError("engine.servers are started on a cluster: name one, cluster.name = 'ray', or set urls")
+        urls = await cluster.serve(config.servers)
+        return {**{name: value for name, value in settings.items() if name != "servers"}, "urls": urls}
 
     def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
         super().__init__(language_model=language_model, concurrency=concurrency, **settings)

@@ -48,9 +48,10 @@ class ModelServer(abc.ABC):
 
     Args:
         language_model: the model to serve; it is copied.
+        port: where it listens; 0 is a free one.
     """
 
-    def __init__(self, language_model: LanguageModel) -> None:
+    def __init__(self, language_model: LanguageModel, port: int = 0) -> None:
         self.context = language_model.context
         self.name = "served"
         self.label = "default"
@@ -64,7 +65,7 @@ class ModelServer(abc.ABC):
         self._condition = threading.Condition()
         self._aborts = 0
         self._stopped = False
-        self._http = HttpServer(self._answer)
+        self._http = HttpServer(self._answer, port)
 
     @property
     def url(self) -> str:

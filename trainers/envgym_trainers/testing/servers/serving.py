@@ -30,8 +30,8 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, handle: Handle) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, handle: Handle, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.handle = handle
         self.open: set[socket.socket] = set()
         self.authorizations: set[str] = set()
@@ -78,10 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class HttpServer:
-    """Answers requests with ``handle``, each connection in a thread of its own."""
+    """Answers requests with ``handle``, each connection in a thread of its own; port 0 is a free one."""
 
-    def __init__(self, handle: Handle) -> None:
-        self._listener = _Listener(handle)
+    def __init__(self, handle: Handle, port: int = 0) -> None:
+        self._listener = _Listener(handle, port)
         self._thread = threading.Thread(
             target=self._listener.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )

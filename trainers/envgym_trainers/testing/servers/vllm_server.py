@@ -15,8 +15,8 @@ __all__ = ["VllmServer"]
 class VllmServer(ModelServer):
     """A small vLLM, started with everything that training needs."""
 
-    def __init__(self, language_model: LanguageModel) -> None:
-        super().__init__(language_model)
+    def __init__(self, language_model: LanguageModel, port: int = 0) -> None:
+        super().__init__(language_model, port)
         self.config: dict[str, Any] = {
             "model_config": {"dtype": str(language_model.dtype)},
             "cache_config": {"enable_prefix_caching": True},
