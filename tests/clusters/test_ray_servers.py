@@ -20,6 +20,7 @@ from envgym.errors import UserError
 from envgym.rollout.cluster import ServerProgram
 from envgym.testing import InProcessCluster
 from envgym_clusters.ray import RayCluster
+from envgym_trainers.engine.interface import EngineChoice
 
 SERVER = """
 import http.server, os, subprocess, sys
@@ -175,11 +176,16 @@ def test_a_recipe_trains_against_servers_that_its_cluster_starts(tmp_path: Path)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["engine_gap_max"] < 1e-4 for row in rows] == [True, True]
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if program.encode() in _text(path)]
-    alone = subprocess.run(
-        [*command, "--set", "cluster={}"], cwd=tmp_path, env=paths, capture_output=True, text=True
-    )
-    assert alone.returncode == 2
-    assert "engine.servers are started on a cluster: name one" in alone.stderr
+
+
+async def test_servers_need_a_cluster_and_no_addresses() -> None:
+    servers = {"command": ["serve", "{port}"]}
+    with pytest.raises(UserError, match="engine.servers are started on a cluster: name one"):
+        await EngineChoice(name="vllm", servers=servers).placed(None)
+    with pytest.raises(ValueError, match="urls and servers exclude each other"):
+        EngineChoice(name="vllm", servers=servers, urls=["http://127.0.0.1:1"])
+    with pytest.raises(ValueError, match=r"names no \{port\}"):
+        EngineChoice(name="vllm", servers={"command": ["serve"]})
 
 
 def _text(path: Path) -> bytes:
