@@ -182,9 +182,9 @@ async def test_servers_need_a_cluster_and_no_addresses() -> None:
     servers = {"command": ["serve", "{port}"]}
     with pytest.raises(UserError, match="engine.servers are started on a cluster: name one"):
         await EngineChoice(name="vllm", servers=servers).placed(None)
-    with pytest.raises(ValueError, match="urls and servers exclude each other"):
+    with pytest.raises(UserError, match="urls and servers exclude each other"):
         EngineChoice(name="vllm", servers=servers, urls=["http://127.0.0.1:1"])
-    with pytest.raises(ValueError, match=r"names no \{port\}"):
+    with pytest.raises(UserError, match=r"names no \{port\}"):
         EngineChoice(name="vllm", servers={"command": ["serve"]})
 
 
