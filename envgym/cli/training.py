@@ -123,10 +123,11 @@ def _place(processes: int | None) -> ProcessPlace:
     Raises:
         UserError: others were started than were asked for.
     """
-    from envgym.cli.launcher import launch
+    from envgym.cli.launcher import end_with_launcher, launch
     from envgym.runs.processes import process_place
 
     place = process_place()
+    end_with_launcher()
     if processes is None or processes == place.size:
         return place
     if place.size > 1:

@@ -17,7 +17,7 @@ from envgym.policies.scripted import Player
 from envgym.records import Outcome, Score, Split, Task, Trajectory
 from envgym.rollout.cluster import Cluster
 from envgym.rollout.episode import discard, rollout, typed_errors
-from envgym.rollout.garbage import PatientCollector
+from envgym.rollout.garbage import PatientGarbageCollector
 from envgym.rollout.mix import MixEntry
 from envgym.rollout.remote import play_on
 from envgym.rollout.turnstile import Turnstile
@@ -27,7 +27,7 @@ from envgym.seeding import derive_seed
 __all__ = ["Collector", "Group", "TooManyFailures"]
 
 _FAILURES_BEFORE_JUDGING = 16
-_patience = PatientCollector()
+_patience = PatientGarbageCollector()
 _LOG = logging.getLogger(__name__)
 
 

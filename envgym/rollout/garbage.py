@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import gc
 
-__all__ = ["PatientCollector"]
+__all__ = ["PatientGarbageCollector"]
 
 _OBJECTS = 150
 """Objects that the collector follows in an episode that waits for a tool: 120, and a few for its own."""
 
 
-class PatientCollector:
+class PatientGarbageCollector:
     """While entered, once for each episode in flight, raise the first threshold of Python's garbage collector.
 
     A higher one, a collector that is switched off, and what is set meanwhile are left as they are.

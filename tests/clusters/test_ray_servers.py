@@ -19,8 +19,10 @@ from envgym.env.services import Services
 from envgym.errors import UserError
 from envgym.rollout.cluster import ServerProgram
 from envgym.testing import InProcessCluster
-from envgym_clusters.ray import RayCluster
+from envgym_clusters.ray import RayCluster, leash
 from envgym_trainers.engine.interface import EngineChoice
+from envgym_trainers.models.language_model import LanguageModel
+from envgym_trainers.models.load import ModelConfig, load_model
 
 SERVER = """
 import http.server, os, subprocess, sys
@@ -106,6 +108,18 @@ async def test_a_server_whose_holder_is_killed_ends_and_is_started_anew_at_its_a
     await _until(lambda: _is_another(address, own))
 
 
+def test_a_leash_keeps_the_end_of_what_is_said_and_the_exit_code(tmp_path: Path) -> None:
+    """Ten megabytes are said; no more than two are kept, the last words among them."""
+    code = "for n in range(160): print(str(n % 10) * 65536)\nprint('last words'); exit(7)"
+    log = tmp_path / "log"
+    with log.open("ab") as file:
+        command = [sys.executable, str(leash.__file__), sys.executable, "-c", code]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file) as run:
+            assert run.wait(60) == 7
+    assert log.read_bytes().endswith(b"last words\n")
+    assert log.stat().st_size < 2 * 2**20
+
+
 def _parent(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
@@ -182,10 +196,16 @@ async def test_servers_need_a_cluster_and_no_addresses() -> None:
     servers = {"command": ["serve", "{port}"]}
     with pytest.raises(UserError, match="engine.servers are started on a cluster: name one"):
         await EngineChoice(name="vllm", servers=servers).placed(None)
+    with pytest.raises(UserError, match="name urls here"):
+        EngineChoice(name="vllm", servers=servers).make(language_model=_model(), concurrency=1)
     with pytest.raises(UserError, match="urls and servers exclude each other"):
         EngineChoice(name="vllm", servers=servers, urls=["http://127.0.0.1:1"])
     with pytest.raises(UserError, match=r"names no \{port\}"):
         EngineChoice(name="vllm", servers={"command": ["serve"]})
+
+
+def _model() -> LanguageModel:
+    return load_model(ModelConfig(path="builtin:tiny", context=320))
 
 
 def _text(path: Path) -> bytes:

@@ -1,8 +1,9 @@
 """Run a command, and end it with everything that it started when the process that started this one is gone.
 
-    python leash.py COMMAND …
+    python leash.py COMMAND … >> FILE
 
 A process that dies by SIGKILL cannot end what it started; its end of this one's standard input closes nonetheless.
+Of what the command says, FILE gets the last megabytes.
 """
 
 from __future__ import annotations
@@ -14,24 +15,46 @@ import subprocess
 import sys
 import threading
 
+_KEPT_BYTES = 2**20
+_LAST_WORDS_SECONDS = 1.0
+
 
 def main() -> None:
     """Run the command until it ends, or standard input does."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_follow, args=(child,), daemon=True).start()
+    child = subprocess.Popen(
+        sys.argv[1:],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    listening = threading.Thread(target=_listen, args=(child,), daemon=True)
+    listening.start()
+    threading.Thread(target=_follow, args=(child, listening), daemon=True).start()
     while os.read(0, 1024):
         pass
-    _end(child, signal.SIGKILL)
+    _kill(child)
+    os._exit(signal.SIGKILL)
 
 
-def _follow(child: subprocess.Popen[bytes]) -> None:
-    _end(child, child.wait())
+def _listen(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdout is not None
+    while said := os.read(child.stdout.fileno(), 65536):
+        if os.fstat(1).st_size > _KEPT_BYTES:
+            os.ftruncate(1, 0)
+        os.write(1, said)
 
 
-def _end(child: subprocess.Popen[bytes], code: int) -> None:
+def _follow(child: subprocess.Popen[bytes], listening: threading.Thread) -> None:
+    code = child.wait()
+    _kill(child)
+    listening.join(_LAST_WORDS_SECONDS)
+    os._exit(abs(code))
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    os._exit(abs(code))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ class ServerActor:
         self._program = ServerProgram.model_validate_json(program)
         self._host = _LOOPBACK if local else str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the actor
+        # Written at its end, wherever it was read last.
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - it lives as long as the actor
 
     async def start(self, port: int = 0) -> str:
         """Start the server, and return its address once it answers.

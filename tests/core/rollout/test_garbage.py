@@ -13,7 +13,7 @@ from envgym.env.services import Services
 from envgym.policies.interface import Completion, Policy, PolicySession
 from envgym.records import Message, Observation, ToolSpec
 from envgym.rollout.collector import Collector
-from envgym.rollout.garbage import PatientCollector
+from envgym.rollout.garbage import PatientGarbageCollector
 from envgym.rollout.mix import MixEntry
 
 
@@ -26,13 +26,13 @@ def _thresholds() -> Iterator[None]:
 
 
 def test_few_episodes_leave_them_as_they_are() -> None:
-    with PatientCollector():
+    with PatientGarbageCollector():
         assert gc.get_threshold() == (700, 10, 10)
 
 
 def test_they_follow_the_episodes_in_flight_and_are_put_back_by_the_last() -> None:
     """Room for twice as many is made at once, so that they are rarely set; the last episode out puts them back."""
-    patience, seen = PatientCollector(), list[int]()
+    patience, seen = PatientGarbageCollector(), list[int]()
     for _ in range(100):
         patience.__enter__()
         seen.append(gc.get_threshold()[0])
@@ -62,8 +62,8 @@ def test_what_the_user_chose_stays(chosen: tuple[int, int, int]) -> None:
 
 
 @contextlib.contextmanager
-def _in_flight(episodes: int) -> Iterator[PatientCollector]:
-    patience = PatientCollector()
+def _in_flight(episodes: int) -> Iterator[PatientGarbageCollector]:
+    patience = PatientGarbageCollector()
     with contextlib.ExitStack() as stack:
         for _ in range(episodes):
             stack.enter_context(patience)

@@ -120,6 +120,21 @@ def test_a_run_goes_on_through_a_stop_and_a_death_at_other_numbers_of_processes(
     assert (run / "checkpoints" / f"step-{last + 1:06d}" / "model" / "model.safetensors").is_file()
 
 
+def test_a_run_whose_launcher_is_killed_is_saved_and_ends(tmp_path: Path, start: Any) -> None:
+    """Nobody is left to pass on a signal: the first process stops as by one, and the second with it."""
+    run = tmp_path / "run"
+    launcher = start("train", _recipe(tmp_path, steps=100), "--out", run, "--processes", 2)
+    _wait_for_step(run, 1, launcher)
+    ranks = [_child(launcher.pid, rank) for rank in (0, 1)]
+    launcher.kill()
+    said = launcher.communicate()[0]  # ends with the last of those that write there
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert "resume with" in said
+    assert _steps(run) == list(range(1, len(_steps(run)) + 1))
+    again = start("train", "--resume", run, "--processes", 2)
+    _wait_for_step(run, len(_steps(run)) + 1, again)
+
+
 def test_torchrun_runs_a_recipe(tmp_path: Path, start: Any) -> None:
     """Under torchrun the first process alone writes, and a shipped recipe runs to its report."""
     recipe = Path(__file__).parents[3] / "recipes" / "quickstart.toml"

@@ -38,7 +38,8 @@ class ServerEngine(Engine):
     on what shares a batch, so runs are not equal bit for bit.
 
     Raises:
-        UserError: an address is none, the variable of the key holds none, or nothing can be written to the folder.
+        UserError: an address is none, the variable of the key holds none, nothing can be written to the folder, or
+            there are servers that nobody started.
     """
 
     dialect: ClassVar[Dialect]
@@ -103,6 +104,8 @@ class ServerEngine(Engine):
     def __init__(self, *, language_model: LanguageModel, concurrency: int, **settings: Any) -> None:
         super().__init__(language_model=language_model, concurrency=concurrency, **settings)
         c = self.config
+        if c.servers is not None:
+            raise UserError("engine.servers are started for a recipe that trains: name urls here")
         key = key_in(c.key_env)
         self._servers = [
             Server(url, generate=self.dialect.generate, start=self.dialect.start, timeout=c.timeout, key=key)
