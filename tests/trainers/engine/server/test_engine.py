@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,35 @@ async def test_adapters_alone_are_published_and_completions_under_way_are_put_to
         await engine.update_weights(adapted, 2)
         assert len(server.names) == 2
         assert server.names[1] == server.label
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+async def test_a_request_that_arrives_after_its_adapter_was_unloaded_is_made_again(
+    dialect: str, open_engine: Open, make_language_model: Callable[[], LanguageModel], model_folder: Path
+) -> None:
+    """It waits on its way while the next adapter takes the place of the one that it names."""
+    adapted = load_model(ModelConfig(path=str(model_folder), lora_rank=2))
+    kinds: dict[str, type[ModelServer]] = {"vllm": VllmServer, "sglang": SGLangServer}
+    with kinds[dialect](make_language_model()) as server:
+        engine = open_engine(dialect, server.url, of=endless(adapted), publish="lora")
+        await engine.open().sample(PROMPT, PARAMS, seed=0)
+        (old,) = server.names[1:]
+        held = threading.Event()
+
+        def hold(path: str, body: Any) -> None:
+            if path.startswith(engine.dialect.generate) and old in json.dumps(body):
+                held.set()
+                while old in server.names:
+                    time.sleep(0.01)
+
+        server.intercept = hold
+        task = asyncio.create_task(engine.open().sample(PROMPT, PARAMS, seed=1))
+        assert await asyncio.to_thread(held.wait, 30)
+        _move_adapters(adapted)
+        await engine.update_weights(adapted, 1)
+        sampled = await task
+        assert sampled.version == 1
+        assert gap(adapted, PROMPT, sampled) < 1e-4
 
 
 def slowly_adapter(server: ModelServer) -> None:

@@ -12,7 +12,7 @@ from envgym.web.service import Answer, Undecided
 from envgym_trainers.engine.interface import Sampled, SamplingParams, VersionSpan
 from envgym_trainers.engine.server.connection import Server
 from envgym_trainers.engine.server.dialect import Dialect, FinishReason, LabelSpan, TokenReply, TokenRequest
-from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, ServerFailure
+from envgym_trainers.engine.server.errors import OtherModel, OtherTrainer, ServerFailure, UnfitServer
 from envgym_trainers.engine.server.labels import Labels, is_published
 from envgym_trainers.models.language_model import LanguageModel
 
@@ -48,7 +48,12 @@ class Sampler:
         spans: list[VersionSpan] = []
         for _ in range(_PARTS):
             ask = self._ask(server, [*ids, *sampled], params, seed, done=len(sampled))
-            reply = await self.reply(server, ask)
+            try:
+                reply = await self.reply(server, ask)
+            except UnfitServer:
+                if ask.adapter == server.adapter:
+                    raise
+                continue  # the adapter was unloaded before the request got there
             versions = self._versions(server, reply)
             if self._exact and any(span.label != ask.label for span in reply.spans):
                 continue
