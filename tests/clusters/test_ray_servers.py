@@ -141,7 +141,8 @@ def _parent(pid: int) -> int:
 async def test_a_server_that_cannot_start_says_why(
     cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, code: str, settings: dict[str, Any], said: str
 ) -> None:
-    monkeypatch.setattr("envgym_clusters.ray._PLACING_SECONDS", 3.0)
+    if "gpus" in settings:
+        monkeypatch.setattr("envgym_clusters.ray._PLACING_SECONDS", 3.0)
     with pytest.raises(UserError, match=said):
         await cluster.serve(_program(code, **settings))
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -31,6 +32,9 @@ _LOOK_SECONDS = 0.25
 _CLOSE_SECONDS = 30.0
 _SHOWN = 2_000
 _LOOPBACK = "127.0.0.1"
+_PORTS = range(20_000, 32_000)
+"""Below those that Linux gives to outgoing connections."""
+_MOST_PAUSE_SECONDS = 60.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,8 +64,9 @@ class ServerActor:
         Raises:
             RuntimeError: it ended, or does not answer in time; with the last of what it said.
         """
-        port = port or _free_port(self._host)
         self._end()
+        port = port or _free_port(self._host)
+        await self._freed(port)
         self._process = self._launched(port)
         address, end = f"http://{self._host}:{port}", time.monotonic() + self._program.start_seconds
         while not await asyncio.to_thread(_answers, address):
@@ -82,6 +87,12 @@ class ServerActor:
     async def close(self) -> None:
         """End the server."""
         self._end()
+
+    async def _freed(self, port: int) -> None:
+        """Wait until an earlier server, which may have been killed just now, has let go of its port."""
+        end = time.monotonic() + _CLOSE_SECONDS
+        while not _is_free(self._host, port) and time.monotonic() < end:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _launched(self, port: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(Path(leash.__file__)), *self._program.words(self._host, port)]
@@ -144,6 +155,7 @@ class RayServer:
                 return
             except RayActorError:
                 pass
+            await asyncio.sleep(min(_MOST_PAUSE_SECONDS, _LOOK_SECONDS * 2**self.restarts))
             self.restarts += 1
             _LOG.warning("the server at %s ended, and is started anew; it said: %s", self.address, printable(said))
             await self._start_anew()
@@ -178,10 +190,19 @@ def _variables() -> dict[str, str]:
 
 
 def _free_port(host: str) -> int:
-    with socket.socket() as free:
-        free.bind((host, 0))
-        port: int = free.getsockname()[1]
-    return port
+    """Return a port that no outgoing connection takes between the end of a server and its next start."""
+    return next(port for port in random.sample(_PORTS, len(_PORTS)) if _is_free(host, port))
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as listening:
+        # Connections of an earlier server may linger.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def _answers(address: str) -> bool:
