@@ -59,6 +59,8 @@ def launch(count: int, command: Sequence[str]) -> int:
             if process.poll() is None:
                 process.kill()
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     code = processes[0].returncode

@@ -127,6 +127,6 @@ def test_a_phase_that_ends_is_silent(monkeypatch: pytest.MonkeyPatch, capsys: py
     before = set(threading.enumerate())
     with Reporter(live=False) as reporter:
         reporter.begin("play", 1)
-        assert set(threading.enumerate()) > before
+        assert set(threading.enumerate()) - before
     capsys.readouterr()
     assert set(threading.enumerate()) <= before

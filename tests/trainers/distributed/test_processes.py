@@ -75,6 +75,13 @@ def _steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def _is_there(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def _child(parent: int, rank: int) -> int:
     """Return the process that is ``rank`` of those that ``parent`` started."""
     for number in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
@@ -127,8 +134,11 @@ def test_a_run_whose_launcher_is_killed_is_saved_and_ends(tmp_path: Path, start:
     _wait_for_step(run, 1, launcher)
     ranks = [_child(launcher.pid, rank) for rank in (0, 1)]
     launcher.kill()
-    said = launcher.communicate()[0]  # ends with the last of those that write there
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    said, _ = launcher.communicate(timeout=_SECONDS)  # ends with the last of those that write there
+    end = time.monotonic() + _SECONDS
+    while any(map(_is_there, ranks)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert "resume with" in said
     assert _steps(run) == list(range(1, len(_steps(run)) + 1))
     again = start("train", "--resume", run, "--processes", 2)
