@@ -2,7 +2,8 @@
 
     python leash.py COMMAND … >> FILE
 
-A process that dies by SIGKILL cannot end what it started; its end of this one's standard input closes nonetheless.
+A process that dies by SIGKILL cannot end what it started; this one's standard input closes nonetheless, and it gets
+another parent.
 Of what the command says, FILE gets the last megabytes.
 """
 
@@ -10,17 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
 
 _KEPT_BYTES = 2**20
+_LOOK_SECONDS = 0.5
 _LAST_WORDS_SECONDS = 1.0
 
 
 def main() -> None:
-    """Run the command until it ends, or standard input does."""
+    """Run the command until it ends, or whoever started this does."""
+    owner = os.getppid()
     child = subprocess.Popen(
         sys.argv[1:],
         stdin=subprocess.DEVNULL,
@@ -31,8 +35,10 @@ def main() -> None:
     listening = threading.Thread(target=_listen, args=(child,), daemon=True)
     listening.start()
     threading.Thread(target=_follow, args=(child, listening), daemon=True).start()
-    while os.read(0, 1024):
-        pass
+    # The pipe alone would not do: a process that the owner forked may hold its other end.
+    while os.getppid() == owner:
+        if select.select([0], [], [], _LOOK_SECONDS)[0] and not os.read(0, 1024):
+            break
     _kill(child)
     os._exit(signal.SIGKILL)
 
