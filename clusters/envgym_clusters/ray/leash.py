@@ -2,9 +2,8 @@
 
     python leash.py COMMAND … >> FILE
 
-A process that dies by SIGKILL cannot end what it started; this one's standard input closes nonetheless, and it gets
-another parent.
-Of what the command says, FILE gets the last megabytes.
+A process that dies by SIGKILL cannot end what it started; this one's standard input closes nonetheless, and it
+gets another parent. Of what the command says, FILE gets the last megabytes.
 """
 
 from __future__ import annotations
